@@ -1,0 +1,70 @@
+//! What Aviary costs beside its peers, on one server and in one run: `cargo bench --bench peers`.
+//!
+//! Three jobs over the same collections are done by Aviary (functions in WebAssembly and in
+//! JavaScript), by MongoDB's own `mapReduce` command with the same JavaScript, and by the
+//! aggregation that a person would write instead; a bare cursor drain is the floor. Every peer writes
+//! a collection, and the collections must be equal. After that, the peak memory of workers that
+//! shuffle a collection several times their limit.
+//!
+//! `-- --speed` and `-- --memory` run one part. `AVIARY_BENCH_SCALE` scales the data (default 1.0:
+//! 2,000,000 orders, 400,000 texts, 1.5 GB), `AVIARY_BENCH_RUNS` says how often each row is
+//! measured (default 3; the median by wall time is shown).
+
+#[path = "peers/bed.rs"]
+mod bed;
+#[path = "peers/data.rs"]
+mod data;
+#[path = "peers/jobs.rs"]
+mod jobs;
+#[path = "peers/memory.rs"]
+mod memory;
+#[path = "peers/process.rs"]
+mod process;
+#[path = "peers/speed.rs"]
+mod speed;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("peers: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the parts that were asked for; says whether every limit was kept.
+fn run() -> Result<bool> {
+    let (mut speed, mut memory) = (false, false);
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            "--speed" => speed = true,
+            "--memory" => memory = true,
+            // What cargo itself passes.
+            "--bench" => {}
+            other => bail!("{other} is neither --speed nor --memory"),
+        }
+    }
+    let all = !speed && !memory;
+    let scale: f64 = setting("AVIARY_BENCH_SCALE", 1.0)?;
+    let runs: usize = setting("AVIARY_BENCH_RUNS", 3)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        if speed || all {
+            speed::run(scale, runs.max(1)).await?;
+        }
+        if memory || all { memory::run(scale).await } else { Ok(true) }
+    })
+}
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> Result<T> {
+    match std::env::var(name) {
+        Err(_) => Ok(default),
+        Ok(text) => text.parse().ok().with_context(|| format!("{name} is no number: {text}")),
+    }
+}

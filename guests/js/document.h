@@ -1,0 +1,546 @@
+/* Documents as JavaScript objects that decode a field when it is touched.
+ *
+ * An object of this class holds a pointer to its BSON. Reading a field scans for it; objects, arrays and long strings
+ * that were decoded are kept, so that they stay the same object. The first write turns it into an ordinary object with
+ * all its fields. The BSON lies in the input buffer, which the next batch overwrites: an object that is still alive
+ * when a batch ends is given a copy of its own. */
+#ifndef AVIARY_DOCUMENT_H
+#define AVIARY_DOCUMENT_H
+
+#include "value.h"
+
+#define CACHE_INLINE_MAX 4
+#define CACHE_MAX 32
+#define STRING_CACHED_BYTES_MIN 64
+/* Fields passed over before a document is decoded in full, which bounds the cost of many reads in random order. */
+#define SCAN_FIELDS_MAX 2000
+
+typedef struct Cached {
+    uint32_t at; /* offset of the value in the document */
+    JSValue value;
+} Cached;
+
+typedef enum Owner { OWNER_BATCH, OWNER_SELF } Owner;
+
+typedef struct Document {
+    struct list_head link; /* in live_documents, if the owner is the batch */
+    const uint8_t *bytes;
+    uint32_t len;
+    uint32_t cursor; /* offset of the element after the one found last */
+    uint32_t scanned;
+    uint8_t owner;
+    bool whole; /* has become an ordinary object; bytes are kept to write numbers as the type they had */
+    uint16_t cache_len;
+    uint16_t cache_cap;
+    Cached *cache;
+    Cached cache_inline[CACHE_INLINE_MAX];
+} Document;
+
+static JSClassID document_class;
+static struct list_head live_documents;
+
+static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner owner);
+
+static inline Document *document_of(JSValueConst v)
+{
+    return JS_GetOpaque(v, document_class);
+}
+
+static void document_own(Document *d)
+{
+    uint8_t *copy = js_malloc_rt(rt, d->len);
+    if (!copy)
+        fail_text(OUT_OF_MEMORY);
+    memcpy(copy, d->bytes, d->len);
+    d->bytes = copy;
+    d->owner = OWNER_SELF;
+}
+
+static void documents_outlive_batch(void)
+{
+    struct list_head *el, *next;
+    list_for_each_safe(el, next, &live_documents) {
+        list_del(el);
+        document_own(list_entry(el, Document, link));
+    }
+}
+
+static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
+{
+    Document *d;
+    JSValue obj = JS_NewObjectProtoClass(ctx, ctx->class_proto[JS_CLASS_OBJECT], document_class);
+    if (JS_IsException(obj))
+        return obj;
+    JS_SetOpaque(obj, NULL);
+    d = js_malloc(ctx, sizeof(*d));
+    if (!d) {
+        JS_FreeValue(ctx, obj);
+        return JS_EXCEPTION;
+    }
+    d->bytes = bytes;
+    d->len = len;
+    d->cursor = 4;
+    d->scanned = 0;
+    d->whole = false;
+    d->owner = owner;
+    d->cache = d->cache_inline;
+    d->cache_cap = CACHE_INLINE_MAX;
+    d->cache_len = 0;
+    if (owner == OWNER_BATCH)
+        list_add_tail(&d->link, &live_documents);
+    else
+        document_own(d);
+    JS_SetOpaque(obj, d);
+    return obj;
+}
+
+static void cache_clear(JSRuntime *runtime, Document *d)
+{
+    while (d->cache_len > 0) {
+        d->cache_len--;
+        JS_FreeValueRT(runtime, d->cache[d->cache_len].value);
+    }
+    if (d->cache != d->cache_inline)
+        js_free_rt(runtime, d->cache);
+    d->cache = d->cache_inline;
+    d->cache_cap = CACHE_INLINE_MAX;
+}
+
+static void document_finalizer(JSRuntime *runtime, JSValueConst v)
+{
+    Document *d = document_of(v);
+    if (!d)
+        return;
+    cache_clear(runtime, d);
+    if (d->owner == OWNER_BATCH)
+        list_del(&d->link);
+    else
+        js_free_rt(runtime, (void *)d->bytes);
+    js_free_rt(runtime, d);
+}
+
+static void document_mark(JSRuntime *runtime, JSValueConst v, JS_MarkFunc *mark)
+{
+    Document *d = document_of(v);
+    if (!d)
+        return;
+    for (uint32_t i = 0; i < d->cache_len; i++)
+        JS_MarkValue(runtime, d->cache[i].value, mark);
+}
+
+/* Points the object at another document of the batch, if nothing but the caller can see it. */
+static bool document_reuse(JSValueConst obj, const uint8_t *bytes, uint32_t len)
+{
+    JSObject *p = JS_VALUE_GET_OBJ(obj);
+    Document *d = p->u.opaque;
+    if (JS_REF_COUNT(p) != 1 || d->whole || d->owner != OWNER_BATCH || p->shape->prop_count || !p->extensible ||
+        p->first_weak_ref || p->shape->proto != JS_VALUE_GET_OBJ(ctx->class_proto[JS_CLASS_OBJECT]))
+        return false;
+    cache_clear(rt, d);
+    d->bytes = bytes;
+    d->len = len;
+    d->cursor = 4;
+    d->scanned = 0;
+    return true;
+}
+
+/* The UTF-8 of a property's name; false if no field can have it (symbols, names with NUL). */
+typedef struct Name {
+    const uint8_t *p;
+    uint32_t len;
+    const char *owned;
+    uint8_t digits[12];
+} Name;
+
+static bool name_of_atom(JSAtom atom, Name *name)
+{
+    JSAtomStruct *s;
+    uint8_t bits = 0;
+    name->owned = NULL;
+    if (__JS_AtomIsTaggedInt(atom)) {
+        uint32_t n = __JS_AtomToUInt32(atom);
+        uint8_t *p = name->digits + sizeof(name->digits);
+        do {
+            *--p = (uint8_t)('0' + n % 10);
+            n /= 10;
+        } while (n);
+        name->p = p;
+        name->len = (uint32_t)(name->digits + sizeof(name->digits) - p);
+        return true;
+    }
+    s = rt->atom_array[atom];
+    if (s->atom_type != JS_ATOM_TYPE_STRING)
+        return false;
+    if (!s->is_wide_char) {
+        name->p = strv(s);
+        name->len = s->len;
+        for (uint32_t i = 0; i < name->len; i++)
+            bits |= name->p[i];
+        if (bits < 0x80)
+            return true;
+    }
+    size_t len;
+    name->owned = JS_AtomToCStringLen(ctx, &len, atom);
+    if (!name->owned)
+        fail_text(OUT_OF_MEMORY);
+    name->p = (const uint8_t *)name->owned;
+    name->len = (uint32_t)len;
+    return true;
+}
+
+static inline void name_free(Name *name)
+{
+    if (unlikely(name->owned != NULL))
+        JS_FreeCString(ctx, name->owned);
+}
+
+static inline bool same_bytes(const uint8_t *a, const uint8_t *b, uint32_t len)
+{
+    for (uint32_t i = 0; i < len; i++) {
+        if (a[i] != b[i])
+            return false;
+    }
+    return true;
+}
+
+/* Finds a field, looking first behind the one found last: fields are mostly read in order. */
+static bool document_find(Document *d, const uint8_t *name, uint32_t name_len, Elem *e)
+{
+    const uint8_t *end = d->bytes + d->len - 1;
+    const uint8_t *start = d->bytes + d->cursor;
+    const uint8_t *p = start;
+    for (p = bson_next(p, end, e); e->type; p = bson_next(p, end, e)) {
+        d->scanned++;
+        if (e->key_len == name_len && same_bytes(e->key, name, name_len))
+            goto found;
+    }
+    for (p = d->bytes + 4; p < start;) {
+        p = bson_next(p, end, e);
+        d->scanned++;
+        if (e->key_len == name_len && same_bytes(e->key, name, name_len))
+            goto found;
+    }
+    return false;
+found:
+    d->cursor = (uint32_t)(p - d->bytes);
+    return true;
+}
+
+static inline bool is_cached_type(const Elem *e)
+{
+    switch (e->type) {
+    case BSON_DOUBLE:
+    case BSON_INT32:
+    case BSON_BOOL:
+    case BSON_NULL:
+    case BSON_UNDEFINED:
+        return false;
+    case BSON_STRING:
+        return e->size >= STRING_CACHED_BYTES_MIN;
+    default:
+        return true;
+    }
+}
+
+static Cached *cache_find(Document *d, const Elem *e)
+{
+    uint32_t at = (uint32_t)(e->value - d->bytes);
+    for (uint32_t i = 0; i < d->cache_len; i++) {
+        if (d->cache[i].at == at)
+            return &d->cache[i];
+    }
+    return NULL;
+}
+
+static void cache_add(Document *d, const Elem *e, JSValueConst value)
+{
+    if (d->cache_len == d->cache_cap) {
+        uint32_t cap = d->cache_cap * 4;
+        Cached *more = js_malloc_rt(rt, cap * sizeof(*more));
+        if (!more)
+            fail_text(OUT_OF_MEMORY);
+        memcpy(more, d->cache, d->cache_len * sizeof(*more));
+        if (d->cache != d->cache_inline)
+            js_free_rt(rt, d->cache);
+        d->cache = more;
+        d->cache_cap = (uint16_t)cap;
+    }
+    d->cache[d->cache_len].at = (uint32_t)(e->value - d->bytes);
+    d->cache[d->cache_len].value = JS_DupValue(ctx, value);
+    d->cache_len++;
+}
+
+static JSValue document_decode(Document *d, const Elem *e)
+{
+    JSValue value;
+    if (!is_cached_type(e))
+        return bson_to_js(e->type, e->value, e->size, d->owner);
+    Cached *cached = cache_find(d, e);
+    if (cached)
+        return JS_DupValue(ctx, cached->value);
+    value = bson_to_js(e->type, e->value, e->size, d->owner);
+    if (!JS_IsException(value))
+        cache_add(d, e, value);
+    return value;
+}
+
+/* Makes the object an ordinary one with all its fields as properties, in order. */
+static int document_whole(JSValueConst obj)
+{
+    JSObject *o = JS_VALUE_GET_OBJ(obj);
+    Document *d = document_of(obj);
+    const uint8_t *p = d->bytes + 4, *end = d->bytes + d->len - 1;
+    Elem e;
+    if (d->whole)
+        return 0;
+    for (;;) {
+        JSProperty *property;
+        JSAtom atom;
+        JSValue value;
+        p = bson_next(p, end, &e);
+        if (e.type == 0)
+            break;
+        value = document_decode(d, &e);
+        if (JS_IsException(value))
+            return -1;
+        atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        if (atom == JS_ATOM_NULL) {
+            JS_FreeValue(ctx, value);
+            return -1;
+        }
+        if (find_own_property(&property, o, atom)) {
+            set_value(ctx, &property->u.value, value);
+        } else {
+            property = add_property(ctx, o, atom, JS_PROP_C_W_E);
+            if (!property)
+                fail_text(OUT_OF_MEMORY);
+            property->u.value = value;
+        }
+        JS_FreeAtom(ctx, atom);
+    }
+    o->is_exotic = 0;
+    d->whole = true;
+    d->cursor = 4;
+    cache_clear(rt, d);
+    return 0;
+}
+
+static JSValue document_get_property(JSContext *c, JSValueConst obj, JSAtom atom, JSValueConst receiver)
+{
+    Document *d = document_of(obj);
+    Name name;
+    Elem e;
+    JSObject *proto;
+    if (name_of_atom(atom, &name)) {
+        bool found = document_find(d, name.p, name.len, &e);
+        name_free(&name);
+        if (found) {
+            JSValue value = document_decode(d, &e);
+            if (unlikely(d->cache_len >= CACHE_MAX || d->scanned > SCAN_FIELDS_MAX)) {
+                if (!JS_IsException(value) && document_whole(obj)) {
+                    JS_FreeValue(ctx, value);
+                    return JS_EXCEPTION;
+                }
+            }
+            return value;
+        }
+    }
+    proto = JS_VALUE_GET_OBJ(obj)->shape->proto;
+    if (!proto)
+        return JS_UNDEFINED;
+    return JS_GetPropertyInternal(ctx, JS_MKPTR(JS_TAG_OBJECT, proto), atom, receiver, false);
+}
+
+static int document_get_own_property(JSContext *c, JSPropertyDescriptor *desc, JSValueConst obj, JSAtom atom)
+{
+    Document *d = document_of(obj);
+    Name name;
+    Elem e;
+    bool found;
+    if (!name_of_atom(atom, &name))
+        return false;
+    found = document_find(d, name.p, name.len, &e);
+    name_free(&name);
+    if (!found)
+        return false;
+    if (desc) {
+        desc->value = document_decode(d, &e);
+        if (JS_IsException(desc->value))
+            return -1;
+        desc->flags = JS_PROP_C_W_E;
+        desc->getter = JS_UNDEFINED;
+        desc->setter = JS_UNDEFINED;
+    }
+    return true;
+}
+
+static int document_names(JSContext *c, JSPropertyEnum **names, uint32_t *count, JSValueConst obj)
+{
+    Document *d = document_of(obj);
+    const uint8_t *p = d->bytes + 4, *end = d->bytes + d->len - 1;
+    JSPropertyEnum *tab;
+    uint32_t n = 0, i;
+    Elem e;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e))
+        n++;
+    tab = js_malloc(ctx, sizeof(*tab) * (n + 1));
+    if (!tab)
+        return -1;
+    p = d->bytes + 4;
+    i = 0;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
+        tab[i].atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        tab[i].is_enumerable = true;
+        if (tab[i].atom == JS_ATOM_NULL) {
+            JS_FreePropertyEnum(ctx, tab, i);
+            return -1;
+        }
+        i++;
+    }
+    d->cursor = 4;
+    *names = tab;
+    *count = n;
+    return 0;
+}
+
+static int document_set_property(JSContext *c, JSValueConst obj, JSAtom atom, JSValueConst value, JSValueConst receiver,
+                                 int flags)
+{
+    if (document_whole(obj))
+        return -1;
+    return JS_SetPropertyInternal2(ctx, obj, atom, JS_DupValue(ctx, value), receiver, flags);
+}
+
+static int document_define(JSContext *c, JSValueConst obj, JSAtom atom, JSValueConst value, JSValueConst getter,
+                           JSValueConst setter, int flags)
+{
+    if (document_whole(obj))
+        return -1;
+    return JS_DefineProperty(ctx, obj, atom, value, getter, setter, flags);
+}
+
+static int document_delete(JSContext *c, JSValueConst obj, JSAtom atom)
+{
+    if (document_whole(obj))
+        return -1;
+    return JS_DeleteProperty(ctx, obj, atom, 0);
+}
+
+static JSClassExoticMethods document_exotic = {
+    .get_own_property = document_get_own_property,
+    .get_own_property_names = document_names,
+    .delete_property = document_delete,
+    .define_own_property = document_define,
+    .get_property = document_get_property,
+    .set_property = document_set_property,
+};
+
+static const JSClassDef document_class_def = {
+    "Object",
+    .finalizer = document_finalizer,
+    .gc_mark = document_mark,
+    .exotic = &document_exotic,
+};
+
+static JSValue string_to_js(const uint8_t *p, uint32_t len)
+{
+    uint64_t bits = 0, word;
+    uint32_t i = 0;
+    for (; i + 8 <= len; i += 8) {
+        memcpy(&word, p + i, 8);
+        bits |= word;
+    }
+    for (; i < len; i++)
+        bits |= p[i];
+    if (likely(!(bits & 0x8080808080808080ull)) && len)
+        return js_new_string8_len(ctx, (const char *)p, (int)len);
+    return JS_NewStringLen(ctx, (const char *)p, len);
+}
+
+static JSValue array_to_js(const uint8_t *p, uint32_t len, Owner owner)
+{
+    const uint8_t *end = p + len - 1;
+    JSValue array = JS_NewArray(ctx);
+    JSObject *o;
+    Elem e;
+    STACK_PAD(512);
+    if (JS_IsException(array))
+        return array;
+    o = JS_VALUE_GET_OBJ(array);
+    p += 4;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
+        JSValue value = bson_to_js(e.type, e.value, e.size, owner);
+        if (JS_IsException(value))
+            goto exception;
+        if (o->u.array.count == o->u.array.u1.size && expand_fast_array(ctx, o, o->u.array.count + 4)) {
+            JS_FreeValue(ctx, value);
+            goto exception;
+        }
+        o->u.array.u.values[o->u.array.count++] = value;
+    }
+    o->prop[0].u.value = js_int32((int32_t)o->u.array.count);
+    return array;
+exception:
+    o->prop[0].u.value = js_int32((int32_t)o->u.array.count);
+    JS_FreeValue(ctx, array);
+    return JS_EXCEPTION;
+}
+
+/* A regular expression that JavaScript can hold exactly becomes a RegExp, any other stays a value. */
+static JSValue regex_to_js(const uint8_t *p, uint32_t size)
+{
+    const char *flags = (const char *)p + strlen((const char *)p) + 1;
+    JSValue args[2], regex;
+    for (const char *f = flags; *f; f++) {
+        if (!strchr("gimsu", *f) || (f > flags && f[0] <= f[-1]))
+            return value_new(BSON_REGEX, p, size);
+    }
+    args[0] = JS_NewString(ctx, (const char *)p);
+    args[1] = JS_NewString(ctx, flags);
+    regex = JS_CallConstructor(ctx, ctx->regexp_ctor, 2, args);
+    JS_FreeValue(ctx, args[0]);
+    JS_FreeValue(ctx, args[1]);
+    if (JS_IsException(regex)) {
+        JS_FreeValue(ctx, JS_GetException(ctx));
+        return value_new(BSON_REGEX, p, size);
+    }
+    return regex;
+}
+
+#define DATE_MS_MAX 8640000000000000
+
+static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner owner)
+{
+    switch (type) {
+    case BSON_DOUBLE:
+        return __JS_NewFloat64(read_f64(p));
+    case BSON_STRING:
+        return string_to_js(p + 4, size - 5);
+    case BSON_DOCUMENT:
+        return document_new(p, size, owner);
+    case BSON_ARRAY:
+        if (js_check_stack_overflow(rt, 0))
+            return JS_ThrowStackOverflow(ctx);
+        return array_to_js(p, size, owner);
+    case BSON_UNDEFINED:
+        return JS_UNDEFINED;
+    case BSON_BOOL:
+        return JS_NewBool(ctx, *p != 0);
+    case BSON_DATE: {
+        int64_t ms = read_i64(p);
+        if (ms < -DATE_MS_MAX || ms > DATE_MS_MAX)
+            return value_new(type, p, size);
+        return JS_NewDate(ctx, (double)ms);
+    }
+    case BSON_NULL:
+        return JS_NULL;
+    case BSON_REGEX:
+        return regex_to_js(p, size);
+    case BSON_INT32:
+        return js_int32((int32_t)read_u32(p));
+    default:
+        return value_new(type, p, size);
+    }
+}
+
+#endif

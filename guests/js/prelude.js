@@ -1,0 +1,467 @@
+(function (native, global) {
+"use strict";
+// The utilities of MongoDB's functions. `native` is in value.h. Evaluated when a function first needs one of them.
+
+const INT_MAX = 2147483647, INT_MIN = -2147483648;
+const BINARY = 5, OBJECT_ID = 7, DATE = 9, REGEX = 11, DB_POINTER = 12, CODE = 13, SYMBOL = 14, CODE_W_SCOPE = 15;
+const INT32 = 16, TIMESTAMP = 17, INT64 = 18, DECIMAL = 19, MIN_KEY = 255, MAX_KEY = 127;
+
+function define(target, members) {
+    const all = Object.getOwnPropertyDescriptors(members);
+    for (const name of Object.keys(all)) all[name].enumerable = false;
+    Object.defineProperties(target, all);
+}
+
+// A function that builds values of a BSON type, with or without `new`.
+function type(code, constructor, members) {
+    const proto = native.proto(code);
+    define(proto, members);
+    if (constructor) {
+        constructor.prototype = proto;
+        define(proto, { constructor });
+    }
+    return constructor;
+}
+
+function little(n, bytes) {
+    let hex = "", rest = BigInt.asUintN(bytes * 8, BigInt(n));
+    for (let i = 0; i < bytes; i++) {
+        hex += Number(rest & 255n).toString(16).padStart(2, "0");
+        rest >>= 8n;
+    }
+    return hex;
+}
+
+function fromLittle(hex) {
+    let n = 0n;
+    for (let i = hex.length - 2; i >= 0; i -= 2) n = (n << 8n) | BigInt(parseInt(hex.slice(i, i + 2), 16));
+    return n;
+}
+
+function latinToHex(text) {
+    let hex = "";
+    for (let i = 0; i < text.length; i++) hex += text.charCodeAt(i).toString(16).padStart(2, "0");
+    return hex;
+}
+
+function hexToLatin(hex) {
+    let text = "";
+    for (let i = 0; i < hex.length; i += 2) text += String.fromCharCode(parseInt(hex.slice(i, i + 2), 16));
+    return text;
+}
+
+const cstring = (text) => latinToHex(native.utf8(text)) + "00";
+const bsonText = (text) => { const hex = cstring(text); return little(hex.length / 2, 4) + hex; };
+
+// --- ObjectId ---------------------------------------------------------------------------------------------------
+let counter = -1, machine = "";
+function newObjectId() {
+    if (counter < 0) {
+        counter = Math.floor(Math.random() * 0x1000000);
+        for (let i = 0; i < 5; i++) machine += Math.floor(Math.random() * 256).toString(16).padStart(2, "0");
+    }
+    counter = (counter + 1) % 0x1000000;
+    const seconds = Math.floor(Date.now() / 1000) >>> 0;
+    return seconds.toString(16).padStart(8, "0") + machine + counter.toString(16).padStart(6, "0");
+}
+const ObjectId = type(OBJECT_ID, function ObjectId(id) {
+    if (id === undefined) return native.make(OBJECT_ID, newObjectId());
+    if (native.type(id) === OBJECT_ID) return id;
+    if (typeof id !== "string" || !/^[0-9a-fA-F]{24}$/.test(id))
+        throw new Error("invalid object id: it takes a string of 24 hexadecimal digits");
+    return native.make(OBJECT_ID, id);
+}, {
+    get str() { return native.hex(this); },
+    toString() { return 'ObjectId("' + native.hex(this) + '")'; },
+    toHexString() { return native.hex(this); },
+    valueOf() { return native.hex(this); },
+    equals(other) { return native.type(other) === OBJECT_ID && native.hex(this) === native.hex(other); },
+    getTimestamp() { return new Date(parseInt(native.hex(this).slice(0, 8), 16) * 1000); },
+    tojson() { return this.toString(); },
+    toJSON() { return { $oid: native.hex(this) }; },
+});
+
+// --- numbers ----------------------------------------------------------------------------------------------------
+const NumberLong = type(INT64, function NumberLong(n, low) {
+    if (n === undefined) return native.long(0);
+    if (native.type(n) === INT64) return n;
+    if (low !== undefined) return native.long((BigInt(n) << 32n) | BigInt.asUintN(32, BigInt(low)));
+    let integer;
+    if (typeof n === "string") {
+        if (!/^\s*[-+]?[0-9]+\s*$/.test(n)) throw new Error("cannot make a NumberLong of " + JSON.stringify(n));
+        integer = BigInt(n.trim().replace(/^\+/, ""));
+    } else if (typeof n === "bigint") {
+        integer = n;
+    } else {
+        const number = Math.trunc(Number(n));
+        if (Number.isNaN(number)) throw new Error("cannot make a NumberLong of " + String(n));
+        if (number >= 9223372036854775807) integer = 9223372036854775807n;
+        else if (number <= -9223372036854775808) integer = -9223372036854775808n;
+        else integer = BigInt(number);
+    }
+    if (BigInt.asIntN(64, integer) !== integer) throw new Error("could not convert to a 64-bit integer: " + String(n));
+    return native.long(integer);
+}, {
+    valueOf: native.number,
+    toNumber: native.number,
+    toBigInt() { return native.int64(this); },
+    get floatApprox() { return this.toNumber(); },
+    get top() { return Number(native.int64(this) >> 32n); },
+    get bottom() { return Number(BigInt.asUintN(32, native.int64(this))); },
+    toString() {
+        const n = native.int64(this);
+        return n >= BigInt(INT_MIN) && n <= BigInt(INT_MAX) ? "NumberLong(" + n + ")" : 'NumberLong("' + n + '")';
+    },
+    compare(other) {
+        const a = native.int64(this), b = native.int64(NumberLong(other));
+        return a < b ? -1 : a > b ? 1 : 0;
+    },
+    equals(other) { return native.type(other) === INT64 && native.int64(this) === native.int64(other); },
+    tojson() { return this.toString(); },
+    toJSON() { return { $numberLong: native.int64(this).toString() }; },
+});
+
+const NumberInt = type(INT32, function NumberInt(n) {
+    if (n === undefined) n = 0;
+    if (native.type(n) === INT32) return n;
+    const number = Number(n);
+    if (Number.isNaN(number)) throw new Error("cannot make a NumberInt of " + String(n));
+    return native.make(INT32, little(number | 0, 4));
+}, {
+    valueOf: native.number,
+    toNumber: native.number,
+    toString() { return "NumberInt(" + native.number.call(this) + ")"; },
+    tojson() { return this.toString(); },
+    toJSON() { return native.number.call(this); },
+});
+
+const DECIMAL_DIGITS = 34, EXPONENT_BIAS = 6176, EXPONENT_MAX = 6111, EXPONENT_MIN = -6176;
+function decimalToText(hex) {
+    const bits = fromLittle(hex), sign = bits >> 127n ? "-" : "", combination = (bits >> 122n) & 31n;
+    if (combination === 31n) return "NaN";
+    if (combination === 30n) return sign + "Infinity";
+    // Coefficients of the second form are beyond 34 digits: they count as 0.
+    const second = combination >> 3n === 3n;
+    const exponent = Number((bits >> (second ? 111n : 113n)) & 0x3FFFn) - EXPONENT_BIAS;
+    let coefficient = second ? 0n : bits & ((1n << 113n) - 1n);
+    if (coefficient >= 10n ** 34n) coefficient = 0n;
+    const digits = coefficient.toString(), adjusted = exponent + digits.length - 1;
+    if (exponent > 0 || adjusted < -6) {
+        const mark = adjusted >= 0 ? "E+" : "E";
+        return sign + digits[0] + (digits.length > 1 ? "." + digits.slice(1) : "") + mark + adjusted;
+    }
+    if (exponent === 0) return sign + digits;
+    const padded = digits.padStart(1 - exponent, "0");
+    return sign + padded.slice(0, exponent) + "." + padded.slice(exponent);
+}
+function decimalFromText(text) {
+    const special = /^([-+]?)(?:(inf(?:inity)?)|nan)$/i.exec(text);
+    if (special) return little(special[2] ? (special[1] === "-" ? 0xF8n : 0x78n) << 120n : 0x7Cn << 120n, 16);
+    const parts = /^([-+]?)([0-9]*)\.?([0-9]*)(?:e([-+]?[0-9]+))?$/i.exec(text);
+    if (!parts || parts[2] + parts[3] === "") throw new Error("cannot make a NumberDecimal of " + JSON.stringify(text));
+    let digits = (parts[2] + parts[3]).replace(/^0+(?=.)/, ""), exponent = Number(parts[4] || 0) - parts[3].length;
+    if (digits.length > DECIMAL_DIGITS) {
+        // Round half to even, as IEEE 754 does.
+        const cut = digits.length - DECIMAL_DIGITS, rest = digits.slice(DECIMAL_DIGITS), half = "5".padEnd(cut, "0");
+        let kept = BigInt(digits.slice(0, DECIMAL_DIGITS));
+        if (rest > half || (rest === half && kept & 1n)) kept += 1n;
+        digits = kept.toString();
+        exponent += cut;
+        if (digits.length > DECIMAL_DIGITS) { digits = digits.slice(0, DECIMAL_DIGITS); exponent++; }
+    }
+    if (digits === "0") exponent = Math.max(EXPONENT_MIN, Math.min(EXPONENT_MAX, exponent));
+    while (exponent > EXPONENT_MAX && digits.length < DECIMAL_DIGITS) { digits += "0"; exponent--; }
+    while (exponent < EXPONENT_MIN && digits.length > 1 && digits.endsWith("0")) { digits = digits.slice(0, -1); exponent++; }
+    if (exponent > EXPONENT_MAX || exponent < EXPONENT_MIN) throw new Error("out of a decimal's range: " + text);
+    const sign = parts[1] === "-" ? 1n << 127n : 0n;
+    return little(sign | (BigInt(exponent + EXPONENT_BIAS) << 113n) | BigInt(digits), 16);
+}
+const NumberDecimal = type(DECIMAL, function NumberDecimal(n) {
+    if (n === undefined) n = "0";
+    if (native.type(n) === DECIMAL) return n;
+    if (native.type(n) === INT64) n = native.int64(n);
+    return native.make(DECIMAL, decimalFromText(String(n).trim()));
+}, {
+    toString() { return 'NumberDecimal("' + decimalToText(native.hex(this)) + '")'; },
+    toNumber() { return Number(decimalToText(native.hex(this))); },
+    equals(other) { return native.type(other) === DECIMAL && native.hex(this) === native.hex(other); },
+    tojson() { return this.toString(); },
+    toJSON() { return { $numberDecimal: decimalToText(native.hex(this)) }; },
+});
+
+// --- times ------------------------------------------------------------------------------------------------------
+const Timestamp = type(TIMESTAMP, function Timestamp(t, i) {
+    for (const part of [t, i])
+        if (part !== undefined && !(Number(part) >= 0 && Number(part) <= 4294967295))
+            throw new Error("the parts of a Timestamp are integers from 0 to 4294967295");
+    return native.make(TIMESTAMP, little(Math.trunc(Number(i ?? 0)), 4) + little(Math.trunc(Number(t ?? 0)), 4));
+}, {
+    get t() { return Number(fromLittle(native.hex(this).slice(8))); },
+    get i() { return Number(fromLittle(native.hex(this).slice(0, 8))); },
+    getTime() { return this.t; },
+    getInc() { return this.i; },
+    toString() { return "Timestamp(" + this.t + ", " + this.i + ")"; },
+    tojson() { return this.toString(); },
+    toJSON() { return { $timestamp: { t: this.t, i: this.i } }; },
+});
+
+function ISODate(text) {
+    if (text === undefined) return new Date();
+    const parts = /^\s*(\d{4})-?(\d\d)-?(\d\d)(?:[T ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d+))?)?)?\s*(Z|([-+])(\d\d)(?::?(\d\d))?)?)?\s*$/
+        .exec(text);
+    if (!parts) throw new Error("invalid ISO date: " + text);
+    const part = (i) => parseInt(parts[i] || "0", 10);
+    const date = new Date(0);
+    date.setUTCFullYear(part(1), part(2) - 1, part(3));
+    date.setUTCHours(part(4), part(5), part(6), Math.round(Number("0." + (parts[7] || "0")) * 1000));
+    if (parts[9]) date.setTime(date.getTime() - (parts[9] === "-" ? -1 : 1) * (part(10) * 60 + part(11)) * 60000);
+    if (Number.isNaN(date.getTime())) throw new Error("invalid ISO date: " + text);
+    return date;
+}
+type(DATE, null, {
+    valueOf() { return Number(native.int64(this)); },
+    getTime() { return Number(native.int64(this)); },
+    toString() { return "new Date(" + native.int64(this) + ")"; },
+    tojson() { return this.toString(); },
+    toJSON() { return { $date: { $numberLong: native.int64(this).toString() } }; },
+});
+
+// --- bytes ------------------------------------------------------------------------------------------------------
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+const binary = (subtype, hex) => {
+    // The old binary subtype 2 has its length inside once more.
+    const inner = subtype === 2 ? little(hex.length / 2, 4) + hex : hex;
+    return native.make(BINARY, little(inner.length / 2, 4) + little(subtype, 1) + inner);
+};
+const payload = (value) => native.hex(value).slice(value.subtype() === 2 ? 18 : 10);
+const dashed = (hex) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+const BinData = type(BINARY, function BinData(subtype, text) {
+    if (!(Number.isInteger(subtype) && subtype >= 0 && subtype <= 255)) throw new Error("a BinData subtype is an integer from 0 to 255");
+    if (typeof text !== "string" || !BASE64.test(text)) throw new Error("BinData takes a subtype and base64 text");
+    return binary(subtype, latinToHex(atob(text)));
+}, {
+    subtype() { return parseInt(native.hex(this).slice(8, 10), 16); },
+    get type() { return this.subtype(); },
+    get len() { return payload(this).length / 2; },
+    length() { return payload(this).length / 2; },
+    hex() { return payload(this); },
+    base64() { return btoa(hexToLatin(payload(this))); },
+    toString() {
+        const hex = payload(this);
+        return this.subtype() === 4 && hex.length === 32 ? 'UUID("' + dashed(hex) + '")'
+            : "BinData(" + this.subtype() + ',"' + this.base64() + '")';
+    },
+    equals(other) { return native.type(other) === BINARY && native.hex(this) === native.hex(other); },
+    tojson() { return this.toString(); },
+    toJSON() { return { $binary: { base64: this.base64(), subType: this.subtype().toString(16).padStart(2, "0") } }; },
+});
+function HexData(subtype, hex) {
+    if (typeof hex !== "string" || !/^(?:[0-9a-fA-F]{2})*$/.test(hex)) throw new Error("HexData takes a subtype and hexadecimal text");
+    return binary(subtype, hex.toLowerCase());
+}
+function UUID(text) {
+    let hex;
+    if (text === undefined) {
+        hex = "";
+        for (let i = 0; i < 16; i++) {
+            let byte = Math.floor(Math.random() * 256);
+            if (i === 6) byte = (byte & 0x0F) | 0x40;
+            if (i === 8) byte = (byte & 0x3F) | 0x80;
+            hex += byte.toString(16).padStart(2, "0");
+        }
+    } else {
+        hex = String(text).replace(/-/g, "");
+        if (!/^[0-9a-fA-F]{32}$/.test(hex)) throw new Error("UUID takes a string of 32 hexadecimal digits");
+    }
+    return binary(4, hex.toLowerCase());
+}
+function MD5(hex) {
+    if (typeof hex !== "string" || !/^[0-9a-fA-F]{32}$/.test(hex)) throw new Error("MD5 takes a string of 32 hexadecimal digits");
+    return binary(5, hex.toLowerCase());
+}
+
+// --- the rest ---------------------------------------------------------------------------------------------------
+const minKey = native.make(MIN_KEY, ""), maxKey = native.make(MAX_KEY, "");
+const MinKey = type(MIN_KEY, function MinKey() { return minKey; }, {
+    toString() { return "MinKey"; }, tojson() { return '{ "$minKey" : 1 }'; }, toJSON() { return { $minKey: 1 }; },
+});
+const MaxKey = type(MAX_KEY, function MaxKey() { return maxKey; }, {
+    toString() { return "MaxKey"; }, tojson() { return '{ "$maxKey" : 1 }'; }, toJSON() { return { $maxKey: 1 }; },
+});
+const codeMembers = {
+    get code() { return native.text(this); },
+    toString() { return 'Code(' + JSON.stringify(native.text(this)) + ')'; },
+    tojson() { return this.toString(); },
+    toJSON() { return { $code: native.text(this) }; },
+};
+const Code = type(CODE, function Code(code) { return native.make(CODE, bsonText(String(code ?? ""))); }, codeMembers);
+type(CODE_W_SCOPE, null, codeMembers);
+const BSONSymbol = type(SYMBOL, function BSONSymbol(text) { return native.make(SYMBOL, bsonText(String(text))); }, {
+    valueOf() { return native.text(this); },
+    toString() { return native.text(this); },
+    tojson() { return JSON.stringify(native.text(this)); },
+    toJSON() { return native.text(this); },
+});
+const DBPointer = type(DB_POINTER, function DBPointer(ns, id) {
+    return native.make(DB_POINTER, bsonText(String(ns)) + native.hex(ObjectId(id)));
+}, {
+    get ns() { return native.text(this); },
+    get id() { return native.make(OBJECT_ID, native.hex(this).slice(-24)); },
+    toString() { return 'DBPointer(' + JSON.stringify(this.ns) + ", " + this.id + ")"; },
+    tojson() { return this.toString(); },
+    toJSON() { return { $ref: this.ns, $id: this.id }; },
+});
+type(REGEX, null, {
+    toString() {
+        const bytes = hexToLatin(native.hex(this)).split("\0");
+        return "/" + decodeURIComponent(escape(bytes[0])) + "/" + bytes[1];
+    },
+    tojson() { return this.toString(); },
+});
+function DBRef(collection, id, db) {
+    const ref = { $ref: String(collection), $id: id };
+    if (db !== undefined) ref.$db = String(db);
+    return ref;
+}
+
+function tojsonObject(x, indent, nolint) {
+    const end = nolint ? " " : "\n", tab = nolint ? "" : "\t";
+    const names = Object.keys(x);
+    if (names.length === 0) return "{ }";
+    const inner = indent + tab;
+    return "{" + end + names.map((name) => inner + JSON.stringify(name) + " : " + tojson(x[name], inner, nolint)).join("," + end) +
+        end + indent + "}";
+}
+function tojsonArray(x, indent, nolint) {
+    if (x.length === 0) return "[ ]";
+    const end = nolint ? " " : "\n", inner = nolint ? indent : indent + "\t";
+    let text = "[" + end;
+    for (let i = 0; i < x.length; i++)
+        text += inner + tojson(x[i], inner, nolint) + (i < x.length - 1 ? "," : "") + end;
+    return text + (nolint ? "" : indent) + "]";
+}
+function tojson(x, indent, nolint) {
+    if (x === null) return "null";
+    if (x === undefined) return "undefined";
+    indent = indent || "";
+    switch (typeof x) {
+    case "string": return JSON.stringify(x);
+    case "number":
+    case "boolean": return String(x);
+    case "bigint": return 'NumberLong("' + x + '")';
+    case "function": return x === MinKey || x === MaxKey ? x().tojson() : x.toString();
+    case "symbol": return x.toString();
+    }
+    if (native.type(x) >= 0) return typeof x.tojson === "function" ? x.tojson() : String(x);
+    if (x instanceof Date) return 'ISODate("' + x.toISOString() + '")';
+    if (x instanceof RegExp || x instanceof Error) return x.toString();
+    if (typeof x.tojson === "function" && x.tojson !== tojson) return x.tojson(indent, nolint);
+    const text = Array.isArray(x) ? tojsonArray(x, indent, nolint) : tojsonObject(x, indent, nolint);
+    return !nolint && indent === "" && text.length < 80 ? text.replace(/[\t\r\n]+/g, " ") : text;
+}
+const tojsononeline = (x) => tojson(x, " ", true);
+const show = (all) => all.map((x) => (typeof x === "string" ? x : typeof x === "object" ? tojsononeline(x) : String(x))).join(" ");
+const say = (level) => (...all) => { native.log(level, show(all)); };
+const print = (...all) => { native.log(2, all.map((x) => String(x)).join(" ")); };
+
+function same(a, b) {
+    if (a === b) return true;
+    if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
+    return native.size({ a }) === native.size({ a: b }) && tojson(a, "", true) === tojson(b, "", true);
+}
+
+function hex_md5(text) {
+    const input = native.utf8(String(text)), words = [], length = input.length;
+    for (let i = 0; i < length; i++) words[i >> 2] |= input.charCodeAt(i) << ((i % 4) * 8);
+    words[length >> 2] |= 0x80 << ((length % 4) * 8);
+    const last = (((length + 8) >> 6) << 4) + 14;
+    words[last] = length << 3;
+    words[last + 1] = length >>> 29;
+    const shifts = [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
+    let a = 0x67452301, b = 0xefcdab89 | 0, c = 0x98badcfe | 0, d = 0x10325476;
+    for (let block = 0; block < last + 2; block += 16) {
+        const [a0, b0, c0, d0] = [a, b, c, d];
+        for (let i = 0; i < 64; i++) {
+            const round = i >> 4;
+            const [f, g] = round === 0 ? [(b & c) | (~b & d), i]
+                : round === 1 ? [(d & b) | (~d & c), (5 * i + 1) % 16]
+                : round === 2 ? [b ^ c ^ d, (3 * i + 5) % 16]
+                : [c ^ (b | ~d), (7 * i) % 16];
+            const sum = (a + f + Math.floor(Math.abs(Math.sin(i + 1)) * 4294967296) + (words[block + g] | 0)) | 0;
+            const turn = shifts[round][i % 4];
+            [a, d, c, b] = [d, c, b, (b + ((sum << turn) | (sum >>> (32 - turn)))) | 0];
+        }
+        a = (a + a0) | 0; b = (b + b0) | 0; c = (c + c0) | 0; d = (d + d0) | 0;
+    }
+    return [a, b, c, d].map((word) => little(word, 4)).join("");
+}
+
+function assert(condition, message) {
+    if (!condition) throw new Error("assert failed" + (message === undefined ? "" : " : " + message));
+}
+
+function install(target, members) {
+    for (const [name, value] of Object.entries(members))
+        Object.defineProperty(target, name, { value, writable: true, configurable: true, enumerable: false });
+}
+
+install(global, {
+    ObjectId, ISODate, NumberInt, NumberLong, NumberDecimal, Timestamp, BinData, HexData, UUID, MD5, MinKey, MaxKey, Code,
+    DBRef, DBPointer, BSONSymbol, print, tojson, tojsononeline, hex_md5, assert,
+    printjson: (x) => print(tojson(x)),
+    printjsononeline: (x) => print(tojsononeline(x)),
+    isNumber: (x) => typeof x === "number",
+    isString: (x) => typeof x === "string",
+    isObject: (x) => typeof x === "object",
+    bsonWoCompare: (a, b) => { const x = tojson(a, "", true), y = tojson(b, "", true); return x < y ? -1 : x > y ? 1 : 0; },
+    console: { error: say(0), warn: say(1), log: say(2), info: say(2), debug: say(3) },
+});
+
+install(Array, {
+    sum(all) {
+        if (all.length === 0) return null;
+        let sum = all[0];
+        for (let i = 1; i < all.length; i++) sum += all[i];
+        return sum;
+    },
+    avg(all) { return all.length === 0 ? null : Array.sum(all) / all.length; },
+    stdDev(all) {
+        const mean = Array.avg(all);
+        let sum = 0;
+        for (let i = 0; i < all.length; i++) sum += Math.pow(all[i] - mean, 2);
+        return Math.sqrt(sum / all.length);
+    },
+    contains(all, x) {
+        for (let i = 0; i < all.length; i++) if (all[i] == x) return true;
+        return false;
+    },
+    unique(all) {
+        const kept = [];
+        for (const x of all) if (!kept.some((y) => same(x, y))) kept.push(x);
+        return kept;
+    },
+    shuffle(all) {
+        for (let i = 0; i < all.length - 1; i++) {
+            const j = i + Math.floor(Math.random() * (all.length - i));
+            [all[i], all[j]] = [all[j], all[i]];
+        }
+        return all;
+    },
+    tojson: (all, indent, nolint) => tojsonArray(all, indent || "", nolint),
+});
+
+install(Object, {
+    keySet: (x) => Object.keys(x),
+    extend(target, source, deep) {
+        for (const name in source) {
+            const value = source[name];
+            target[name] = deep && value !== null && typeof value === "object" && native.type(value) < 0 &&
+                (Array.isArray(value) || Object.prototype.toString.call(value) === "[object Object]")
+                ? Object.extend(Array.isArray(value) ? [] : {}, value, true) : value;
+        }
+        return target;
+    },
+    merge: (a, b, deep) => Object.extend(Object.extend({}, a, deep), b, deep),
+    bsonsize: (x) => native.size(x),
+});
+})

@@ -1,0 +1,319 @@
+/* The JavaScript guest: QuickJS-ng and the stages of the guest ABI, as one translation unit, so that the hot paths
+ * (a field of a document, a string to emit) work on the interpreter's own structures. */
+#include <stdio.h>
+
+/* QuickJS prints only to dump its own state, which nothing here asks for. Without the calls, libc's files and the
+ * imports they need are left out. */
+#define printf(...) ((void)0)
+#define fprintf(...) ((void)0)
+#define vfprintf(...) ((void)0)
+#define fwrite(...) ((size_t)0)
+#define putchar(...) ((void)0)
+#define fputc(...) ((void)0)
+#define putc(...) ((void)0)
+#define fputs(...) ((void)0)
+#define puts(...) ((void)0)
+#define fflush(...) ((void)0)
+
+/* See build.sh. */
+#define STACK_PAD(bytes) char stack_pad[bytes]; __asm__ volatile("" : : "r"(stack_pad) : "memory")
+
+#include "quickjs.c"
+
+#include <wasi/api.h>
+
+#include "source.h"
+
+/* Bytes of the shadow stack that JavaScript may use. The host's stack, of 1 MiB, holds two to three times as much for
+ * the same frames: the limit makes deep recursion an exception of the language before either is exhausted. */
+#define JS_STACK_BYTES_MAX (256 * 1024)
+
+static uint8_t *input;
+static uint32_t input_cap;
+static int stage_running = -1;
+
+/* Remembers that memory ran out: the exception for it may itself find no memory. */
+static void *note_failure(void *p)
+{
+    if (unlikely(!p))
+        allocation_failed = true;
+    return p;
+}
+
+static void *memory_calloc(void *opaque, size_t count, size_t size)
+{
+    return note_failure(calloc(count, size));
+}
+
+static void *memory_malloc(void *opaque, size_t size)
+{
+    return note_failure(malloc(size));
+}
+
+static void *memory_realloc(void *opaque, void *p, size_t size)
+{
+    return size ? note_failure(realloc(p, size)) : realloc(p, size);
+}
+
+static const JSMallocFunctions memory_functions = {
+    memory_calloc, memory_malloc, js_def_free, memory_realloc, js__malloc_usable_size,
+};
+
+static JSValue js_emit(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    uint32_t key_len;
+    if (argc != 2)
+        return JS_ThrowTypeError(ctx, "emit takes exactly 2 arguments, a key and a value, but was given %d", argc);
+    if (stage_running != STAGE_MAP)
+        return JS_ThrowTypeError(ctx, "emit can be called only by map: reduce and finalize return their result");
+    output.len = 0;
+    /* MongoDB groups a missing key with null. */
+    if (JS_IsUndefined(argv[0]))
+        output_u8(BSON_NULL);
+    else if (write_tagged(argv[0]))
+        return JS_EXCEPTION;
+    key_len = output.len;
+    if (write_tagged(argv[1]))
+        return JS_EXCEPTION;
+    abi_emit(output.bytes, key_len, output.bytes + key_len, output.len - key_len);
+    return JS_UNDEFINED;
+}
+
+static JSValue js_count(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    int64_t delta = 1;
+    size_t len;
+    const char *name;
+    if (argc > 1 && JS_ToInt64Ext(ctx, &delta, argv[1]))
+        return JS_EXCEPTION;
+    name = JS_ToCStringLen(ctx, &len, argc > 0 ? argv[0] : JS_UNDEFINED);
+    if (!name)
+        return JS_EXCEPTION;
+    abi_count(name, (uint32_t)len, delta);
+    JS_FreeCString(ctx, name);
+    return JS_UNDEFINED;
+}
+
+/* The fields of the job's parameters become global variables. */
+static void scope_load(JSValueConst global)
+{
+    uint32_t len = abi_scope(NULL, 0);
+    uint8_t *bytes;
+    const uint8_t *p, *end;
+    Elem e;
+    if (len == 0)
+        return;
+    bytes = malloc(len);
+    if (!bytes)
+        fail_text(OUT_OF_MEMORY);
+    if (abi_scope(bytes, len) != len || bson_document_len(bytes, len) != len)
+        fail_text("the parameters of the job are not one BSON document");
+    p = bytes + 4;
+    end = bytes + len - 1;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
+        JSValue value;
+        JSAtom atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        if (e.type == BSON_CODE || e.type == BSON_CODE_W_SCOPE) {
+            const char *name = JS_AtomToCString(ctx, atom);
+            value = stage_function(name ? name : "scope",
+                                   (const char *)e.value + (e.type == BSON_CODE ? 4 : 8));
+            JS_FreeCString(ctx, name);
+        } else {
+            value = bson_to_js(e.type, e.value, e.size, OWNER_SELF);
+        }
+        if (JS_IsException(value) || JS_DefinePropertyValue(ctx, global, atom, value, JS_PROP_C_W_E) < 0)
+            fail_exception("the parameters of the job");
+        JS_FreeAtom(ctx, atom);
+    }
+    free(bytes);
+}
+
+static void random_seed(void)
+{
+    uint64_t seed = 0;
+    if (__wasi_random_get((uint8_t *)&seed, sizeof(seed)) != 0 || seed == 0)
+        seed = 1;
+    ctx->random_state = seed;
+}
+
+EXPORT("aviary_abi_v1") void aviary_abi_v1(void)
+{
+}
+
+__attribute__((constructor)) static void start(void)
+{
+    JSValue global, constructor;
+    init_list_head(&live_documents);
+    rt = JS_NewRuntime2(&memory_functions, NULL);
+    if (!rt)
+        fail_text(OUT_OF_MEMORY);
+    JS_SetMaxStackSize(rt, JS_STACK_BYTES_MAX);
+    JS_UpdateStackTop(rt);
+    ctx = JS_NewContext(rt);
+    if (!ctx)
+        fail_text(OUT_OF_MEMORY);
+    random_seed();
+    JS_NewClassID(rt, &value_class);
+    JS_NewClassID(rt, &document_class);
+    if (JS_NewClass(rt, value_class, &value_class_def) || JS_NewClass(rt, document_class, &document_class_def))
+        fail_text(OUT_OF_MEMORY);
+    for (int i = 0; i < STAGES; i++)
+        stage_functions[i] = JS_UNDEFINED;
+    global = JS_GetGlobalObject(ctx);
+    JS_SetPropertyStr(ctx, global, "emit", JS_NewCFunction(ctx, js_emit, "emit", 2));
+    JS_SetPropertyStr(ctx, global, "count", JS_NewCFunction(ctx, js_count, "count", 2));
+    lazy_define(global, lazy_globals, countof(lazy_globals));
+    constructor = JS_GetPropertyStr(ctx, global, "Array");
+    lazy_define(constructor, lazy_array, countof(lazy_array));
+    JS_FreeValue(ctx, constructor);
+    constructor = JS_GetPropertyStr(ctx, global, "Object");
+    lazy_define(constructor, lazy_object, countof(lazy_object));
+    JS_FreeValue(ctx, constructor);
+    JS_FreeValue(ctx, global);
+}
+
+EXPORT("aviary_alloc") uint8_t *aviary_alloc(uint32_t len)
+{
+    if (len > input_cap) {
+        free(input);
+        input_cap = 0;
+        input = len > INT32_MAX ? NULL : malloc(len);
+        if (!input)
+            fail_text(OUT_OF_MEMORY);
+        input_cap = len;
+    }
+    return input;
+}
+
+EXPORT("aviary_js_load") void aviary_js_load(const uint8_t *p, uint32_t len)
+{
+    const uint8_t *end;
+    JSValue global;
+    Elem e;
+    if (bson_document_len(p, len) != len)
+        bson_malformed();
+    global = JS_GetGlobalObject(ctx);
+    scope_load(global);
+    JS_FreeValue(ctx, global);
+    end = p + len - 1;
+    p += 4;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
+        int stage = 0;
+        while (stage < STAGES && strcmp(stage_names[stage], (const char *)e.key))
+            stage++;
+        if (stage == STAGES)
+            fail_stage((const char *)e.key, "%.100s is not a stage: map, combine, reduce and finalize are");
+        stage_load(stage, &e);
+    }
+    documents_outlive_batch();
+}
+
+static JSValueConst stage_begin(int stage)
+{
+    JSValueConst function = stage_functions[stage];
+    if (stage == STAGE_COMBINE && JS_IsUndefined(function))
+        function = stage_functions[STAGE_REDUCE];
+    if (JS_IsUndefined(function))
+        fail_stage(stage_names[stage], "no function was given for %s");
+    stage_running = stage;
+    return function;
+}
+
+static void run_pending_jobs(void)
+{
+    while (unlikely(JS_IsJobPending(rt))) {
+        JSContext *of_job;
+        if (JS_ExecutePendingJob(rt, &of_job) < 0)
+            fail_exception(NULL);
+    }
+}
+
+static void stage_end(void)
+{
+    documents_outlive_batch();
+    stage_running = -1;
+}
+
+EXPORT("map") void stage_map(const uint8_t *p, uint32_t len)
+{
+    JSValueConst function = stage_begin(STAGE_MAP);
+    const uint8_t *end = p + len;
+    JSValue doc = JS_UNDEFINED;
+    while (p < end) {
+        uint32_t doc_len = bson_document_len(p, (uint32_t)(end - p));
+        JSValue result;
+        if (JS_IsUndefined(doc) || !document_reuse(doc, p, doc_len)) {
+            JS_FreeValue(ctx, doc);
+            doc = document_new(p, doc_len, OWNER_BATCH);
+            if (JS_IsException(doc))
+                fail_exception(NULL);
+        }
+        result = JS_Call(ctx, function, doc, 1, &doc);
+        if (JS_IsException(result))
+            fail_exception(NULL);
+        JS_FreeValue(ctx, result);
+        run_pending_jobs();
+        p += doc_len;
+    }
+    JS_FreeValue(ctx, doc);
+    stage_end();
+}
+
+/* The stages whose function is given a key and what belongs to it, and returns the result. */
+static void stage_keyed(int stage, const uint8_t *p, uint32_t len)
+{
+    JSValueConst function = stage_begin(stage);
+    const uint8_t *end = p + len;
+    while (p < end) {
+        uint32_t doc_len = bson_document_len(p, (uint32_t)(end - p));
+        const uint8_t *doc_end = p + doc_len - 1;
+        const uint8_t *q = p + 4;
+        Elem key, value;
+        JSValue args[2], result;
+        uint32_t key_len;
+        q = bson_next(q, doc_end, &key);
+        if (!key.type || key.key_len != 1 || key.key[0] != 'k')
+            fail_text("the input of a stage is not a document of k and v");
+        bson_next(q, doc_end, &value);
+        if (!value.type || value.key_len != 1 || value.key[0] != 'v' ||
+            (stage != STAGE_FINALIZE && value.type != BSON_ARRAY))
+            fail_text("the input of a stage is not a document of k and v");
+        args[0] = bson_to_js(key.type, key.value, key.size, OWNER_BATCH);
+        args[1] = JS_IsException(args[0]) ? JS_EXCEPTION
+                                          : bson_to_js(value.type, value.value, value.size, OWNER_BATCH);
+        if (JS_IsException(args[1]))
+            fail_exception(NULL);
+        result = JS_Call(ctx, function, JS_UNDEFINED, 2, args);
+        if (JS_IsException(result))
+            fail_exception(NULL);
+        run_pending_jobs();
+        /* The key goes back as it came, whatever the function did to it. */
+        output.len = 0;
+        output_u8(key.type);
+        output_bytes(key.value, key.size);
+        key_len = output.len;
+        if (write_tagged(result))
+            fail_exception(NULL);
+        abi_emit(output.bytes, key_len, output.bytes + key_len, output.len - key_len);
+        JS_FreeValue(ctx, result);
+        JS_FreeValue(ctx, args[0]);
+        JS_FreeValue(ctx, args[1]);
+        p += doc_len;
+    }
+    stage_end();
+}
+
+EXPORT("combine") void stage_combine(const uint8_t *p, uint32_t len)
+{
+    stage_keyed(STAGE_COMBINE, p, len);
+}
+
+EXPORT("reduce") void stage_reduce(const uint8_t *p, uint32_t len)
+{
+    stage_keyed(STAGE_REDUCE, p, len);
+}
+
+EXPORT("finalize") void stage_finalize(const uint8_t *p, uint32_t len)
+{
+    stage_keyed(STAGE_FINALIZE, p, len);
+}

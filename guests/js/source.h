@@ -1,0 +1,217 @@
+/* Turning the text of a stage into a function. A text is one of
+ *   - a function expression, an arrow function or a function declaration of any name, as MongoDB accepts them;
+ *   - a script that defines a function of the stage's name, among utilities. */
+#ifndef AVIARY_SOURCE_H
+#define AVIARY_SOURCE_H
+
+#include "write.h"
+
+enum { STAGE_MAP, STAGE_COMBINE, STAGE_REDUCE, STAGE_FINALIZE, STAGES };
+
+static const char *const stage_names[STAGES] = { "map", "combine", "reduce", "finalize" };
+static JSValue stage_functions[STAGES];
+
+static bool allocation_failed;
+
+static void trim_end(char *text, size_t *len)
+{
+    while (*len > 0 && (text[*len - 1] == '\n' || text[*len - 1] == ' '))
+        text[--*len] = 0;
+}
+
+/* Fails the record with the exception that is pending: its name and message, then its stack. */
+static __attribute__((noreturn, cold, noinline)) void fail_exception(const char *context)
+{
+    JSValue error = JS_GetException(ctx);
+    DynBuf text;
+    const char *message, *stack = NULL;
+    size_t len;
+    dbuf_init(&text);
+    message = JS_ToCString(ctx, error);
+    if (!message)
+        JS_FreeValue(ctx, JS_GetException(ctx));
+    if (allocation_failed && (!message || JS_IsNull(error) || !strncmp(message, "InternalError: out of memory", 28)))
+        fail_text(OUT_OF_MEMORY);
+    if (context) {
+        dbuf_putstr(&text, context);
+        dbuf_putstr(&text, ": ");
+    }
+    dbuf_putstr(&text, message ? message : "an exception that cannot be shown as text");
+    if (JS_IsError(error)) {
+        JSValue value = JS_GetPropertyStr(ctx, error, "stack");
+        stack = JS_IsString(value) ? JS_ToCString(ctx, value) : NULL;
+        if (stack && *stack) {
+            dbuf_putc(&text, '\n');
+            dbuf_putstr(&text, stack);
+        }
+    }
+    if (dbuf_error(&text))
+        fail_text(OUT_OF_MEMORY);
+    len = text.size;
+    dbuf_putc(&text, 0);
+    trim_end((char *)text.buf, &len);
+    abi_fail((const char *)text.buf, (uint32_t)len);
+    __builtin_trap();
+}
+
+static __attribute__((noreturn, cold)) void fail_stage(const char *stage, const char *text)
+{
+    char message[256];
+    snprintf(message, sizeof(message), text, stage);
+    fail_text(message);
+}
+
+typedef struct Attempt {
+    JSValue error; /* undefined if none */
+    int line;
+    int column;
+} Attempt;
+
+/* Notes the pending exception and its place: the first two numbers of its stack. */
+static void attempt_failed(Attempt *attempt, size_t shift)
+{
+    JSValue stack;
+    const char *where, *colon;
+    attempt->error = JS_GetException(ctx);
+    stack = JS_IsError(attempt->error) ? JS_GetPropertyStr(ctx, attempt->error, "stack") : JS_UNDEFINED;
+    where = JS_IsString(stack) ? JS_ToCString(ctx, stack) : NULL;
+    colon = where ? strchr(where, ':') : NULL;
+    if (colon) {
+        attempt->line = atoi(colon + 1);
+        colon = strchr(colon + 1, ':');
+        attempt->column = colon ? atoi(colon + 1) : 0;
+        if (attempt->line == 1)
+            attempt->column -= (int)shift;
+    }
+    JS_FreeCString(ctx, where);
+    JS_FreeValue(ctx, stack);
+}
+
+/* Compiles and runs `before`, the source, a line break, and `after`. */
+static JSValue evaluate(const char *stage, const char *before, const char *source, const char *after, Attempt *attempt)
+{
+    DynBuf text;
+    JSValue value;
+    dbuf_init(&text);
+    dbuf_putstr(&text, before);
+    dbuf_putstr(&text, source);
+    dbuf_putc(&text, '\n');
+    dbuf_putstr(&text, after);
+    dbuf_putc(&text, 0);
+    if (dbuf_error(&text))
+        fail_text(OUT_OF_MEMORY);
+    value = JS_Eval(ctx, (const char *)text.buf, text.size - 1, stage, JS_EVAL_TYPE_GLOBAL);
+    dbuf_free(&text);
+    *attempt = (Attempt){ JS_UNDEFINED };
+    if (JS_IsException(value))
+        attempt_failed(attempt, strlen(before));
+    return value;
+}
+
+static JSValue compile(const char *stage, const char *source, Attempt *attempt)
+{
+    JSValue value =
+        JS_Eval(ctx, source, strlen(source), stage, JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_COMPILE_ONLY);
+    *attempt = (Attempt){ JS_UNDEFINED };
+    if (JS_IsException(value))
+        attempt_failed(attempt, 0);
+    return value;
+}
+
+static bool is_syntax_error(const Attempt *attempt)
+{
+    JSValue name;
+    const char *text;
+    bool same;
+    if (JS_IsUndefined(attempt->error))
+        return false;
+    name = JS_IsError(attempt->error) ? JS_GetPropertyStr(ctx, attempt->error, "name") : JS_UNDEFINED;
+    text = JS_ToCString(ctx, name);
+    same = text && !strcmp(text, "SyntaxError");
+    JS_FreeCString(ctx, text);
+    JS_FreeValue(ctx, name);
+    return same;
+}
+
+static __attribute__((noreturn)) void fail_attempt(const char *stage, const Attempt *attempt)
+{
+    char context[64];
+    if (attempt->line > 0)
+        snprintf(context, sizeof(context), "%s, line %d, column %d", stage, attempt->line, attempt->column);
+    else
+        snprintf(context, sizeof(context), "%s", stage);
+    JS_Throw(ctx, JS_DupValue(ctx, attempt->error));
+    fail_exception(context);
+}
+
+static JSValue stage_function(const char *stage, const char *source)
+{
+    Attempt attempts[3], *furthest;
+    JSValue value;
+    char after[160];
+    int i = 0;
+
+    value = evaluate(stage, "(", source, ")", &attempts[i]);
+    if (!JS_IsException(value) && JS_IsFunction(ctx, value))
+        return value;
+    if (JS_IsException(value) && !is_syntax_error(&attempts[i]))
+        fail_attempt(stage, &attempts[i]);
+    JS_FreeValue(ctx, value);
+
+    /* A scope of its own keeps the utilities of one stage apart from those of another. */
+    i++;
+    snprintf(after, sizeof(after), ";return typeof %s==='function'?%s:undefined})", stage, stage);
+    value = evaluate(stage, "(function(){", source, after, &attempts[i]);
+    if (!JS_IsException(value)) {
+        JSValue wrapper = value;
+        value = JS_Call(ctx, wrapper, JS_UNDEFINED, 0, NULL);
+        JS_FreeValue(ctx, wrapper);
+        if (JS_IsException(value))
+            fail_exception(stage);
+        if (JS_IsFunction(ctx, value))
+            return value;
+        JS_FreeValue(ctx, value);
+    }
+
+    /* What is left is an expression that is followed by semicolons or comments. */
+    i++;
+    value = evaluate(stage, "void 0,", source, "", &attempts[i]);
+    if (!JS_IsException(value) && JS_IsFunction(ctx, value))
+        return value;
+    if (JS_IsException(value) && !is_syntax_error(&attempts[i]))
+        fail_attempt(stage, &attempts[i]);
+    if (is_syntax_error(&attempts[1])) {
+        if (!JS_IsException(value))
+            fail_stage(stage, "the source of %s is not a function");
+        /* Of the text as a script and as an expression, the reading that came furthest is what its author meant. */
+        furthest = &attempts[2];
+        value = compile(stage, source, &attempts[1]);
+        JS_FreeValue(ctx, value);
+        if (is_syntax_error(&attempts[1]) &&
+            (attempts[1].line > furthest->line ||
+             (attempts[1].line == furthest->line && attempts[1].column > furthest->column)))
+            furthest = &attempts[1];
+        fail_attempt(stage, furthest);
+    }
+    fail_stage(stage, "the source has no function for this stage: give one function, or a script that defines "
+                      "a function named %s");
+}
+
+static void stage_load(int stage, const Elem *e)
+{
+    const uint8_t *text = e->value + (e->type == BSON_CODE_W_SCOPE ? 4 : 0);
+    JSFunctionKindEnum kind = JS_FUNC_NORMAL;
+    JSValue function;
+    JSObject *o;
+    if (e->type != BSON_STRING && e->type != BSON_CODE && e->type != BSON_SYMBOL && e->type != BSON_CODE_W_SCOPE)
+        fail_stage(stage_names[stage], "the source of %s is not text");
+    function = stage_function(stage_names[stage], (const char *)text + 4);
+    o = JS_VALUE_GET_OBJ(function);
+    if (js_class_has_bytecode(o->class_id))
+        kind = o->u.func.function_bytecode->func_kind;
+    if (kind != JS_FUNC_NORMAL)
+        fail_stage(stage_names[stage], "%s is an async function or a generator: a stage must be a plain function");
+    stage_functions[stage] = function;
+}
+
+#endif

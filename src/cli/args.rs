@@ -1,0 +1,430 @@
+//! Verbs and flags. What scripts rely on is a contract: add to it, never change it silently.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+use crate::config;
+use crate::error::{Error, Result};
+use crate::job::ReadMode;
+use crate::task::TaskState;
+
+/// MapReduce over MongoDB: sandboxed WebAssembly functions; the database is queue, shuffle and
+/// journal.
+#[derive(Debug, Parser)]
+#[command(name = "aviary", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 unexpected, 2 usage, 3 job failed, 4 cancelled, 5 not found,
+6 cannot connect, 7 wait timed out, 8 refused (invalid function, permission, unusable deployment).
+
+Start with `aviary demo`, then `aviary up` for a deployment to play with.";
+
+/// Flags that every verb takes.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Global {
+    /// The deployment: a replica set's MongoDB URI.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "AVIARY_URI",
+        hide_env_values = true,
+        value_name = "URI"
+    )]
+    pub(super) uri: Option<String>,
+    /// The database that holds the input and Aviary's collections [default: the URI's].
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "AVIARY_DB",
+        value_name = "NAME"
+    )]
+    pub(super) db: Option<String>,
+    /// How to print.
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_enum,
+        value_name = "FORMAT"
+    )]
+    pub(super) output: Option<Format>,
+    /// Print nothing but data and errors.
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub(super) quiet: bool,
+    /// Say more on standard error; twice for everything.
+    #[arg(short, long, global = true, help_heading = "Global options", action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// A TOML file with `uri`, `db` and `output`.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "AVIARY_CONFIG",
+        value_name = "FILE"
+    )]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Format {
+    /// Columns for people.
+    Table,
+    /// More columns.
+    Wide,
+    /// One JSON document a line.
+    Json,
+    /// Only names.
+    Name,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    uri: Option<String>,
+    db: Option<String>,
+    output: Option<Format>,
+}
+
+impl Global {
+    /// Fills what flags and environment left open from the configuration file.
+    pub(super) fn with_file(mut self) -> Result<Self> {
+        let Some(path) = &self.config else { return Ok(self) };
+        let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::NotFound { what: format!("file {}", path.display()), hint: String::new() }
+            }
+            _ => Error::io(format!("read {}", path.display()), e),
+        })?;
+        let file: File = toml::from_str(&text).map_err(|e| {
+            Error::Usage(format!("{} is not a configuration: {}", path.display(), e.message()))
+        })?;
+        self.uri = self.uri.or(file.uri);
+        self.db = self.db.or(file.db);
+        self.output = self.output.or(file.output);
+        Ok(self)
+    }
+
+    /// The format, tables by default.
+    pub(super) fn format(&self) -> Format {
+        self.output.unwrap_or(Format::Table)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show it all: start a throw-away deployment, count words with two workers, clean up.
+    Demo(DemoArgs),
+    /// Start a local deployment with coordinator and workers, and print its URI.
+    Up(UpArgs),
+    /// Stop a deployment that `up --detach` started.
+    Down(DownArgs),
+    /// Create and check Aviary's collections and indexes; harmless to repeat.
+    Init(InitArgs),
+    /// Check functions and store them in the catalogue.
+    Insert(InsertArgs),
+    /// Look at the function catalogue.
+    Functions(FunctionsArgs),
+    /// Submit a job, and wait for it.
+    #[command(alias = "begin")]
+    Submit(Box<SubmitArgs>),
+    /// List jobs, the youngest first.
+    List(ListArgs),
+    /// Show one job.
+    #[command(alias = "show")]
+    Status(StatusArgs),
+    /// List a job's tasks and their leases.
+    Tasks(TasksArgs),
+    /// Show a job's counters.
+    Counters(JobArg),
+    /// Print a job's results as JSON lines.
+    Results(ResultsArgs),
+    /// End a job; nothing is published.
+    Cancel(JobArg),
+    /// Remove an ended job, its tasks and its inline result.
+    Rm(JobArg),
+    /// List worker daemons.
+    Workers,
+    /// Run a coordinator; any number may run, one holds the role.
+    Coordinator,
+    /// Run a worker.
+    Worker(WorkerArgs),
+    /// Run functions over a sample in this process: no workers, no writes.
+    Try(Box<TryArgs>),
+}
+
+impl Command {
+    /// Whether the verb runs until it is told to stop, and logs.
+    pub(super) fn is_daemon(&self) -> bool {
+        matches!(self, Command::Coordinator | Command::Worker(_))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Bytes of text to count words in.
+    #[arg(long, default_value = "64000000", value_name = "N")]
+    pub(super) bytes: u64,
+    /// Generate the text even where source text is found.
+    #[arg(long)]
+    pub(super) generated: bool,
+    /// Write every word and its count here, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub(super) export: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// Members of the replica set.
+    #[arg(long, default_value = "1", value_parser = ["1", "3"], value_name = "M")]
+    pub(super) members: String,
+    /// Worker processes.
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    pub(super) workers: usize,
+    /// Tasks a worker runs at once.
+    #[arg(long, default_value_t = 2, value_name = "S")]
+    pub(super) slots: usize,
+    /// Where the data lives [default: a temporary directory, gone at the end; with --detach, one in
+    /// the cache directory].
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// The first member's port; the others follow.
+    #[arg(long, value_name = "P")]
+    pub(super) port: Option<u16>,
+    /// Return at once; `aviary down` stops it.
+    #[arg(long)]
+    pub(super) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DownArgs {
+    /// The directory that `up --detach` was given [default: the one it chose].
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Remove the data too.
+    #[arg(long)]
+    pub(super) remove: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// How far back snapshots can be read, e.g. 1h: raises the servers'
+    /// minSnapshotHistoryWindowInSeconds where permitted.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) history_window: Option<humantime::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InsertArgs {
+    /// Files: .js, .wasm or .wat.
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// A name under which jobs can find it; only with one file.
+    #[arg(long, value_name = "N")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FunctionsArgs {
+    #[command(subcommand)]
+    pub(super) verb: Option<FunctionsVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FunctionsVerb {
+    /// List them, the youngest first.
+    List,
+    /// Show one; a script's text is printed.
+    Show {
+        /// A name or digest.
+        function: String,
+    },
+}
+
+/// What makes up a job's functions, shared by `submit` and `try`.
+#[derive(Debug, Args)]
+pub(super) struct JobFunctions {
+    /// The input collection.
+    #[arg(short, long, value_name = "COLL")]
+    pub(super) collection: String,
+    /// The input's database [default: -d].
+    #[arg(long, value_name = "NAME")]
+    pub(super) input_db: Option<String>,
+    /// A module that has several stages: stands for --map, --reduce, … as far as it exports them.
+    #[arg(long, value_name = "F")]
+    pub(super) module: Option<String>,
+    /// Map: a file (.js, .wasm, .wat), or a name or digest in the catalogue.
+    #[arg(long, value_name = "F", required_unless_present = "module")]
+    pub(super) map: Option<String>,
+    /// Reduce: as for --map, or a built-in: _sum _count _min _max _avg _stats.
+    /// Without it the job is map-only: each emit becomes a document.
+    #[arg(long, value_name = "F")]
+    pub(super) reduce: Option<String>,
+    /// Shrinks values on the map side [default: the reduce].
+    #[arg(long, value_name = "F")]
+    pub(super) combine: Option<String>,
+    /// Turns a reduced value into the one that is written.
+    #[arg(long, value_name = "F")]
+    pub(super) finalize: Option<String>,
+    /// Only documents that match, in MongoDB's query language, as extended JSON.
+    #[arg(long, value_name = "EJSON", default_value = "{}")]
+    pub(super) query: String,
+    /// The order in which --limit counts, as extended JSON.
+    #[arg(long, value_name = "EJSON")]
+    pub(super) sort: Option<String>,
+    /// Read at most this many documents; they are read by one task.
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<i64>,
+    /// Read only these fields, as extended JSON.
+    #[arg(long, value_name = "EJSON")]
+    pub(super) projection: Option<String>,
+    /// Parameters for the functions, as extended JSON; globals in JavaScript.
+    #[arg(long, value_name = "EJSON", default_value = "{}")]
+    pub(super) scope: String,
+    /// Memory one function may use, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = config::GUEST_MEMORY_MB_DEFAULT)]
+    pub(super) memory_mb: u64,
+    /// Time one record may take.
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub(super) record_timeout: humantime::Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SubmitArgs {
+    #[command(flatten)]
+    pub(super) job: JobFunctions,
+    /// Where results go: replace:NAME, replace:DB.NAME with --out-db, or inline.
+    #[arg(long, value_name = "MODE:NAME", default_value = "inline")]
+    pub(super) out: String,
+    /// The output's database [default: -d].
+    #[arg(long, value_name = "NAME")]
+    pub(super) out_db: Option<String>,
+    /// Partitions of the shuffle [default: by size].
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(super) partitions: u32,
+    /// snapshot: the whole input as of one instant. committed: each document as its task finds it,
+    /// for jobs longer than the servers' snapshot history.
+    #[arg(long, value_name = "MODE", default_value = "snapshot")]
+    pub(super) read: ReadMode,
+    /// What to do when a function fails on a document; only `fail` for now.
+    #[arg(long, value_name = "POLICY", default_value = "fail", value_parser = ["fail"])]
+    pub(super) on_error: String,
+    /// Who asks.
+    #[arg(long, value_name = "ID")]
+    pub(super) client: Option<String>,
+    /// A label for finding jobs again.
+    #[arg(long, value_name = "T")]
+    pub(super) tag: Option<String>,
+    /// Jobs with a higher number go first.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(super) priority: i32,
+    /// Keep the blocks of the shuffle after the job.
+    #[arg(long)]
+    pub(super) keep_intermediates: bool,
+    /// Check everything and print the job; write nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Wait for the job [default].
+    #[arg(long, conflicts_with = "detach")]
+    pub(super) wait: bool,
+    /// Print the job's id and return at once.
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Wait at most this long; the job goes on.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) timeout: Option<humantime::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only jobs of this client.
+    #[arg(long, value_name = "ID")]
+    pub(super) client: Option<String>,
+    /// Only jobs with this tag.
+    #[arg(long, value_name = "T")]
+    pub(super) tag: Option<String>,
+    /// Only jobs in this state.
+    #[arg(long, value_name = "S")]
+    pub(super) state: Option<String>,
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(super) limit: i64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JobArg {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// Wait until the job ends; the exit code says how.
+    #[arg(short, long)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TasksArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// Only tasks in this state.
+    #[arg(long, value_name = "S")]
+    pub(super) state: Option<TaskState>,
+    /// The longest-running first.
+    #[arg(long)]
+    pub(super) slowest: bool,
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(super) limit: i64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResultsArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(super) limit: i64,
+    /// The order, as extended JSON.
+    #[arg(long, value_name = "EJSON", default_value = "{\"_id\": 1}")]
+    pub(super) sort: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WorkerArgs {
+    /// Tasks run at once [default: the processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) slots: Option<u16>,
+    /// Memory that functions may use at most, in MiB, each.
+    #[arg(long, value_name = "M", default_value_t = 1024)]
+    pub(super) memory_mb: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TryArgs {
+    #[command(flatten)]
+    pub(super) job: JobFunctions,
+    /// Documents to read.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(super) sample: i64,
+}

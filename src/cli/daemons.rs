@@ -1,0 +1,86 @@
+//! `aviary coordinator` and `aviary worker`.
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Global, WorkerArgs};
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::wasm::{Host, HostOptions};
+use crate::worker::{self, WorkerOptions};
+use crate::{coordinator, store::Store};
+
+pub(super) async fn coordinator(global: &Global) -> Result<()> {
+    let settings = Settings::from_env()?;
+    let stop = stop_on_signal()?;
+    let store = patient_store(global, "aviary-coordinator", &stop).await?;
+    let outcome = coordinator::run(store.clone(), settings, stop).await;
+    store.close().await;
+    outcome
+}
+
+pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
+    let settings = Settings::from_env()?;
+    let stop = stop_on_signal()?;
+    let store = patient_store(global, "aviary-worker", &stop).await?;
+    let slots = args.slots.map_or_else(
+        || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+        usize::from,
+    );
+    let host = host(args.memory_mb)?;
+    let outcome = worker::run(store.clone(), host, WorkerOptions { slots, settings }, stop).await;
+    store.close().await;
+    outcome
+}
+
+/// The WebAssembly host, with the machine's cache of compiled modules.
+pub(super) fn host(memory_mb: u64) -> Result<Host> {
+    let cache = aviary_testcontainers::mongod::cache_dir().join("modules");
+    let options = HostOptions {
+        cache_dir: Some(cache),
+        memory_bytes_max: usize::try_from(memory_mb << 20).unwrap_or(usize::MAX),
+        ..HostOptions::default()
+    };
+    match Host::new(options.clone()) {
+        Ok(host) => Ok(host),
+        Err(error) => {
+            // A home that cannot be written to costs a compilation in each process, no more.
+            tracing::warn!(%error, "no cache of compiled modules");
+            Host::new(HostOptions { cache_dir: None, ..options })
+                .map_err(|e| Error::Internal(e.to_string()))
+        }
+    }
+}
+
+/// Connects, waiting for a deployment that is not up yet: a daemon often starts before it is.
+async fn patient_store(global: &Global, app_name: &str, stop: &CancellationToken) -> Result<Store> {
+    loop {
+        match global.store(app_name).await {
+            Err(error) if error.is_transient() && !stop.is_cancelled() => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::select! {
+                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                    () = stop.cancelled() => return Err(error),
+                }
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+pub(super) fn stop_on_signal() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let fail = |e| Error::io("listen for signals", e);
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,48 @@
+//! `aviary list`.
+
+use super::args::{Global, ListArgs};
+use super::output;
+use crate::error::{Error, Result};
+use crate::job::JobState;
+use crate::store::jobs::JobFilter;
+
+pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
+    if let Some(state) = &args.state
+        && !JobState::ALL.iter().any(|known| known.as_str() == state)
+    {
+        return Err(Error::Usage(format!(
+            "{state:?} is not a job state; use one of {}",
+            JobState::ALL.map(JobState::as_str).join(", ")
+        )));
+    }
+    let store = global.store("aviary-list").await?;
+    let filter =
+        JobFilter { client: args.client, tag: args.tag, state: args.state, limit: args.limit };
+    let mut jobs = Vec::new();
+    for job in store.jobs(&filter).await? {
+        let phases = store.phases(&job).await?;
+        jobs.push((job, phases));
+    }
+    output::print_rows(
+        global.format(),
+        &jobs,
+        |(job, _)| job.id.to_string(),
+        |(job, phases)| output::job_json(job, phases),
+        &["job", "state", "input", "output", "map", "reduce", "took", "client", "tag"],
+        |(job, phases)| {
+            let spec = &job.spec;
+            vec![
+                job.id.to_string(),
+                job.state.to_string(),
+                format!("{}.{}", spec.input.db, spec.input.collection),
+                super::status::shown_output(job),
+                format!("{}/{}", phases.map.done, phases.map.total),
+                format!("{}/{}", phases.reduce.done, phases.reduce.total),
+                output::duration(Some(job.created), job.finished),
+                job.client.clone().unwrap_or_default(),
+                job.tag.clone().unwrap_or_default(),
+            ]
+        },
+    );
+    Ok(())
+}

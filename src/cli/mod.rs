@@ -1,0 +1,104 @@
+//! The command line: a file a verb, and the contract of flags, output and exit codes.
+
+mod args;
+mod cancel;
+mod cluster;
+pub mod corpus;
+mod counters;
+mod daemons;
+mod demo;
+mod functions;
+mod init;
+mod list;
+mod output;
+mod results;
+mod rm;
+mod status;
+mod submit;
+mod tasks;
+mod trial;
+mod wait;
+mod workers;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::{Error, Result};
+use crate::store::{ConnectOptions, Store};
+use crate::telemetry::{self, LogFormat};
+
+pub use args::Cli;
+use args::{Command, Global};
+
+/// Parses the command line, runs the verb, reports the error, returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; they go to standard output and end with 0.
+            let usage = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if usage { 2 } else { 0 });
+        }
+    };
+    let format = if cli.command.is_daemon() { LogFormat::Json } else { LogFormat::Text };
+    let quietest = if cli.command.is_daemon() { 0 } else { 3 };
+    if quietest == 0 || cli.global.verbose > 0 {
+        telemetry::init(format, cli.global.verbose.saturating_sub(u8::from(quietest == 3)));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: failed to start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let outcome = runtime.block_on(run(cli));
+    // A blocking read of a terminal or of a function must not hold the exit up.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let global = cli.global.with_file()?;
+    match cli.command {
+        Command::Demo(args) => demo::run(&global, args).await,
+        Command::Up(args) => cluster::up(&global, args).await,
+        Command::Down(args) => cluster::down(&global, args).await,
+        Command::Init(args) => init::run(&global, args).await,
+        Command::Insert(args) => functions::insert(&global, args).await,
+        Command::Functions(args) => functions::run(&global, args).await,
+        Command::Submit(args) => submit::run(&global, *args).await,
+        Command::List(args) => list::run(&global, args).await,
+        Command::Status(args) => status::run(&global, args).await,
+        Command::Tasks(args) => tasks::run(&global, args).await,
+        Command::Counters(args) => counters::run(&global, args).await,
+        Command::Results(args) => results::run(&global, args).await,
+        Command::Cancel(args) => cancel::run(&global, args).await,
+        Command::Rm(args) => rm::run(&global, args).await,
+        Command::Workers => workers::run(&global).await,
+        Command::Coordinator => daemons::coordinator(&global).await,
+        Command::Worker(args) => daemons::worker(&global, args).await,
+        Command::Try(args) => trial::run(&global, *args).await,
+    }
+}
+
+impl Global {
+    /// Connects to the deployment that the command line names.
+    async fn store(&self, app_name: &str) -> Result<Store> {
+        let uri = self.uri.clone().ok_or_else(|| {
+            Error::Usage(
+                "no deployment given; use --uri or AVIARY_URI, or start one with aviary up".into(),
+            )
+        })?;
+        let options = ConnectOptions { uri, db: self.db.clone(), app_name: app_name.to_owned() };
+        Store::connect(&options).await
+    }
+}

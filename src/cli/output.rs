@@ -1,0 +1,121 @@
+//! Printing: tables for people, JSON for scripts.
+
+use bson::{Bson, DateTime};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Map, Value, json};
+
+use super::args::Format;
+use crate::job::{Job, OutputMode};
+use crate::store::tasks::{JobPhases, PhaseCounts};
+
+/// A table with these headings, sized to the terminal.
+pub(super) fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(headings.iter().map(|h| h.to_uppercase()));
+    table
+}
+
+/// Prints rows in the chosen format: `names` and `rows` are only asked for when they are wanted.
+pub(super) fn print_rows<T>(
+    format: Format,
+    items: &[T],
+    name: impl Fn(&T) -> String,
+    json: impl Fn(&T) -> Value,
+    headings: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+) {
+    match format {
+        Format::Name => items.iter().for_each(|item| println!("{}", name(item))),
+        Format::Json => items.iter().for_each(|item| println!("{}", json(item))),
+        Format::Table | Format::Wide => {
+            let mut table = table(headings);
+            for item in items {
+                table.add_row(row(item));
+            }
+            println!("{table}");
+        }
+    }
+}
+
+/// A job as the contract has it.
+pub(super) fn job_json(job: &Job, phases: &JobPhases) -> Value {
+    let spec = &job.spec;
+    let collection = match spec.output.mode {
+        OutputMode::Inline => Value::Null,
+        OutputMode::Replace => json!(spec.output.collection),
+    };
+    json!({
+        "id": job.id,
+        "state": job.state,
+        "client": job.client,
+        "tag": job.tag,
+        "priority": job.priority,
+        "input": {
+            "db": spec.input.db,
+            "collection": spec.input.collection,
+            "query": ejson(&Bson::Document(spec.input.query.clone())),
+        },
+        "output": { "mode": spec.output.mode, "db": spec.output.db, "collection": collection },
+        "created": date(Some(job.created)),
+        "started": date(job.started),
+        "finished": date(job.finished),
+        "snapshot": job.snapshot.map(|t| json!({ "t": t.time, "i": t.increment })),
+        "phases": { "map": phase_json(&phases.map), "reduce": phase_json(&phases.reduce) },
+        "counters": counters_json(job),
+        "error": job.error.as_ref().map(|e| json!({
+            "code": e.code, "message": e.message, "task": e.task,
+        })),
+    })
+}
+
+/// Counters with plain numbers.
+pub(super) fn counters_json(job: &Job) -> Value {
+    let mut map = Map::new();
+    for (name, value) in job.counters.iter().flatten() {
+        map.insert(name.clone(), ejson(value));
+    }
+    Value::Object(map)
+}
+
+fn phase_json(phase: &PhaseCounts) -> Value {
+    json!({
+        "total": phase.total,
+        "ready": phase.ready + phase.planned,
+        "leased": phase.leased,
+        "done": phase.done,
+        "quarantined": phase.quarantined,
+    })
+}
+
+/// Relaxed extended JSON.
+pub(super) fn ejson(value: &Bson) -> Value {
+    value.clone().into_relaxed_extjson()
+}
+
+/// A date as text, or nothing.
+pub(super) fn date(date: Option<DateTime>) -> Option<String> {
+    date.and_then(|d| d.try_to_rfc3339_string().ok())
+}
+
+/// How long ago, or how long something took, in whole seconds.
+pub(super) fn duration(from: Option<DateTime>, to: Option<DateTime>) -> String {
+    let Some(from) = from else { return String::new() };
+    let to = to.unwrap_or_else(DateTime::now);
+    let ms = to.timestamp_millis().saturating_sub(from.timestamp_millis()).max(0);
+    format!("{}.{}s", ms / 1_000, ms % 1_000 / 100)
+}
+
+/// A number for people: whole doubles without a fraction.
+pub(super) fn number(value: &Bson) -> String {
+    match value {
+        #[expect(clippy::float_cmp, reason = "whole numbers are exact")]
+        Bson::Double(d) if d.trunc() == *d && d.abs() < 1e15 => format!("{d:.0}"),
+        Bson::Double(d) => d.to_string(),
+        Bson::Int32(n) => n.to_string(),
+        Bson::Int64(n) => n.to_string(),
+        other => ejson(other).to_string(),
+    }
+}

@@ -1,0 +1,54 @@
+//! `aviary results`: a job's results as JSON lines.
+
+use bson::Document;
+
+use super::args::{Global, ResultsArgs};
+use super::submit::ejson_document;
+use crate::error::{Error, Result};
+use crate::job::{Job, JobState, Output, OutputMode};
+use crate::store::Store;
+
+pub(super) async fn run(global: &Global, args: ResultsArgs) -> Result<()> {
+    let sort = ejson_document("--sort", &args.sort)?;
+    let store = global.store("aviary-results").await?;
+    let job = store.find_job(&args.job).await?;
+    if job.state != JobState::Succeeded {
+        super::wait::verdict(&job)?;
+        return Err(Error::NotFound {
+            what: format!("results of job {}", job.id),
+            hint: format!("the job is {}; wait for it with aviary status -w {}", job.state, job.id),
+        });
+    }
+    print(&store, &job, sort, args.limit).await
+}
+
+/// Prints the results of a job that succeeded.
+pub(super) async fn print(store: &Store, job: &Job, sort: Document, limit: i64) -> Result<()> {
+    use std::io::Write as _;
+    let output = &job.spec.output;
+    let name = match output.mode {
+        OutputMode::Inline => Output::hidden(&job.id),
+        OutputMode::Replace => output.collection.clone(),
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut lines = Vec::new();
+    store
+        .results(&output.db, &name, sort, limit, |doc| {
+            lines.push(bson::Bson::Document(doc).into_relaxed_extjson().to_string());
+            Ok(())
+        })
+        .await?;
+    for line in lines {
+        match writeln!(out, "{line}") {
+            // A reader that has seen enough (`| head`) is not an error.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(|e| Error::io("print the results", e))?,
+        }
+    }
+    match out.flush() {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("print the results", e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,30 @@
+//! `aviary rm`.
+
+use super::args::{Global, JobArg};
+use crate::error::{Error, Result};
+use crate::job::{Output, OutputMode};
+
+pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
+    if args.job == "last" {
+        // Said twice, it would remove another job each time.
+        return Err(Error::Usage("rm takes a job's id, not `last`".into()));
+    }
+    let store = global.store("aviary-rm").await?;
+    let job = store.find_job(&args.job).await?;
+    if !job.state.is_terminal() {
+        return Err(Error::refused(
+            format!("job {} is {}", job.id, job.state),
+            format!("cancel it first: aviary cancel {}", job.id),
+        ));
+    }
+    crate::coordinator::sweep::clean_up(&store, &job).await?;
+    if job.spec.output.mode == OutputMode::Inline {
+        store.drop_collection(&job.spec.output.db, &Output::hidden(&job.id)).await?;
+    }
+    store.delete_blocks(&job.id).await?;
+    store.delete_job(&job.id).await?;
+    if !global.quiet {
+        eprintln!("job {} is removed", job.id);
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! `aviary status`: one job.
+
+use super::args::{Format, Global, StatusArgs};
+use super::output;
+use crate::error::Result;
+use crate::job::{FunctionRef, Job, OutputMode, Reducer};
+use crate::store::tasks::PhaseCounts;
+
+pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
+    let store = global.store("aviary-status").await?;
+    let job = store.find_job(&args.job).await?;
+    let (job, phases) = if args.watch {
+        super::wait::ended(&store, &job.id, global.quiet, None).await?
+    } else {
+        let phases = store.phases(&job).await?;
+        (job, phases)
+    };
+    match global.format() {
+        Format::Json => println!("{}", output::job_json(&job, &phases)),
+        Format::Name => println!("{}", job.id),
+        Format::Table | Format::Wide => {
+            let mut rows = vec![
+                ("job", job.id.to_string()),
+                ("state", job.state.to_string()),
+                ("input", format!("{}.{}", job.spec.input.db, job.spec.input.collection)),
+                ("output", shown_output(&job)),
+                ("map", job.spec.map.name.clone().unwrap_or_else(|| job.spec.map.digest.clone())),
+                (
+                    "reduce",
+                    match &job.spec.reduce {
+                        None => "none (map-only)".into(),
+                        Some(Reducer::Builtin(name)) => name.clone(),
+                        Some(Reducer::Function(f)) => {
+                            f.name.clone().unwrap_or_else(|| f.digest.clone())
+                        }
+                    },
+                ),
+                ("created", output::date(Some(job.created)).unwrap_or_default()),
+                ("took", output::duration(Some(job.created), job.finished)),
+                ("map tasks", counts(&phases.map)),
+                ("reduce tasks", counts(&phases.reduce)),
+            ];
+            let input = &job.spec.input;
+            let shown = |doc: &bson::Document| {
+                output::ejson(&bson::Bson::Document(doc.clone())).to_string()
+            };
+            if !input.query.is_empty() {
+                rows.push(("query", shown(&input.query)));
+            }
+            rows.extend(input.sort.as_ref().map(|sort| ("sort", shown(sort))));
+            rows.extend(input.limit.map(|limit| ("limit", limit.to_string())));
+            rows.extend(input.projection.as_ref().map(|p| ("projection", shown(p))));
+            if !job.spec.scope.is_empty() {
+                rows.push(("scope", shown(&job.spec.scope)));
+            }
+            let named = |f: &FunctionRef| f.name.clone().unwrap_or_else(|| f.digest.clone());
+            rows.extend(job.spec.combine.as_ref().map(|f| ("combine", named(f))));
+            rows.extend(job.spec.finalize.as_ref().map(|f| ("finalize", named(f))));
+            let counted: Vec<String> = job
+                .counters
+                .iter()
+                .flatten()
+                .map(|(name, value)| format!("{name} {}", output::number(value)))
+                .collect();
+            if !counted.is_empty() {
+                rows.push(("counters", counted.join(", ")));
+            }
+            if let Some(error) = &job.error {
+                rows.push(("error", format!("{}: {}", error.code, error.message)));
+                rows.extend(error.task.as_ref().map(|task| ("failed task", task.clone())));
+            }
+            let mut table = output::table(&["field", "value"]);
+            for (name, value) in rows {
+                table.add_row([name.to_owned(), value]);
+            }
+            println!("{table}");
+        }
+    }
+    if args.watch { super::wait::verdict(&job) } else { Ok(()) }
+}
+
+/// Where a job's results go, in a word.
+pub(super) fn shown_output(job: &Job) -> String {
+    let output = &job.spec.output;
+    match output.mode {
+        OutputMode::Inline => "inline".into(),
+        OutputMode::Replace => format!("{}.{}", output.db, output.collection),
+    }
+}
+
+fn counts(phase: &PhaseCounts) -> String {
+    format!(
+        "{} total, {} waiting, {} leased, {} done, {} quarantined, {} cancelled",
+        phase.total,
+        phase.ready + phase.planned,
+        phase.leased,
+        phase.done,
+        phase.quarantined,
+        phase.cancelled
+    )
+}

@@ -1,0 +1,359 @@
+//! `aviary submit`: one job, checked before anything is written.
+
+use bson::{DateTime, Document};
+
+use super::args::{Format, Global, JobFunctions, SubmitArgs};
+use super::{output, wait};
+use crate::error::{Error, Result};
+use crate::functions::{self, Given};
+use crate::ids::JobId;
+use crate::job::{
+    FunctionRef, Input, Job, JobSpec, JobState, Limits, Output, OutputMode, ReadMode, Reducer,
+};
+use crate::store::Store;
+use crate::store::tasks::JobPhases;
+use crate::wasm::{Host, Stage};
+
+/// A job's functions as given, found and checked, none of them stored yet.
+pub(super) struct Found {
+    pub(super) map: Given,
+    pub(super) combine: Option<Given>,
+    pub(super) reduce: Option<FoundReduce>,
+    pub(super) finalize: Option<Given>,
+}
+
+/// A reduce as given.
+pub(super) enum FoundReduce {
+    Builtin(Reducer),
+    Function(Given),
+}
+
+pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
+    let scope = ejson_document("--scope", &args.job.scope)?;
+    let (mode, target) = parse_out(&args.out)?;
+    let store = global.store("aviary-submit").await?;
+    let id = JobId::generate();
+    let input = input(&args.job, store.db_name(), args.read)?;
+    let output = Output {
+        mode,
+        db: args.out_db.clone().unwrap_or_else(|| store.db_name().to_owned()),
+        collection: target.unwrap_or_else(|| Output::hidden(&id)),
+    };
+    // Refuse what needs no function first: it is the cheapest to say.
+    let placeholder = FunctionRef { digest: String::new(), language: "js".into(), name: None };
+    let mut spec = JobSpec {
+        input,
+        map: placeholder,
+        combine: None,
+        reduce: None,
+        finalize: None,
+        scope,
+        output,
+        partitions: args.partitions,
+        limits: limits(&args.job),
+        keep_intermediates: args.keep_intermediates,
+    };
+    spec.validate(store.db_name())?;
+    store.inspect_input(&spec.input).await?;
+    store.check_query(&spec.input).await?;
+    if mode == OutputMode::Replace {
+        let target = store.describe(&spec.output.db, &spec.output.collection).await?;
+        if let Some(target) = target {
+            crate::coordinator::refuse_target(&spec.output, &target.kind, &target.options)?;
+        }
+    }
+    let host = super::daemons::host(1024)?;
+    let found = find(Some(&store), &host, &args.job, &spec.scope).await?;
+    if args.dry_run {
+        spec.map = reference(&found.map);
+        println!("{}", dry_run(&spec, &found)?);
+        return Ok(());
+    }
+    if !store.is_initialised().await? {
+        store.init().await?;
+    }
+    spec.map = found.map.stored(&store).await?;
+    spec.combine = stored(&store, found.combine.as_ref()).await?;
+    spec.finalize = stored(&store, found.finalize.as_ref()).await?;
+    spec.reduce = match &found.reduce {
+        None => None,
+        Some(FoundReduce::Builtin(builtin)) => Some(builtin.clone()),
+        Some(FoundReduce::Function(given)) => Some(Reducer::Function(given.stored(&store).await?)),
+    };
+    spec.validate(store.db_name())?;
+    let job = new_job(id, &store, spec, &args);
+    store.insert_job(&job).await?;
+    if args.detach {
+        return announce(global, &store, &job).await;
+    }
+    if !global.quiet {
+        eprintln!("job {} submitted", job.id);
+        hint_at_missing_daemons(&store).await?;
+    }
+    finish(global, &store, &job.id, args.timeout.map(Into::into)).await
+}
+
+/// A job that nobody will run should not look like a slow one.
+async fn hint_at_missing_daemons(store: &Store) -> Result<()> {
+    if store.workers().await?.iter().all(|w| w.silent_ms > crate::config::WORKER_GONE_MS) {
+        eprintln!("no worker is running; start one with: aviary worker");
+    }
+    if !store.has_coordinator().await? {
+        eprintln!("no coordinator is running; start one with: aviary coordinator");
+    }
+    Ok(())
+}
+
+/// Waits for a job, prints how it ended, and turns that into the exit code.
+pub(super) async fn finish(
+    global: &Global,
+    store: &Store,
+    id: &JobId,
+    timeout: Option<std::time::Duration>,
+) -> Result<()> {
+    let (job, phases) = tokio::select! {
+        ended = wait::ended(store, id, global.quiet, timeout) => ended?,
+        // The job is the database's by now, and goes on.
+        _ = tokio::signal::ctrl_c() => return Err(Error::WaitTimeout(id.to_string())),
+    };
+    match global.format() {
+        Format::Json => println!("{}", output::job_json(&job, &phases)),
+        Format::Name => println!("{}", job.id),
+        Format::Table | Format::Wide => {
+            wait::verdict(&job)?;
+            if !global.quiet {
+                summary(&job);
+            }
+            if job.spec.output.mode == OutputMode::Inline {
+                super::results::print(
+                    store,
+                    &job,
+                    Document::from_iter([("_id".into(), 1.into())]),
+                    0,
+                )
+                .await?;
+            }
+        }
+    }
+    wait::verdict(&job)
+}
+
+fn summary(job: &Job) {
+    let counters: Vec<String> = job
+        .counters
+        .iter()
+        .flatten()
+        .map(|(name, value)| format!("{name} {}", output::number(value)))
+        .collect();
+    eprintln!(
+        "job {} {} in {}: {}",
+        job.id,
+        job.state,
+        output::duration(Some(job.created), job.finished),
+        counters.join(", ")
+    );
+    if job.spec.output.mode == OutputMode::Replace {
+        eprintln!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
+    }
+}
+
+async fn announce(global: &Global, store: &Store, job: &Job) -> Result<()> {
+    match global.format() {
+        Format::Json => {
+            let phases: JobPhases = store.phases(job).await?;
+            println!("{}", output::job_json(job, &phases));
+        }
+        Format::Name | Format::Table | Format::Wide => println!("{}", job.id),
+    }
+    Ok(())
+}
+
+fn new_job(id: JobId, store: &Store, spec: JobSpec, args: &SubmitArgs) -> Job {
+    Job {
+        id,
+        kind: "job".into(),
+        shard: store.shard().to_owned(),
+        state: JobState::Submitted,
+        client: args.client.clone(),
+        tag: args.tag.clone(),
+        priority: args.priority,
+        spec,
+        created: DateTime::now(),
+        started: None,
+        finished: None,
+        snapshot: None,
+        plan: 0,
+        map_tasks: 0,
+        reduce_tasks: 0,
+        input_bytes: None,
+        input_documents: None,
+        counters: None,
+        publish: None,
+        error: None,
+        cleaned: false,
+    }
+}
+
+/// Finds and checks every function that a job names.
+pub(super) async fn find(
+    store: Option<&Store>,
+    host: &Host,
+    args: &JobFunctions,
+    scope: &Document,
+) -> Result<Found> {
+    let named = named_stages(store, host, args).await?;
+    let one = async |text: &Option<String>, stage| match text {
+        Some(text) => Given::find(store, host, text, stage, scope).await.map(Some),
+        None => Ok(None),
+    };
+    let map = one(&named.map, Stage::Map)
+        .await?
+        .ok_or_else(|| Error::Usage("no map given; use --map or --module".into()))?;
+    let reduce = match &named.reduce {
+        None => None,
+        Some(text) => Some(match functions::builtin(text)? {
+            Some(builtin) => FoundReduce::Builtin(builtin),
+            None => {
+                FoundReduce::Function(Given::find(store, host, text, Stage::Reduce, scope).await?)
+            }
+        }),
+    };
+    if named.combine.as_ref().is_some_and(|text| functions::builtin(text).ok().flatten().is_some())
+    {
+        return Err(Error::Usage(
+            "a built-in goes with --reduce; it combines on the map side by itself".into(),
+        ));
+    }
+    Ok(Found {
+        map,
+        combine: one(&named.combine, Stage::Combine).await?,
+        reduce,
+        finalize: one(&named.finalize, Stage::Finalize).await?,
+    })
+}
+
+struct Named {
+    map: Option<String>,
+    combine: Option<String>,
+    reduce: Option<String>,
+    finalize: Option<String>,
+}
+
+/// `--module` stands for each stage that it exports and that no other flag names.
+async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -> Result<Named> {
+    let mut named = Named {
+        map: args.map.clone(),
+        combine: args.combine.clone(),
+        reduce: args.reduce.clone(),
+        finalize: args.finalize.clone(),
+    };
+    let Some(module) = &args.module else { return Ok(named) };
+    let path = std::path::Path::new(module);
+    let stages = if path.is_file() {
+        functions::Source::read(host, path)?.stages
+    } else {
+        match store {
+            Some(store) => store.find_function(module).await?.map(|f| f.stages).unwrap_or_default(),
+            None => Vec::new(),
+        }
+    };
+    if stages.is_empty() {
+        return Err(Error::refused(
+            format!("{module} is not a module with several stages"),
+            "give --map, --reduce, … instead; a script serves one stage at a time",
+        ));
+    }
+    for (stage, slot) in [
+        ("map", &mut named.map),
+        ("combine", &mut named.combine),
+        ("reduce", &mut named.reduce),
+        ("finalize", &mut named.finalize),
+    ] {
+        if slot.is_none() && stages.iter().any(|s| s == stage) {
+            *slot = Some(module.clone());
+        }
+    }
+    Ok(named)
+}
+
+async fn stored(store: &Store, given: Option<&Given>) -> Result<Option<FunctionRef>> {
+    match given {
+        Some(given) => given.stored(store).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn reference(given: &Given) -> FunctionRef {
+    match given {
+        Given::Known(known) => known.clone(),
+        Given::New(source) => FunctionRef {
+            digest: source.digest(),
+            language: source.language.to_owned(),
+            name: Some(source.file.clone()),
+        },
+    }
+}
+
+fn dry_run(spec: &JobSpec, found: &Found) -> Result<String> {
+    let mut spec = spec.clone();
+    spec.combine = found.combine.as_ref().map(reference);
+    spec.finalize = found.finalize.as_ref().map(reference);
+    spec.reduce = found.reduce.as_ref().map(|reduce| match reduce {
+        FoundReduce::Builtin(builtin) => builtin.clone(),
+        FoundReduce::Function(given) => Reducer::Function(reference(given)),
+    });
+    let bson = bson::serialize_to_bson(&spec)
+        .map_err(|e| Error::Internal(format!("a job does not serialise: {e}")))?;
+    Ok(output::ejson(&bson).to_string())
+}
+
+/// The input that the flags describe.
+pub(super) fn input(args: &JobFunctions, db: &str, read: ReadMode) -> Result<Input> {
+    let optional = |flag: &str, text: &Option<String>| {
+        text.as_ref().map(|text| ejson_document(flag, text)).transpose()
+    };
+    Ok(Input {
+        db: args.input_db.clone().unwrap_or_else(|| db.to_owned()),
+        collection: args.collection.clone(),
+        query: ejson_document("--query", &args.query)?,
+        sort: optional("--sort", &args.sort)?,
+        limit: args.limit,
+        projection: optional("--projection", &args.projection)?,
+        read,
+    })
+}
+
+/// The limits that the flags describe.
+pub(super) fn limits(args: &JobFunctions) -> Limits {
+    let timeout: std::time::Duration = args.record_timeout.into();
+    Limits {
+        memory_mb: args.memory_mb,
+        record_timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Parses a flag's extended JSON into a document.
+pub(super) fn ejson_document(flag: &str, text: &str) -> Result<Document> {
+    let bad = |why: String| Error::Usage(format!("{flag} is not a JSON document: {why}"));
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+    match bson::Bson::try_from(json) {
+        Ok(bson::Bson::Document(doc)) => Ok(doc),
+        Ok(_) => Err(bad("it must be an object, like {\"status\": \"paid\"}".into())),
+        Err(e) => Err(bad(e.to_string())),
+    }
+}
+
+fn parse_out(text: &str) -> Result<(OutputMode, Option<String>)> {
+    match text.split_once(':') {
+        None if text == "inline" => Ok((OutputMode::Inline, None)),
+        Some(("replace", name)) if !name.is_empty() => {
+            Ok((OutputMode::Replace, Some(name.to_owned())))
+        }
+        Some(("merge" | "reduce", _)) => {
+            Err(Error::Usage(format!("--out {text}: this version knows replace:NAME and inline")))
+        }
+        _ => {
+            Err(Error::Usage(format!("--out {text} is not understood; use replace:NAME or inline")))
+        }
+    }
+}

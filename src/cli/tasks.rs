@@ -1,0 +1,81 @@
+//! `aviary tasks`: a job's tasks and their leases.
+
+use serde_json::json;
+
+use super::args::{Format, Global, TasksArgs};
+use super::output;
+use crate::error::Result;
+use crate::store::tasks::TaskFilter;
+use crate::task::{Task, TaskState};
+
+pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
+    let store = global.store("aviary-tasks").await?;
+    let job = store.find_job(&args.job).await?;
+    let filter = TaskFilter { state: args.state, slowest: args.slowest, limit: args.limit };
+    let tasks = store.tasks(&job, &filter).await?;
+    let wide = global.format() == Format::Wide;
+    let mut headings = vec!["task", "state", "worker", "until", "attempts", "progress", "took"];
+    if wide {
+        headings.extend(["epoch", "error"]);
+    }
+    output::print_rows(
+        global.format(),
+        &tasks,
+        |task| task.id.to_string(),
+        task_json,
+        &headings,
+        |task| {
+            let mut row = vec![
+                task.id.short().to_owned(),
+                task.state.to_string(),
+                task.worker.clone().unwrap_or_default(),
+                output::date(task.until).unwrap_or_default(),
+                task.attempts.to_string(),
+                task.progress.map(|n| n.to_string()).unwrap_or_default(),
+                output::duration(task.leased, ended(task)),
+            ];
+            if wide {
+                row.push(task.epoch.to_string());
+                row.push(error_of(task).unwrap_or_default());
+            }
+            row
+        },
+    );
+    Ok(())
+}
+
+/// When the last attempt ended: never, for one that runs.
+fn ended(task: &Task) -> Option<bson::DateTime> {
+    if task.state == TaskState::Leased {
+        return None;
+    }
+    let last = task.history.last().and_then(|attempt| attempt.get_datetime("ended").ok());
+    task.finished.or(last.copied())
+}
+
+fn error_of(task: &Task) -> Option<String> {
+    let error = task.error.as_ref()?;
+    error.get_str("message").ok().map(str::to_owned)
+}
+
+fn task_json(task: &Task) -> serde_json::Value {
+    let history: Vec<_> =
+        task.history.iter().map(|h| output::ejson(&bson::Bson::Document(h.clone()))).collect();
+    json!({
+        "id": task.id,
+        "job": task.job,
+        "kind": task.kind,
+        "n": task.n,
+        "state": task.state,
+        "worker": task.worker,
+        "leased": output::date(task.leased),
+        "until": output::date(task.until),
+        "finished": output::date(task.finished),
+        "epoch": task.epoch,
+        "attempts": task.attempts,
+        "progress": task.progress,
+        "counters": task.result.as_ref().map(|r| output::ejson(&bson::Bson::Document(r.counters.clone()))),
+        "history": history,
+        "error": error_of(task),
+    })
+}

@@ -1,0 +1,121 @@
+//! Waiting for a job, with a progress bar where there is a terminal to show it on.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::error::{Error, Result};
+use crate::ids::JobId;
+use crate::job::{Job, JobState};
+use crate::store::Store;
+use crate::store::tasks::JobPhases;
+
+/// Waits until the job has ended and been cleaned up after, through failovers of the database.
+///
+/// # Errors
+/// [`Error::WaitTimeout`], [`Error::NotFound`] when the job is removed meanwhile, [`Error::Store`].
+pub(super) async fn ended(
+    store: &Store,
+    id: &JobId,
+    quiet: bool,
+    timeout: Option<Duration>,
+) -> Result<(Job, JobPhases)> {
+    const FIRST_PAUSE: Duration = Duration::from_millis(20);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(300);
+    /// How long the database may be away before the wait is given up.
+    const AWAY_MAX: Duration = Duration::from_secs(120);
+    let bar = bar(quiet);
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut away_since: Option<Instant> = None;
+    loop {
+        match look(store, id).await {
+            Ok((job, phases)) => {
+                away_since = None;
+                show(&bar, &job, &phases);
+                if job.state.is_terminal() && job.cleaned {
+                    bar.finish_and_clear();
+                    return Ok((job, phases));
+                }
+            }
+            Err(error)
+                if error.is_transient()
+                    && away_since.get_or_insert_with(Instant::now).elapsed() < AWAY_MAX =>
+            {
+                bar.set_message("the database is away, waiting for it");
+            }
+            Err(error) => return Err(error),
+        }
+        if timeout.is_some_and(|limit| began.elapsed() >= limit) {
+            bar.finish_and_clear();
+            return Err(Error::WaitTimeout(id.to_string()));
+        }
+        tokio::time::sleep(pause).await;
+        // About a tenth of the time that has passed: what a job's end is noticed late by.
+        pause = (pause * 9 / 8).min(LONGEST_PAUSE);
+    }
+}
+
+/// What the job's end means for the exit code.
+///
+/// # Errors
+/// [`Error::JobFailed`], [`Error::JobCancelled`].
+pub(super) fn verdict(job: &Job) -> Result<()> {
+    match job.state {
+        JobState::Failed => Err(Error::JobFailed {
+            job: job.id.to_string(),
+            message: job.error.as_ref().map_or_else(
+                || "unknown".to_owned(),
+                |e| match &e.task {
+                    Some(task) => format!("{} (task {task})", e.message),
+                    None => e.message.clone(),
+                },
+            ),
+        }),
+        JobState::Cancelled => Err(Error::JobCancelled(job.id.to_string())),
+        JobState::Submitted
+        | JobState::Planning
+        | JobState::Mapping
+        | JobState::Reducing
+        | JobState::Publishing
+        | JobState::Succeeded => Ok(()),
+    }
+}
+
+async fn look(store: &Store, id: &JobId) -> Result<(Job, JobPhases)> {
+    let job = store.job(id).await?.ok_or_else(|| Error::NotFound {
+        what: format!("job {id}"),
+        hint: "somebody removed it".into(),
+    })?;
+    let phases = store.phases(&job).await?;
+    Ok((job, phases))
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(100);
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix:>10} [{bar:40}] {percent:>3}% {msg} {elapsed}")
+    {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn show(bar: &ProgressBar, job: &Job, phases: &JobPhases) {
+    let (map, reduce) = (&phases.map, &phases.reduce);
+    // A map task reads far more than a reduce task does, so it counts more.
+    const MAP_WEIGHT: u64 = 3;
+    let total = (map.total * MAP_WEIGHT + reduce.total).max(1);
+    bar.set_length(total);
+    bar.set_position(map.done * MAP_WEIGHT + reduce.done);
+    bar.set_prefix(job.state.as_str());
+    bar.set_message(format!(
+        "map {}/{} reduce {}/{}",
+        map.done, map.total, reduce.done, reduce.total
+    ));
+}

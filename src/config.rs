@@ -1,0 +1,148 @@
+//! Every limit and every setting, named, with its unit last.
+//!
+//! Constants are properties of the design; [`Settings`] are what a deployment may tune by
+//! environment variables, because every process of one job must be able to agree on them.
+
+use std::time::Duration;
+
+/// How long a claim is valid on the server unless renewed.
+pub const LEASE_TTL_MS: u64 = 15_000;
+/// A worker stops trusting its lease this long before the server would give it away.
+pub const LEASE_MARGIN_MS: u64 = 2_000;
+/// Claims of one task, drained ones not counted, before the task is quarantined.
+pub const ATTEMPTS_MAX: i32 = 4;
+/// The first retry of a failed task waits about this long; each further one twice as long.
+pub const BACKOFF_BASE_MS: i64 = 500;
+/// No retry waits longer than this.
+pub const BACKOFF_MAX_MS: i64 = 30_000;
+/// Attempts kept in a task's history.
+pub const HISTORY_MAX: i32 = 16;
+/// Candidate tasks a claimer reads before it picks among them at random.
+pub const CLAIM_CANDIDATES_MAX: i64 = 16;
+/// Workers and coordinators look for work at least this often, whatever a change stream says.
+pub const POLL_MS: u64 = 1_000;
+/// A worker that has not been seen for this long is shown as gone.
+pub const WORKER_GONE_MS: i64 = 30_000;
+
+/// Bytes of input a map task should read.
+pub const SPLIT_BYTES_TARGET: u64 = 48 << 20;
+/// Splits for each slot that a job has at least, so that slots end at about the same time.
+pub const SPLITS_PER_SLOT: u64 = 4;
+/// No split is made smaller than this for the sake of balance, in bytes.
+pub const SPLIT_BYTES_MIN: u64 = 8 << 20;
+/// Map tasks of one job.
+pub const SPLITS_MAX: u32 = 65_536;
+/// Ids sampled for every split, so that splits come out within about 20 % of each other.
+pub const SAMPLES_PER_SPLIT: u64 = 40;
+/// Ids sampled by one plan; more would cost more than better balanced splits give back.
+pub const SAMPLES_MAX: u64 = 200_000;
+/// Partitions of one job.
+pub const PARTITIONS_MAX: u32 = 1_024;
+/// Bytes of input for each partition when the job names no number.
+pub const PARTITION_BYTES_TARGET: u64 = 256 << 20;
+/// Partitions chosen for a job that names no number.
+pub const PARTITIONS_AUTO_MAX: u32 = 64;
+
+/// Bytes one reply of a map task's cursor may carry.
+pub const READ_BATCH_BYTES: u64 = 2 << 20;
+/// Replies read ahead of the function.
+pub const READ_AHEAD_BATCHES: usize = 2;
+/// Bytes of documents handed to a function in one call.
+pub const CALL_BYTES_TARGET: usize = 256 << 10;
+/// A call is made smaller when it lasts longer than this, so that deadlines stay per record.
+pub const CALL_TARGET_MS: u128 = 20;
+/// Emits held in memory by one map task before they are combined and spilled.
+pub const TABLE_BYTES_MAX: usize = 48 << 20;
+/// Bytes of values gathered for one call of a user's reduce or combine.
+pub const VALUES_BYTES_MAX: usize = 2 << 20;
+/// Bytes of a block of the shuffle before compression. A reducer holds about three times as much
+/// for each run it merges: the block being read, and the next one on its way.
+pub const BLOCK_RAW_BYTES_TARGET: usize = 512 << 10;
+/// Runs merged at once by a reducer.
+pub const FAN_IN_MAX: usize = 48;
+/// Blocks waiting to be written by one task.
+pub const BLOCKS_IN_FLIGHT: usize = 4;
+/// Bytes written to the database in one insert.
+pub const WRITE_BATCH_BYTES: usize = 4 << 20;
+/// Documents written to the database in one insert.
+pub const WRITE_BATCH_DOCS: usize = 5_000;
+/// A MongoDB document's greatest size.
+pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+/// A function stored in one document; larger ones are refused.
+pub const FUNCTION_BYTES_MAX: usize = 15 << 20;
+/// Distinct counters a job's functions may name.
+pub const USER_COUNTERS_MAX: usize = 256;
+/// Linear memory one function may use unless the job says otherwise.
+pub const GUEST_MEMORY_MB_DEFAULT: u64 = 128;
+/// Time one record may take unless the job says otherwise.
+pub const RECORD_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// How long a client looks for a server before it gives up.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a deployment may tune. The same values should be given to every worker.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a claim is valid on the server unless renewed, in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// How long before its end a lease is no longer trusted locally, in milliseconds.
+    pub lease_margin_ms: u64,
+    /// The longest pause between two looks for work, in milliseconds.
+    pub poll_ms: u64,
+    /// Whether change streams wake the process early; polling always runs.
+    pub watch: bool,
+    /// Bytes of input a map task should read; only the coordinator's value counts.
+    pub split_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease_ttl_ms: LEASE_TTL_MS,
+            lease_margin_ms: LEASE_MARGIN_MS,
+            poll_ms: POLL_MS,
+            watch: true,
+            split_bytes: SPLIT_BYTES_TARGET,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads `AVIARY_LEASE_TTL_MS`, `AVIARY_POLL_MS`, `AVIARY_WATCH` and `AVIARY_SPLIT_BYTES`.
+    ///
+    /// # Errors
+    /// Names the variable whose value is no number, or a time to live too short to be renewed.
+    pub fn from_env() -> Result<Self, crate::error::Error> {
+        let mut settings = Self::default();
+        if let Some(ttl) = number("AVIARY_LEASE_TTL_MS")? {
+            if ttl < 600 {
+                return Err(crate::error::Error::Usage(
+                    "AVIARY_LEASE_TTL_MS must be at least 600".into(),
+                ));
+            }
+            settings.lease_ttl_ms = ttl;
+            settings.lease_margin_ms = (ttl / 6).min(LEASE_MARGIN_MS);
+        }
+        if let Some(poll) = number("AVIARY_POLL_MS")? {
+            settings.poll_ms = poll.max(5);
+        }
+        if let Some(bytes) = number("AVIARY_SPLIT_BYTES")? {
+            settings.split_bytes = bytes.max(1);
+        }
+        settings.watch = std::env::var("AVIARY_WATCH").map_or(true, |v| v != "0");
+        Ok(settings)
+    }
+
+    /// How often a held lease is renewed.
+    pub fn renew_every(&self) -> Duration {
+        Duration::from_millis(self.lease_ttl_ms / 3)
+    }
+}
+
+fn number(name: &str) -> Result<Option<u64>, crate::error::Error> {
+    match std::env::var(name) {
+        Err(_) => Ok(None),
+        Ok(text) => text.parse().map(Some).map_err(|_| {
+            crate::error::Error::Usage(format!("{name} must be a number, not {text:?}"))
+        }),
+    }
+}

@@ -1,0 +1,103 @@
+//! Leaving nothing behind.
+//!
+//! A job that has ended is cleaned up at once. A worker that was frozen in the meantime can still
+//! bring something back (its blocks, or a piece of the hidden collection), so leftovers of ended
+//! jobs are looked for again and again.
+
+use std::collections::HashMap;
+
+use bson::doc;
+
+use crate::error::Result;
+use crate::ids::JobId;
+use crate::job::spec::HIDDEN_PREFIX;
+use crate::job::{Job, JobState, Output, OutputMode};
+use crate::store::Store;
+
+/// Fences and removes whatever an ended job no longer needs.
+///
+/// # Errors
+/// [`crate::error::Error::Store`]; the job stays on the list and is cleaned up later.
+pub async fn clean_up(store: &Store, job: &Job) -> Result<()> {
+    store.cancel_tasks(&job.id).await?;
+    store.delete_stale_plans(job).await?;
+    if !job.spec.keep_intermediates {
+        store.delete_blocks(&job.id).await?;
+    }
+    drop_hidden(store, job).await?;
+    let counters = store.counters(job).await?;
+    store.set_job(&job.id, doc! {}, doc! { "cleaned": true, "counters": counters }).await?;
+    Ok(())
+}
+
+/// Drops the hidden collections of an ended job, but for an inline result.
+///
+/// # Errors
+/// [`crate::error::Error::Store`].
+pub async fn drop_hidden(store: &Store, job: &Job) -> Result<()> {
+    let output = &job.spec.output;
+    let hidden = Output::hidden(&job.id);
+    let kept = job.state == JobState::Succeeded && output.mode == OutputMode::Inline;
+    for name in store.hidden_collections(&output.db).await? {
+        let of_this_job = name
+            .strip_prefix(&hidden)
+            .is_some_and(|rest| rest.is_empty() && !kept || rest.starts_with('-'));
+        if of_this_job {
+            store.drop_collection(&output.db, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Looks for what zombies of ended jobs have brought back.
+///
+/// # Errors
+/// [`crate::error::Error::Store`].
+pub async fn sweep(store: &Store) -> Result<()> {
+    let mut known: HashMap<JobId, Option<Job>> = HashMap::new();
+    for id in store.jobs_with_blocks().await? {
+        let job = look_up(store, &mut known, &id).await?;
+        let wanted = job.is_some_and(|job| !job.state.is_terminal() || job.spec.keep_intermediates);
+        if !wanted {
+            tracing::info!(job = %id, "removing blocks of an ended job");
+            store.delete_blocks(&id).await?;
+        }
+    }
+    for id in store.jobs_with_planned_tasks().await? {
+        // A coordinator that was frozen while it planned can write its tasks after the job's end.
+        let job = look_up(store, &mut known, &id).await?;
+        if let Some(job) = job.filter(|job| job.state.is_terminal()) {
+            store.cancel_tasks(&id).await?;
+            store.delete_stale_plans(&job).await?;
+        }
+    }
+    for db in store.output_databases().await? {
+        for name in store.hidden_collections(&db).await? {
+            const ID_LEN: usize = 24;
+            let Some(id) = name.strip_prefix(HIDDEN_PREFIX).and_then(|rest| rest.get(..ID_LEN))
+            else {
+                continue;
+            };
+            // A job that is not in this database may be another Aviary's: leave it alone.
+            let job = look_up(store, &mut known, &JobId::from_text(id)).await?;
+            if let Some(job) = job.filter(|job| job.state.is_terminal() && job.spec.output.db == db)
+            {
+                drop_hidden(store, &job).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn look_up(
+    store: &Store,
+    known: &mut HashMap<JobId, Option<Job>>,
+    id: &JobId,
+) -> Result<Option<Job>> {
+    if let Some(job) = known.get(id) {
+        return Ok(job.clone());
+    }
+    let job = store.job(id).await?;
+    known.insert(id.clone(), job.clone());
+    Ok(job)
+}

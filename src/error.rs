@@ -1,0 +1,253 @@
+//! What can go wrong, in the tiers a caller acts on.
+//!
+//! Each variant has an exit code and a stable code word; the words themselves are a lowercase
+//! fragment that fits "failed to …" or stands alone behind "error: ".
+
+/// Whatever ends a verb or a daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line or the configuration is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// A job, function, collection or file that does not exist.
+    #[error("{what} not found{hint}", hint = with_hint(.hint))]
+    NotFound {
+        /// What was looked for, with its name.
+        what: String,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
+    /// No usable server answered.
+    #[error("cannot connect to {uri}: {why}")]
+    Connect {
+        /// The URI without its password.
+        uri: String,
+        /// What the driver or the server said.
+        why: String,
+    },
+    /// The deployment, the input or a function is such that Aviary must not go on.
+    #[error("{why}{hint}", hint = with_hint(.hint))]
+    Refused {
+        /// What is wrong.
+        why: String,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
+    /// A database operation failed.
+    #[error("failed to {action}: {source}")]
+    Store {
+        /// What was being done.
+        action: String,
+        /// What the server or the driver said.
+        source: StoreError,
+    },
+    /// A lease was lost: somebody else may own the task now, so nothing more may be written.
+    #[error("the lease of {0} is lost")]
+    LeaseLost(String),
+    /// A user's function failed on its data.
+    #[error("{0}")]
+    Function(FunctionError),
+    /// A block that a committed manifest names does not exist.
+    #[error("block {block} of the shuffle is missing; its map task runs again")]
+    BlockMissing {
+        /// The missing block's `_id`.
+        block: String,
+        /// The map task that wrote it.
+        task: crate::ids::TaskId,
+        /// The attempt that wrote it.
+        token: crate::ids::Token,
+    },
+    /// The work this depends on is not finished yet; try again later, nothing failed.
+    #[error("not yet: {0}")]
+    NotYet(String),
+    /// The job ended in failure.
+    #[error("job {job} failed: {message}")]
+    JobFailed {
+        /// The job.
+        job: String,
+        /// Its recorded error.
+        message: String,
+    },
+    /// The job was cancelled.
+    #[error("job {0} was cancelled")]
+    JobCancelled(String),
+    /// A wait ran out of time; the job goes on.
+    #[error(
+        "stopped waiting; job {0} is still running (aviary status -w {0} follows it, aviary cancel {0} ends it)"
+    )]
+    WaitTimeout(String),
+    /// A local file or process failed.
+    #[error("failed to {action}: {source}")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An assumption of the program itself does not hold.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+fn with_hint(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("; {text}") }
+}
+
+/// A failure of a user's function, with all that a person needs to find it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{stage} {what}{record}: {message}{stack}",
+    record = record.as_ref().map_or(String::new(), |r| format!(" on {r}")),
+    stack = if stack.is_empty() { String::new() } else { format!("\n{stack}") })]
+pub struct FunctionError {
+    /// `map`, `combine`, `reduce` or `finalize`.
+    pub stage: String,
+    /// `failed`, `trapped`, `ran out of time`, `ran out of memory`, …
+    pub what: &'static str,
+    /// The document's `_id` or the key at hand, as extended JSON.
+    pub record: Option<String>,
+    /// The function's own words, or the trap's.
+    pub message: String,
+    /// The guest's stack, when it has one.
+    pub stack: String,
+    /// Whether another attempt would fail alike.
+    pub deterministic: bool,
+}
+
+/// What the server or the driver said, without the driver's types.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}{code}", code = code.map_or(String::new(), |c| format!(" (code {c})")))]
+pub struct StoreError {
+    /// The server's or the driver's words.
+    pub message: String,
+    /// The server's error code, when the server answered.
+    pub code: Option<i32>,
+    /// What kind of failure this is.
+    pub kind: StoreErrorKind,
+}
+
+/// The distinctions that decide what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The network, a failover or a server that is not ready: the same call may work later, and
+    /// whether a write took effect is unknown.
+    Transient,
+    /// The user lacks a privilege or the credentials are wrong.
+    Unauthorized,
+    /// A document with this key exists.
+    DuplicateKey,
+    /// The collection or index is not there.
+    NamespaceNotFound,
+    /// The collection exists already.
+    NamespaceExists,
+    /// The cluster time asked for is older than the server's history.
+    SnapshotTooOld,
+    /// Anything else: asking again will not help.
+    Fatal,
+}
+
+impl Error {
+    /// The documented exit code of the `aviary` command.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::JobFailed { .. } | Error::Function(_) => 3,
+            Error::JobCancelled(_) => 4,
+            Error::NotFound { .. } => 5,
+            Error::Connect { .. } => 6,
+            Error::WaitTimeout(_) => 7,
+            Error::Refused { .. } => 8,
+            Error::Store { source, .. } => match source.kind {
+                StoreErrorKind::Unauthorized => 8,
+                StoreErrorKind::Transient => 6,
+                StoreErrorKind::DuplicateKey
+                | StoreErrorKind::NamespaceNotFound
+                | StoreErrorKind::NamespaceExists
+                | StoreErrorKind::SnapshotTooOld
+                | StoreErrorKind::Fatal => 1,
+            },
+            Error::LeaseLost(_)
+            | Error::BlockMissing { .. }
+            | Error::NotYet(_)
+            | Error::Io { .. }
+            | Error::Internal(_) => 1,
+        }
+    }
+
+    /// A stable word for scripts and for the job document's `error.code`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Usage(_) => "usage",
+            Error::NotFound { .. } => "not_found",
+            Error::Connect { .. } => "connect",
+            Error::Refused { .. } => "refused",
+            Error::Store { source, .. } => match source.kind {
+                StoreErrorKind::Transient => "unavailable",
+                StoreErrorKind::Unauthorized => "unauthorized",
+                StoreErrorKind::SnapshotTooOld => "snapshot_too_old",
+                StoreErrorKind::DuplicateKey
+                | StoreErrorKind::NamespaceNotFound
+                | StoreErrorKind::NamespaceExists
+                | StoreErrorKind::Fatal => "database",
+            },
+            Error::LeaseLost(_) => "lease_lost",
+            Error::Function(_) => "function",
+            Error::BlockMissing { .. } => "block_missing",
+            Error::NotYet(_) => "not_yet",
+            Error::JobFailed { .. } => "job_failed",
+            Error::JobCancelled(_) => "job_cancelled",
+            Error::WaitTimeout(_) => "wait_timeout",
+            Error::Io { .. } => "io",
+            Error::Internal(_) => "internal",
+        }
+    }
+
+    /// Whether another attempt at the same work may succeed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Store { source, .. } => match source.kind {
+                StoreErrorKind::Transient => true,
+                // A vanished cursor or namespace in mid-task is worth one more look.
+                StoreErrorKind::Fatal | StoreErrorKind::NamespaceNotFound => true,
+                StoreErrorKind::Unauthorized
+                | StoreErrorKind::DuplicateKey
+                | StoreErrorKind::NamespaceExists
+                | StoreErrorKind::SnapshotTooOld => false,
+            },
+            Error::Function(error) => !error.deterministic,
+            Error::Connect { .. }
+            | Error::BlockMissing { .. }
+            | Error::NotYet(_)
+            | Error::Io { .. }
+            | Error::LeaseLost(_)
+            | Error::Internal(_) => true,
+            Error::Usage(_)
+            | Error::NotFound { .. }
+            | Error::Refused { .. }
+            | Error::JobFailed { .. }
+            | Error::JobCancelled(_)
+            | Error::WaitTimeout(_) => false,
+        }
+    }
+
+    /// Whether a daemon should simply try again after a pause.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Store { source, .. } => source.kind == StoreErrorKind::Transient,
+            Error::Connect { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// A refusal in one line: what is wrong and what to do.
+    pub fn refused(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Refused { why: why.into(), hint: hint.into() }
+    }
+
+    /// A local failure.
+    pub fn io(action: impl Into<String>, source: std::io::Error) -> Self {
+        Error::Io { action: action.into(), source }
+    }
+}
+
+/// The result of nearly everything here.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,242 @@
+//! From a path, a name or a digest to a function in the catalogue.
+
+use std::path::Path;
+
+use crate::config;
+use crate::error::{Error, Result};
+use crate::job::{FunctionRef, Reducer};
+use crate::store::Store;
+use crate::store::functions::StoredFunction;
+use crate::wasm::{
+    Host, InstanceOptions, InvalidModule, Level, Sink, SinkError, Stage, wat_to_wasm,
+};
+use crate::worker::loader::{self, Surroundings};
+
+/// A function as a person gave it, checked and ready to be stored.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// `wasm` or `js`.
+    pub language: &'static str,
+    /// The file's name.
+    pub file: String,
+    /// The stages it has; empty for a script, which is whatever stage it is given for.
+    pub stages: Vec<String>,
+    /// What is stored and run.
+    pub content: Vec<u8>,
+}
+
+impl Source {
+    /// Reads a file and checks it against the guest contract.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Refused`] with everything that is wrong with it.
+    pub fn read(host: &Host, path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let bytes = std::fs::read(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::NotFound { what: format!("file {shown}"), hint: String::new() }
+            }
+            _ => Error::io(format!("read {shown}"), e),
+        })?;
+        let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+        match extension.as_deref() {
+            Some("js" | "mjs") => Self::script(&shown.to_string(), file, bytes),
+            Some("wat") => {
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| Error::refused(format!("{shown} is not UTF-8"), ""))?;
+                let wasm = wat_to_wasm(&text).map_err(|e| unusable(&shown.to_string(), &e))?;
+                Self::module(host, &shown.to_string(), file, wasm)
+            }
+            Some("wasm") => Self::module(host, &shown.to_string(), file, bytes),
+            _ if bytes.starts_with(b"\0asm") => Self::module(host, &shown.to_string(), file, bytes),
+            _ => Err(Error::refused(
+                format!("{shown} is not a function"),
+                "give a .js, .wasm or .wat file",
+            )),
+        }
+    }
+
+    fn script(shown: &str, file: String, content: Vec<u8>) -> Result<Self> {
+        check_size(shown, content.len())?;
+        if std::str::from_utf8(&content).is_err() {
+            return Err(Error::refused(format!("{shown} is not UTF-8"), "save it as UTF-8"));
+        }
+        Ok(Self { language: "js", file, stages: Vec::new(), content })
+    }
+
+    fn module(host: &Host, shown: &str, file: String, content: Vec<u8>) -> Result<Self> {
+        check_size(shown, content.len())?;
+        let info = host.inspect(&content).map_err(|e| unusable(shown, &e))?;
+        let stages = info.stages.iter().map(|stage| stage.to_string()).collect();
+        Ok(Self { language: "wasm", file, stages, content })
+    }
+
+    /// Makes sure that it can be used for a stage: that a module exports it, that a script parses
+    /// and defines a function.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Function`] turned into one: nothing is to be stored.
+    pub async fn check_stage(
+        &self,
+        host: &Host,
+        stage: Stage,
+        scope: &bson::Document,
+    ) -> Result<()> {
+        let around = Surroundings {
+            now_ms: 0,
+            seed: [0; 32],
+            scope: scope
+                .to_vec()
+                .map_err(|e| Error::Usage(format!("the parameters do not serialise: {e}")))?,
+            limits: loader::limits(&crate::job::Limits::default()),
+        };
+        let refused = |why: String| {
+            Error::refused(format!("{} is not a usable {stage} function: {why}", self.file), "")
+        };
+        let loaded = loader::compile(host, self.language, self.content.clone(), stage, &around)
+            .await
+            .map_err(|e| refused(e.to_string()))?;
+        let options: InstanceOptions = loaded.options.clone();
+        let started = tokio::task::spawn_blocking(move || {
+            crate::wasm::Instance::new(&loaded.module, options, Silent).map(|_| ())
+        })
+        .await
+        .map_err(|e| Error::Internal(format!("starting a function panicked: {e}")))?;
+        started.map_err(|e| match e {
+            crate::wasm::GuestError::Failed { message, .. } => refused(message),
+            other => refused(other.to_string()),
+        })
+    }
+
+    /// The content's digest.
+    pub fn digest(&self) -> String {
+        blake3::hash(&self.content).to_hex().to_string()
+    }
+
+    /// Stores it unless equal content is stored already.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn store(&self, store: &Store) -> Result<FunctionRef> {
+        let stored = StoredFunction::new(
+            self.language,
+            &self.file,
+            self.stages.clone(),
+            self.content.clone(),
+        );
+        let digest = stored.digest.clone();
+        store.put_function(&stored).await?;
+        Ok(FunctionRef {
+            digest,
+            language: self.language.to_owned(),
+            name: Some(self.file.clone()),
+        })
+    }
+}
+
+/// What an argument of `--map`, `--reduce`, … turned out to be.
+#[derive(Debug, Clone)]
+pub enum Given {
+    /// A file, read and checked but not stored yet.
+    New(Source),
+    /// In the catalogue already.
+    Known(FunctionRef),
+}
+
+impl Given {
+    /// Finds a function by path, name or digest, and makes sure that it has the stage.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Refused`].
+    pub async fn find(
+        store: Option<&Store>,
+        host: &Host,
+        text: &str,
+        stage: Stage,
+        scope: &bson::Document,
+    ) -> Result<Self> {
+        let path = Path::new(text);
+        if path.is_file() {
+            let source = Source::read(host, path)?;
+            source.check_stage(host, stage, scope).await?;
+            return Ok(Self::New(source));
+        }
+        let found = match store {
+            Some(store) => store.find_function(text).await?,
+            None => None,
+        };
+        let Some(found) = found else {
+            return Err(Error::NotFound {
+                what: format!("function {text}"),
+                hint: "it is neither a file here nor a name or digest in the catalogue".into(),
+            });
+        };
+        if found.language != "js" && !found.stages.contains(&stage.to_string()) {
+            return Err(Error::refused(
+                format!("function {text} does not export {stage}"),
+                format!("it has {}", found.stages.join(", ")),
+            ));
+        }
+        Ok(Self::Known(FunctionRef {
+            digest: found.digest,
+            language: found.language,
+            name: Some(text.to_owned()),
+        }))
+    }
+
+    /// Stores it if it is new.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn stored(&self, store: &Store) -> Result<FunctionRef> {
+        match self {
+            Self::New(source) => source.store(store).await,
+            Self::Known(known) => Ok(known.clone()),
+        }
+    }
+}
+
+/// Whether an argument of `--reduce` names a built-in.
+///
+/// # Errors
+/// [`Error::Refused`] for a word that begins with an underscore and is none.
+pub fn builtin(text: &str) -> Result<Option<Reducer>> {
+    if !text.starts_with('_') || Path::new(text).is_file() {
+        return Ok(None);
+    }
+    match text.parse::<crate::shuffle::builtin::Builtin>() {
+        Ok(_) => Ok(Some(Reducer::Builtin(text.to_owned()))),
+        Err(_) => Err(Error::refused(
+            format!("{text} is no built-in reduce"),
+            "use _sum, _count, _min, _max, _avg or _stats",
+        )),
+    }
+}
+
+/// A refusal that lists everything that is wrong with a module.
+fn unusable(shown: &str, invalid: &InvalidModule) -> Error {
+    let problems: Vec<String> = invalid.problems.iter().map(ToString::to_string).collect();
+    Error::refused(format!("{shown} is not a usable function: {}", problems.join("; ")), "")
+}
+
+fn check_size(shown: &str, bytes: usize) -> Result<()> {
+    if bytes <= config::FUNCTION_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{shown} has {bytes} bytes"),
+        format!("a function may have at most {} bytes", config::FUNCTION_BYTES_MAX),
+    ))
+}
+
+/// Takes nothing: for functions that are only started.
+struct Silent;
+
+impl Sink for Silent {
+    fn emit(&mut self, _key: &[u8], _value: &[u8]) -> std::result::Result<(), SinkError> {
+        Ok(())
+    }
+    fn count(&mut self, _name: &str, _delta: i64) {}
+    fn log(&mut self, _level: Level, _text: &str) {}
+}

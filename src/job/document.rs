@@ -1,0 +1,84 @@
+//! The job as a document in the `aviary` collection: made to be read in mongosh.
+
+use bson::{DateTime, Document, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::spec::JobSpec;
+use super::state::JobState;
+use crate::ids::JobId;
+
+/// One job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// The id.
+    #[serde(rename = "_id")]
+    pub id: JobId,
+    /// Always `job`.
+    pub kind: String,
+    /// The shard the document lives on.
+    pub shard: String,
+    /// Where the job stands.
+    pub state: JobState,
+    /// Who asked, as they called themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// A label for finding jobs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Jobs with a higher number go first.
+    #[serde(default)]
+    pub priority: i32,
+    /// What was asked for.
+    pub spec: JobSpec,
+    /// When a client wrote the job.
+    pub created: DateTime,
+    /// When a coordinator took it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<DateTime>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<DateTime>,
+    /// The cluster time at which the input is read; also the functions' clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Timestamp>,
+    /// The number of the plan that counts. A coordinator that crashes while it plans leaves tasks
+    /// of an older number behind, which nobody claims.
+    #[serde(default)]
+    pub plan: i32,
+    /// Map tasks of the plan.
+    #[serde(default)]
+    pub map_tasks: u32,
+    /// Reduce tasks of the plan.
+    #[serde(default)]
+    pub reduce_tasks: u32,
+    /// Bytes of input as the server estimated them when the job was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_bytes: Option<i64>,
+    /// Documents of input as the server estimated them when the job was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_documents: Option<i64>,
+    /// Sums over all committed tasks, once the job has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Document>,
+    /// The token of the coordinator that publishes, and the identity of what it publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Document>,
+    /// Why the job failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<JobError>,
+    /// Whether everything the job no longer needs is gone.
+    #[serde(default)]
+    pub cleaned: bool,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobError {
+    /// A stable word.
+    pub code: String,
+    /// For a person.
+    pub message: String,
+    /// The task that failed, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+}

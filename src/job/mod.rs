@@ -1,0 +1,9 @@
+//! A job: what was asked for ([`spec`]), where it stands ([`state`]) and its document.
+
+pub mod document;
+pub mod spec;
+pub mod state;
+
+pub use document::{Job, JobError};
+pub use spec::{FunctionRef, Input, JobSpec, Limits, Output, OutputMode, ReadMode, Reducer};
+pub use state::{JobEvent, JobState};

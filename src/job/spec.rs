@@ -1,0 +1,322 @@
+//! What a job asks for, and the checks that need no server.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bson::Document;
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use crate::error::Error;
+
+/// All that a client says of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// The documents to read.
+    pub input: Input,
+    /// Turns a document into keys and values.
+    pub map: FunctionRef,
+    /// Shrinks the values of one key on the map side; without it, `reduce` serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub combine: Option<FunctionRef>,
+    /// Turns the values of one key into one; a job without it is map-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduce: Option<Reducer>,
+    /// Turns a key's reduced value into the one that is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finalize: Option<FunctionRef>,
+    /// Parameters every function can read.
+    #[serde(default, skip_serializing_if = "Document::is_empty")]
+    pub scope: Document,
+    /// Where the result goes.
+    pub output: Output,
+    /// Partitions of the shuffle; 0 until the plan has chosen.
+    #[serde(default)]
+    pub partitions: u32,
+    /// What each function may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Keep the blocks of the shuffle after the job, for looking at.
+    #[serde(default)]
+    pub keep_intermediates: bool,
+}
+
+/// The documents a job reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Input {
+    /// The database.
+    pub db: String,
+    /// The collection; never a view.
+    pub collection: String,
+    /// Only documents that match, in MongoDB's query language.
+    #[serde(default)]
+    pub query: Document,
+    /// The order in which `limit` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sort: Option<Document>,
+    /// At most this many documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// Only these fields of each document are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<Document>,
+    /// How consistent the reading is.
+    #[serde(default)]
+    pub read: ReadMode,
+}
+
+/// How consistent the reading is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadMode {
+    /// Every document as of one instant, fixed when the job is planned.
+    #[default]
+    Snapshot,
+    /// Every document as its task finds it: for jobs longer than the server's history.
+    Committed,
+}
+
+/// A function in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionRef {
+    /// BLAKE3 of the stored bytes, in hexadecimal.
+    pub digest: String,
+    /// `wasm` or `js`.
+    pub language: String,
+    /// The name or file it came under, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// A job's reduce: a user's function, or one that runs natively in the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reducer {
+    /// `_sum`, `_count`, `_min`, `_max`, `_avg` or `_stats`.
+    Builtin(String),
+    /// A function in the catalogue.
+    Function(FunctionRef),
+}
+
+/// Where the result goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// How it gets there.
+    pub mode: OutputMode,
+    /// The database.
+    pub db: String,
+    /// The collection; for [`OutputMode::Inline`] the job's own hidden one.
+    pub collection: String,
+}
+
+/// How a result gets to its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputMode {
+    /// The target's content is replaced at one instant; its indexes stay.
+    Replace,
+    /// The result is kept with the job and read with `aviary results`.
+    Inline,
+}
+
+/// What each function may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Linear memory of one function instance, in MiB.
+    pub memory_mb: u64,
+    /// Time one record may take, in milliseconds.
+    pub record_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_mb: config::GUEST_MEMORY_MB_DEFAULT,
+            record_timeout_ms: config::RECORD_TIMEOUT_MS_DEFAULT,
+        }
+    }
+}
+
+impl Output {
+    /// The job's hidden collection, in the target's own database so that it can be renamed.
+    pub fn hidden(job: &crate::ids::JobId) -> String {
+        format!("{HIDDEN_PREFIX}{job}")
+    }
+
+    /// The name a publisher moves the hidden collection to before it publishes it: nobody but the
+    /// holder of `token` ever uses it.
+    pub fn staged(job: &crate::ids::JobId, token: &str) -> String {
+        format!("{HIDDEN_PREFIX}{job}-{token}")
+    }
+}
+
+/// Collections whose name begins so belong to a job's output in the making.
+pub const HIDDEN_PREFIX: &str = "aviary-out-";
+
+impl FromStr for ReadMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "snapshot" => Ok(Self::Snapshot),
+            "committed" => Ok(Self::Committed),
+            other => Err(format!("{other:?} is not a read mode; use snapshot or committed")),
+        }
+    }
+}
+
+impl fmt::Display for OutputMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OutputMode::Replace => "replace",
+            OutputMode::Inline => "inline",
+        })
+    }
+}
+
+impl JobSpec {
+    /// Finds what is wrong with a job before any server is asked.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for values out of range, [`Error::Refused`] for an output that would eat
+    /// the input or Aviary's own collections.
+    pub fn validate(&self, aviary_db: &str) -> Result<(), Error> {
+        check_collection_name(&self.input.db, &self.input.collection)?;
+        if self.partitions > config::PARTITIONS_MAX {
+            return Err(Error::Usage(format!(
+                "--partitions {} is more than {}",
+                self.partitions,
+                config::PARTITIONS_MAX
+            )));
+        }
+        if self.input.limit.is_some_and(|limit| limit <= 0) {
+            return Err(Error::Usage("--limit must be at least 1".into()));
+        }
+        if self.limits.memory_mb == 0 || self.limits.record_timeout_ms == 0 {
+            return Err(Error::Usage("memory and time limits must be above 0".into()));
+        }
+        if self.reduce.is_none() && (self.combine.is_some() || self.finalize.is_some()) {
+            return Err(Error::Usage(
+                "--combine and --finalize need --reduce; a map-only job has neither".into(),
+            ));
+        }
+        if self.output.mode == OutputMode::Replace {
+            check_collection_name(&self.output.db, &self.output.collection)?;
+            if self.output.db == self.input.db && self.output.collection == self.input.collection {
+                return Err(Error::refused(
+                    format!(
+                        "the output {}.{} is the input itself",
+                        self.output.db, self.output.collection
+                    ),
+                    "name another collection with --out replace:NAME",
+                ));
+            }
+            if is_own_collection(&self.output.collection) && self.output.db == aviary_db
+                || self.output.collection.starts_with(HIDDEN_PREFIX)
+                || self.output.collection.starts_with("system.")
+                || matches!(self.output.db.as_str(), "admin" | "config" | "local")
+            {
+                return Err(Error::refused(
+                    format!("{}.{} cannot be an output", self.output.db, self.output.collection),
+                    "it belongs to MongoDB or to Aviary itself; name another",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `name` is one of Aviary's own collections.
+pub fn is_own_collection(name: &str) -> bool {
+    matches!(name, "aviary" | "aviary-funcs" | "aviary-intermediates")
+}
+
+fn check_collection_name(db: &str, collection: &str) -> Result<(), Error> {
+    let bad_db =
+        db.is_empty() || db.len() > 63 || db.contains(['/', '\\', '.', ' ', '"', '$', '\0']);
+    let bad_collection = collection.is_empty()
+        || collection.contains(['$', '\0'])
+        || collection.starts_with('.')
+        || db.len() + 1 + collection.len() > 235;
+    if bad_db {
+        return Err(Error::Usage(format!("{db:?} is not a database name")));
+    }
+    if bad_collection {
+        return Err(Error::Usage(format!("{collection:?} is not a collection name")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn spec() -> JobSpec {
+        let function = FunctionRef { digest: "d".into(), language: "js".into(), name: None };
+        JobSpec {
+            input: Input {
+                db: "shop".into(),
+                collection: "orders".into(),
+                query: Document::new(),
+                sort: None,
+                limit: None,
+                projection: None,
+                read: ReadMode::Snapshot,
+            },
+            map: function,
+            combine: None,
+            reduce: Some(Reducer::Builtin("_sum".into())),
+            finalize: None,
+            scope: Document::new(),
+            output: Output {
+                mode: OutputMode::Replace,
+                db: "shop".into(),
+                collection: "totals".into(),
+            },
+            partitions: 0,
+            limits: Limits::default(),
+            keep_intermediates: false,
+        }
+    }
+
+    #[test]
+    fn a_plain_job_is_accepted() {
+        assert!(spec().validate("shop").is_ok());
+    }
+
+    #[test]
+    fn the_input_is_never_the_output() {
+        let mut bad = spec();
+        bad.output.collection = "orders".into();
+        assert_eq!(bad.validate("shop").unwrap_err().exit_code(), 8);
+        bad.output.db = "elsewhere".into();
+        assert!(bad.validate("shop").is_ok());
+    }
+
+    #[test]
+    fn aviarys_own_collections_are_no_output() {
+        for name in ["aviary", "aviary-funcs", "aviary-intermediates", "aviary-out-x", "system.js"]
+        {
+            let mut bad = spec();
+            bad.output.collection = name.into();
+            assert_eq!(bad.validate("shop").unwrap_err().exit_code(), 8, "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_numbers_and_names_are_usage_errors() {
+        let mut bad = spec();
+        bad.partitions = config::PARTITIONS_MAX + 1;
+        assert_eq!(bad.validate("shop").unwrap_err().exit_code(), 2);
+        let mut bad = spec();
+        bad.input.limit = Some(0);
+        assert_eq!(bad.validate("shop").unwrap_err().exit_code(), 2);
+        let mut bad = spec();
+        bad.input.collection = "a$b".into();
+        assert_eq!(bad.validate("shop").unwrap_err().exit_code(), 2);
+        let mut bad = spec();
+        bad.reduce = None;
+        bad.finalize = Some(bad.map.clone());
+        assert_eq!(bad.validate("shop").unwrap_err().exit_code(), 2);
+    }
+}

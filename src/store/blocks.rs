@@ -1,0 +1,157 @@
+//! Blocks of the shuffle as documents: `JOB/pPARTITION/TASK/TOKEN/RUN.SEQ`.
+//!
+//! The token makes a block its attempt's own, so a zombie can never write over a block that a
+//! manifest names; the job in front makes one range of all a job's blocks.
+
+use bson::spec::BinarySubtype;
+use bson::{RawDocumentBuf, doc, rawdoc};
+use mongodb::Collection;
+
+use super::error::{Action, only_existing_ids};
+use super::{INTERMEDIATES, Store};
+use crate::error::{Error, Result};
+use crate::ids::{JobId, TaskId, Token};
+use crate::shuffle::block::Block;
+
+/// A block's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockName {
+    /// The job.
+    pub job: JobId,
+    /// The partition it belongs to.
+    pub partition: u32,
+    /// The number of the map task that wrote it.
+    pub n: u32,
+    /// The attempt that wrote it.
+    pub token: Token,
+    /// The run within the attempt and partition.
+    pub run: u32,
+    /// The block within the run.
+    pub seq: u32,
+}
+
+impl BlockName {
+    /// The block's `_id`.
+    pub fn id(&self) -> String {
+        format!(
+            "{}/p{:04}/{:05}/{}/{:04}.{:05}",
+            self.job, self.partition, self.n, self.token, self.run, self.seq
+        )
+    }
+}
+
+impl Store {
+    fn intermediates(&self) -> Collection<RawDocumentBuf> {
+        self.database().collection(INTERMEDIATES)
+    }
+
+    /// A block as a document, addressed to the shard that will reduce it.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it does not fit into a document.
+    pub fn block_document(name: &BlockName, shard: &str, block: &Block) -> RawDocumentBuf {
+        rawdoc! {
+            "_id": name.id(),
+            "shard": shard,
+            "job": name.job.as_str(),
+            "records": i64::from(block.records),
+            "raw_bytes": i64::from(block.raw_bytes),
+            "crc32": i64::from(block.crc32),
+            "codec": i32::from(block.codec),
+            "data": bson::raw::RawBsonRef::Binary(bson::raw::RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &block.data }),
+        }
+    }
+
+    /// Writes blocks with `w: majority`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn insert_blocks(&self, blocks: &[RawDocumentBuf]) -> Result<()> {
+        match self.intermediates().insert_many(blocks).ordered(false).await {
+            Ok(_) => Ok(()),
+            // The name holds the attempt's token, so only this very write can have been here.
+            Err(e) if only_existing_ids(&e) => Ok(()),
+            Err(e) => Err(e).action("write blocks of the shuffle"),
+        }
+    }
+
+    /// Reads one block that a committed manifest names.
+    ///
+    /// # Errors
+    /// [`Error::BlockMissing`] when it is not there, [`Error::Store`].
+    pub async fn block(&self, name: &BlockName, task: &TaskId) -> Result<Block> {
+        let found = self
+            .intermediates()
+            .find_one(doc! { "_id": name.id(), "shard": self.shard() })
+            .await
+            .action("read a block of the shuffle")?;
+        let missing = || Error::BlockMissing {
+            block: name.id(),
+            task: task.clone(),
+            token: name.token.clone(),
+        };
+        let found = found.ok_or_else(missing)?;
+        read_block(&found, name.seq).ok_or_else(missing)
+    }
+
+    /// Removes every block of a job.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn delete_blocks(&self, job: &JobId) -> Result<u64> {
+        let outcome = self
+            .intermediates()
+            .delete_many(doc! { "shard": self.shard(), "_id": job_range(job) })
+            .await
+            .action("remove blocks of the shuffle")?;
+        Ok(outcome.deleted_count)
+    }
+
+    /// The jobs that own blocks now.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn jobs_with_blocks(&self) -> Result<Vec<JobId>> {
+        let mut jobs = Vec::new();
+        let mut after = String::new();
+        // One index seek a job: from each job's first block to beyond its last.
+        loop {
+            let next = self
+                .intermediates()
+                .clone_with_type::<bson::Document>()
+                .find_one(doc! { "shard": self.shard(), "_id": { "$gt": &after } })
+                .projection(doc! { "_id": 1 })
+                .sort(doc! { "_id": 1 })
+                .await
+                .action("look for blocks")?;
+            let Some(id) = next.as_ref().and_then(|row| row.get_str("_id").ok()) else {
+                return Ok(jobs);
+            };
+            let job = id.split('/').next().unwrap_or(id).to_owned();
+            // '0' follows '/': the first name beyond the job's range.
+            after = format!("{job}0");
+            jobs.push(JobId::from_text(job));
+        }
+    }
+}
+
+fn job_range(job: &JobId) -> bson::Document {
+    doc! { "$gte": format!("{job}/"), "$lt": format!("{job}0") }
+}
+
+fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
+    let int = |name: &str| match raw.get(name).ok()?? {
+        bson::RawBsonRef::Int64(n) => Some(n),
+        bson::RawBsonRef::Int32(n) => Some(i64::from(n)),
+        _ => None,
+    };
+    let data = raw.get_binary("data").ok()?.bytes.to_vec();
+    Some(Block {
+        seq,
+        records: u32::try_from(int("records")?).ok()?,
+        raw_bytes: u32::try_from(int("raw_bytes")?).ok()?,
+        crc32: u32::try_from(int("crc32")?).ok()?,
+        codec: u8::try_from(int("codec")?).ok()?,
+        data,
+    })
+}

@@ -1,0 +1,112 @@
+//! From the driver's errors to ours: the one place that knows server codes.
+
+use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
+
+use crate::error::{Error, StoreError, StoreErrorKind};
+
+/// Names what was being done when a driver call failed.
+pub(crate) trait Action<T> {
+    /// Turns a driver error into [`Error::Store`].
+    fn action(self, action: impl Into<String>) -> Result<T, Error>;
+}
+
+impl<T> Action<T> for Result<T, DriverError> {
+    fn action(self, action: impl Into<String>) -> Result<T, Error> {
+        self.map_err(|source| Error::Store { action: action.into(), source: classify(&source) })
+    }
+}
+
+/// Codes with which a server says that it is not, or no longer, the one to ask, by their names in
+/// the server's `error_codes.yml`.
+const TRANSIENT_CODES: [i32; 23] = [
+    6,     // HostUnreachable
+    7,     // HostNotFound
+    43,    // CursorNotFound: the server that had it is no longer the one that answers
+    50,    // MaxTimeMSExpired
+    64,    // WriteConcernFailed
+    89,    // NetworkTimeout
+    91,    // ShutdownInProgress
+    112,   // WriteConflict
+    133,   // FailedToSatisfyReadPreference
+    134,   // ReadConcernMajorityNotAvailableYet
+    175,   // QueryPlanKilled
+    189,   // PrimarySteppedDown
+    202,   // NetworkInterfaceExceededTimeLimit
+    234,   // RetryChangeStream
+    237,   // CursorKilled
+    262,   // ExceededTimeLimit
+    9001,  // SocketException
+    10107, // NotWritablePrimary
+    11600, // InterruptedAtShutdown
+    11602, // InterruptedDueToReplStateChange
+    13388, // StaleConfig
+    13435, // NotPrimaryNoSecondaryOk
+    13436, // NotPrimaryOrSecondary
+];
+
+/// What an error means for the caller.
+pub(crate) fn classify(error: &DriverError) -> StoreError {
+    let (code, message) = code_and_message(error);
+    let kind = match (code, &*error.kind) {
+        (Some(13 | 18 | 8000), _) => StoreErrorKind::Unauthorized,
+        (Some(11000 | 11001), _) => StoreErrorKind::DuplicateKey,
+        (Some(26), _) => StoreErrorKind::NamespaceNotFound,
+        (Some(48), _) => StoreErrorKind::NamespaceExists,
+        (Some(239), _) => StoreErrorKind::SnapshotTooOld,
+        (Some(code), _) if TRANSIENT_CODES.contains(&code) => StoreErrorKind::Transient,
+        (_, ErrorKind::Authentication { .. }) => StoreErrorKind::Unauthorized,
+        (
+            _,
+            ErrorKind::Io(_)
+            | ErrorKind::ServerSelection { .. }
+            | ErrorKind::ConnectionPoolCleared { .. }
+            | ErrorKind::DnsResolve { .. },
+        ) => StoreErrorKind::Transient,
+        _ if error.contains_label("RetryableWriteError")
+            || error.contains_label("TransientTransactionError") =>
+        {
+            StoreErrorKind::Transient
+        }
+        _ => StoreErrorKind::Fatal,
+    };
+    StoreError { message, code, kind }
+}
+
+fn code_and_message(error: &DriverError) -> (Option<i32>, String) {
+    match &*error.kind {
+        ErrorKind::Command(command) => (Some(command.code), command.message.clone()),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => {
+            (Some(write.code), write.message.clone())
+        }
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
+            (Some(concern.code), concern.message.clone())
+        }
+        ErrorKind::InsertMany(many) => {
+            let first = many.write_errors.as_ref().and_then(|errors| errors.first());
+            if let Some(first) = first {
+                (Some(first.code), first.message.clone())
+            } else if let Some(concern) = &many.write_concern_error {
+                (Some(concern.code), concern.message.clone())
+            } else {
+                (None, error.to_string())
+            }
+        }
+        ErrorKind::Authentication { message, .. } => {
+            // The driver wraps the server's refusal of credentials without its code.
+            (Some(18), message.clone())
+        }
+        ErrorKind::ServerSelection { message, .. } => (None, message.clone()),
+        _ => (None, error.to_string()),
+    }
+}
+
+/// Whether an unordered insert failed for nothing but `_id`s that exist already.
+///
+/// Any other write error, or a write concern that was not met, makes this `false`: then documents
+/// may be missing.
+pub(crate) fn only_existing_ids(error: &DriverError) -> bool {
+    let ErrorKind::InsertMany(many) = &*error.kind else { return false };
+    let Some(errors) = &many.write_errors else { return false };
+    many.write_concern_error.is_none()
+        && errors.iter().all(|e| e.code == 11000 && e.message.contains("index: _id_"))
+}

@@ -1,0 +1,337 @@
+//! The input: what it is, where to cut it, and reading a piece of it at the job's snapshot.
+
+use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
+use futures_util::{StreamExt, TryStreamExt};
+use mongodb::Collection;
+use mongodb::options::{FindOptions, Hint, ReadConcern};
+use mongodb::raw_batch_cursor::RawBatch;
+use tokio::sync::mpsc;
+
+use super::Store;
+use super::error::Action;
+use crate::config;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::job::{Input, ReadMode};
+use crate::task::Split;
+
+/// What the planner needs to know of an input collection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InputSize {
+    /// Documents, as the server estimates them.
+    pub documents: u64,
+    /// Bytes of them, uncompressed, as the server estimates them.
+    pub bytes: u64,
+}
+
+/// One reply of a cursor.
+#[derive(Debug)]
+pub struct InputBatch(RawBatch);
+
+impl InputBatch {
+    /// Calls `each` with every document's bytes, in order, until it fails.
+    ///
+    /// # Errors
+    /// What `each` returns, or [`Error::Internal`] for a reply that is no reply.
+    pub fn for_each<'a>(&'a self, mut each: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+        let docs = self.0.doc_slices().action("read a reply")?;
+        for item in docs {
+            let item = item.map_err(|e| Error::Internal(format!("a reply is malformed: {e}")))?;
+            let doc = item
+                .as_document()
+                .ok_or_else(|| Error::Internal("a reply holds no document".into()))?;
+            each(doc.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Makes sure that a job can read this input, and says how large it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Refused`] for views and time series, and for capped
+    /// collections that cannot be read as the job wants, [`Error::Store`].
+    pub async fn inspect_input(&self, input: &Input) -> Result<InputSize> {
+        let db = self.other_db(&input.db);
+        let name = format!("{}.{}", input.db, input.collection);
+        let described: Vec<Document> = db
+            .run_cursor_command(doc! {
+                "listCollections": 1,
+                "filter": { "name": &input.collection },
+                "authorizedCollections": true,
+                "nameOnly": true,
+            })
+            .await
+            .action(format!("look up {name}"))
+            .map_err(|e| self.explain(e))?
+            .try_collect()
+            .await
+            .action(format!("look up {name}"))?;
+        let Some(described) = described.first() else {
+            return Err(Error::NotFound {
+                what: format!("collection {name}"),
+                hint: "check the name, and -d or --input-db; names are case-sensitive".into(),
+            });
+        };
+        match described.get_str("type") {
+            Ok("view") => {
+                return Err(Error::refused(
+                    format!("{name} is a view"),
+                    "a view cannot be split or read at one cluster time: name the collection under \
+                     it and put the view's filter into --query",
+                ));
+            }
+            Ok("timeseries") => {
+                return Err(Error::refused(
+                    format!("{name} is a time series collection"),
+                    "its documents cannot be read at one cluster time: copy what you need into a \
+                     plain collection first",
+                ));
+            }
+            _ => {}
+        }
+        let collection: Collection<Document> = db.collection(&input.collection);
+        let stats = collection
+            .aggregate(vec![
+                doc! { "$collStats": { "storageStats": {} } },
+                doc! { "$project": {
+                    "size": "$storageStats.size",
+                    "count": "$storageStats.count",
+                    "capped": "$storageStats.capped",
+                } },
+            ])
+            .read_concern(ReadConcern::local())
+            .await
+            .action(format!("measure {name}"))
+            .map_err(|e| self.explain(e))?
+            .try_next()
+            .await
+            .action(format!("measure {name}"))?
+            .unwrap_or_default();
+        if stats.get_bool("capped").unwrap_or(false)
+            && input.read == ReadMode::Snapshot
+            && !self.reads_capped_snapshots()
+        {
+            return Err(Error::refused(
+                format!(
+                    "{name} is a capped collection, which this server cannot read at one cluster time"
+                ),
+                "submit the job with --read committed",
+            ));
+        }
+        Ok(InputSize { documents: number(stats.get("count")), bytes: number(stats.get("size")) })
+    }
+
+    /// Has the server look at query, order and projection without running them.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the server's words when it does not understand them, or when they do
+    /// not go with reading by ranges of `_id`; [`Error::Store`].
+    pub async fn check_query(&self, input: &Input) -> Result<()> {
+        /// `BadValue`, `FailedToParse` and the like are numbered per message; these say that the
+        /// question is fine and the answer has to wait, or that this user may not ask.
+        const NOT_THE_QUERY: [StoreErrorKind; 2] =
+            [StoreErrorKind::Transient, StoreErrorKind::Unauthorized];
+        let mut find = doc! { "find": &input.collection, "filter": input.query.clone() };
+        find.extend(input.sort.clone().map(|sort| ("sort".to_owned(), Bson::Document(sort))));
+        find.extend(input.projection.clone().map(|p| ("projection".to_owned(), Bson::Document(p))));
+        if input.sort.is_none() && input.limit.is_none() {
+            // A small input is read as a whole, but a job should not fail because it has grown.
+            find.insert("hint", doc! { "_id": 1 });
+        }
+        let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
+        match self.other_db(&input.db).run_command(explain).await.action("check the query") {
+            Err(Error::Store { source, .. }) if !NOT_THE_QUERY.contains(&source.kind) => {
+                Err(Error::Usage(format!(
+                    "the server does not accept --query, --sort or --projection: {}",
+                    source.message
+                )))
+            }
+            outcome => outcome.map(|_| ()).map_err(|e| self.explain(e)),
+        }
+    }
+
+    /// Samples `_id`s, in index order whatever their types, to cut the collection at.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn sample_ids(&self, input: &Input, samples: u64) -> Result<Vec<Bson>> {
+        let collection: Collection<Document> =
+            self.other_db(&input.db).collection(&input.collection);
+        let samples = i64::try_from(samples).unwrap_or(i64::MAX);
+        collection
+            .aggregate(vec![
+                doc! { "$sample": { "size": samples } },
+                doc! { "$project": { "_id": 1 } },
+                doc! { "$sort": { "_id": 1 } },
+            ])
+            .allow_disk_use(true)
+            .read_concern(ReadConcern::local())
+            .await
+            .action("sample the input")
+            .map_err(|e| self.explain(e))?
+            .try_filter_map(async |mut row| Ok(row.remove("_id")))
+            .try_collect()
+            .await
+            .action("sample the input")
+    }
+
+    /// Reads one split; replies arrive on the channel, read ahead by a few.
+    ///
+    /// The last thing sent is an error, if there was one. Dropping the receiver ends the reading.
+    pub fn read_split(
+        &self,
+        input: &Input,
+        split: &Split,
+        snapshot: Option<Timestamp>,
+        size: InputSize,
+    ) -> mpsc::Receiver<Result<InputBatch>> {
+        let (tx, rx) = mpsc::channel(config::READ_AHEAD_BATCHES);
+        let (store, input, split) = (self.clone(), input.clone(), split.clone());
+        // A driver future must be polled to its end, so the reading is a task of its own.
+        tokio::spawn(async move {
+            if let Err(error) = store.read_into(&input, &split, snapshot, size, &tx).await {
+                // A closed channel means that nobody wants to know.
+                let _ = tx.send(Err(explain_history(error))).await;
+            }
+        });
+        rx
+    }
+
+    async fn read_into(
+        &self,
+        input: &Input,
+        split: &Split,
+        snapshot: Option<Timestamp>,
+        size: InputSize,
+        tx: &mpsc::Sender<Result<InputBatch>>,
+    ) -> Result<()> {
+        const ACTION: &str = "read the input";
+        let collection: Collection<RawDocumentBuf> =
+            self.other_db(&input.db).collection(&input.collection);
+        let snapshot = snapshot.filter(|_| input.read == ReadMode::Snapshot);
+        let mut session = match snapshot {
+            Some(time) => self.client().start_session().snapshot(true).snapshot_time(time),
+            None => self.client().start_session(),
+        }
+        .await
+        .action(ACTION)?;
+        let mut options = find_options(input, split, size);
+        if snapshot.is_some() {
+            // The session says the read concern; the database's own must not contradict it.
+            options.read_concern = None;
+        } else {
+            options.read_concern = Some(ReadConcern::majority());
+        }
+        let plain: Collection<RawDocumentBuf> = if snapshot.is_some() {
+            self.client().database(&input.db).collection(&input.collection)
+        } else {
+            collection
+        };
+        let mut reads = vec![(input.query.clone(), options.clone())];
+        if split.min.is_some() && split.max.is_none() {
+            // The server takes an open end for "below MaxKey", which is an `_id` like any other, but
+            // not in a clustered collection: leave it out of the range, and read it by itself.
+            let and = |id: Document| doc! { "$and": [input.query.clone(), { "_id": id }] };
+            let below = and(doc! { "$ne": Bson::MaxKey });
+            let last = and(doc! { "$eq": Bson::MaxKey });
+            reads = vec![(below, options.clone())];
+            (options.min, options.hint) = (None, None);
+            reads.push((last, options));
+        }
+        for (query, options) in reads {
+            let mut cursor = plain
+                .find(query)
+                .with_options(options)
+                .session(&mut session)
+                .batch()
+                .await
+                .action(ACTION)?;
+            let mut replies = cursor.stream(&mut session);
+            while let Some(reply) = replies.next().await {
+                let reply = reply.action(ACTION)?;
+                if tx.send(Ok(InputBatch(reply))).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads up to `limit` matching documents, for trying functions out.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn sample_documents(&self, input: &Input, limit: i64) -> Result<Vec<RawDocumentBuf>> {
+        let collection: Collection<RawDocumentBuf> =
+            self.other_db(&input.db).collection(&input.collection);
+        let mut options = find_options(input, &Split::default(), InputSize::default());
+        options.limit = Some(input.limit.map_or(limit, |asked| asked.min(limit)));
+        collection
+            .find(input.query.clone())
+            .with_options(options)
+            .await
+            .action("read the input")
+            .map_err(|e| self.explain(e))?
+            .try_collect()
+            .await
+            .action("read the input")
+    }
+}
+
+fn find_options(input: &Input, split: &Split, size: InputSize) -> FindOptions {
+    const DOC_BYTES_GUESS: u64 = 1 << 10;
+    let average = size.bytes.checked_div(size.documents).unwrap_or(DOC_BYTES_GUESS).max(16);
+    let batch = (config::READ_BATCH_BYTES / average).clamp(1, 100_000);
+    let mut options = FindOptions::default();
+    options.batch_size = u32::try_from(batch).ok();
+    options.no_cursor_timeout = Some(true);
+    options.projection = input.projection.clone();
+    options.sort = input.sort.clone();
+    options.limit = input.limit;
+    options.min = split.min.clone().map(|id| doc! { "_id": id });
+    options.max = split.max.clone().map(|id| doc! { "_id": id });
+    if options.min.is_some() || options.max.is_some() {
+        // Unlike $gte and $lt, bounds on the index itself span every type of `_id`.
+        options.hint = Some(Hint::Keys(doc! { "_id": 1 }));
+    }
+    options
+}
+
+/// A snapshot that has aged out is the user's to solve, so the error says how.
+fn explain_history(error: Error) -> Error {
+    match error {
+        Error::Store { source, .. } if source.kind == StoreErrorKind::SnapshotTooOld => {
+            Error::refused(
+                "the job's snapshot is older than the history the servers keep",
+                "raise minSnapshotHistoryWindowInSeconds on every server (db.adminCommand({\
+                 setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600})) or submit the job with \
+                 --read committed",
+            )
+        }
+        Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE) => Error::Store {
+            action: "read the input as it was when the job began (were its indexes or options \
+                     changed since? then submit the job again)"
+                .into(),
+            source,
+        },
+        other => other,
+    }
+}
+
+/// The server's code for a snapshot that exists no longer because the collection itself changed.
+const SNAPSHOT_UNAVAILABLE: i32 = 246;
+
+fn number(value: Option<&Bson>) -> u64 {
+    match value {
+        Some(Bson::Int32(n)) => u64::try_from(*n).unwrap_or(0),
+        Some(Bson::Int64(n)) => u64::try_from(*n).unwrap_or(0),
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate, and the cast saturates"
+        )]
+        Some(Bson::Double(n)) => *n as u64,
+        _ => 0,
+    }
+}

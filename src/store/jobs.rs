@@ -1,0 +1,237 @@
+//! Job documents: written by clients, moved on by conditional updates.
+
+use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+
+use super::Store;
+use super::error::Action;
+use crate::error::{Error, Result};
+use crate::ids::JobId;
+use crate::job::{Job, JobEvent, JobState};
+
+/// What a listing of jobs is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only jobs of this client.
+    pub client: Option<String>,
+    /// Only jobs with this tag.
+    pub tag: Option<String>,
+    /// Only jobs in this state.
+    pub state: Option<String>,
+    /// At most this many, the youngest first.
+    pub limit: i64,
+}
+
+impl Store {
+    /// Writes a new job.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn insert_job(&self, job: &Job) -> Result<()> {
+        self.aviary()
+            .clone_with_type::<Job>()
+            .insert_one(job)
+            .await
+            .action("write the job")
+            .map_err(|e| self.explain(e))?;
+        Ok(())
+    }
+
+    /// Reads a job by its id.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn job(&self, id: &JobId) -> Result<Option<Job>> {
+        self.aviary()
+            .clone_with_type::<Job>()
+            .find_one(doc! { "_id": id, "kind": "job" })
+            .await
+            .action("read the job")
+    }
+
+    /// Finds a job by its id or by the unambiguous beginning or end of one; `last` is the youngest.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Usage`] when several match, [`Error::Store`].
+    pub async fn find_job(&self, text: &str) -> Result<Job> {
+        let missing = || Error::NotFound {
+            what: format!("job {text}"),
+            hint: format!("aviary -d {} list shows what there is", self.db_name()),
+        };
+        if text == "last" {
+            let filter = JobFilter { limit: 1, ..JobFilter::default() };
+            return self.jobs(&filter).await?.into_iter().next().ok_or_else(missing);
+        }
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(missing());
+        }
+        let found: Vec<Job> = self
+            .aviary()
+            .clone_with_type::<Job>()
+            .find(doc! { "kind": "job", "_id": { "$regex": format!("^{text}|{text}$") } })
+            .limit(2)
+            .await
+            .action("read jobs")?
+            .try_collect()
+            .await
+            .action("read jobs")?;
+        let mut found = found.into_iter();
+        match (found.next(), found.next()) {
+            (Some(job), None) => Ok(job),
+            (Some(_), Some(_)) => {
+                Err(Error::Usage(format!("several jobs match {text}; give more of the id")))
+            }
+            (None, _) => Err(missing()),
+        }
+    }
+
+    /// Lists jobs, the youngest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<Job>> {
+        let mut query = doc! { "kind": "job" };
+        for (field, wanted) in
+            [("client", &filter.client), ("tag", &filter.tag), ("state", &filter.state)]
+        {
+            if let Some(wanted) = wanted {
+                query.insert(field, wanted);
+            }
+        }
+        self.aviary()
+            .clone_with_type::<Job>()
+            .find(query)
+            .sort(doc! { "created": -1 })
+            .limit(filter.limit)
+            .await
+            .action("read jobs")?
+            .try_collect()
+            .await
+            .action("read jobs")
+    }
+
+    /// The jobs a coordinator has something to do for: running, or ended and not cleaned up.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn jobs_to_tend(&self) -> Result<Vec<Job>> {
+        let open: Vec<&str> =
+            JobState::ALL.iter().filter(|s| !s.is_terminal()).map(|s| s.as_str()).collect();
+        self.aviary()
+            .clone_with_type::<Job>()
+            .find(doc! { "shard": self.shard(), "kind": "job", "$or": [
+                { "state": { "$in": open } },
+                { "cleaned": false },
+            ] })
+            .sort(doc! { "priority": -1, "_id": 1 })
+            .await
+            .action("read open jobs")?
+            .try_collect()
+            .await
+            .action("read open jobs")
+    }
+
+    /// Takes one arrow of the job's state diagram, and sets `set` with it.
+    ///
+    /// `and` narrows the filter further. `false` means that the job was no longer in a state in
+    /// which `event` has a meaning (or `and` did not hold): somebody else has moved it on.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn transition(
+        &self,
+        id: &JobId,
+        event: JobEvent,
+        and: Document,
+        set: Document,
+    ) -> Result<bool> {
+        let sources = JobState::sources_of(event);
+        let target = sources
+            .first()
+            .and_then(|source| source.after(event))
+            .ok_or_else(|| Error::Internal(format!("{event:?} leads nowhere")))?;
+        let sources: Vec<Bson> = sources.into_iter().map(|s| s.as_str().into()).collect();
+        let mut filter =
+            doc! { "_id": id, "shard": self.shard(), "kind": "job", "state": { "$in": sources } };
+        filter.extend(and);
+        let mut set = set;
+        set.insert("state", target.as_str());
+        let mut dates = Document::new();
+        if target.is_terminal() {
+            dates.insert("finished", true);
+        }
+        if event == JobEvent::Taken {
+            dates.insert("started", true);
+        }
+        let mut update = doc! { "$set": set };
+        if !dates.is_empty() {
+            update.insert("$currentDate", dates);
+        }
+        let outcome = self
+            .aviary()
+            .update_one(filter, update)
+            .await
+            .action("move the job on")
+            .map_err(|e| self.explain(e))?;
+        Ok(outcome.modified_count == 1)
+    }
+
+    /// Begins a new plan of a job that is being planned, and returns its number.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn begin_plan(&self, id: &JobId) -> Result<Option<i32>> {
+        let job = self
+            .aviary()
+            .clone_with_type::<Job>()
+            .find_one_and_update(
+                doc! { "_id": id, "shard": self.shard(), "state": JobState::Planning.as_str() },
+                doc! { "$inc": { "plan": 1 } },
+            )
+            .return_document(mongodb::options::ReturnDocument::After)
+            .await
+            .action("begin a plan")?;
+        Ok(job.map(|job| job.plan))
+    }
+
+    /// Sets fields of a job document under a filter; `false` when it does not match.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn set_job(&self, id: &JobId, and: Document, set: Document) -> Result<bool> {
+        let mut filter = doc! { "_id": id, "shard": self.shard(), "kind": "job" };
+        filter.extend(and);
+        let outcome = self
+            .aviary()
+            .update_one(filter, doc! { "$set": set })
+            .await
+            .action("update the job")?;
+        Ok(outcome.matched_count == 1)
+    }
+
+    /// The databases that jobs write their output to.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn output_databases(&self) -> Result<Vec<String>> {
+        let found = self
+            .aviary()
+            .distinct("spec.output.db", doc! { "kind": "job" })
+            .await
+            .action("list output databases")?;
+        Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Removes a job and its tasks.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn delete_job(&self, id: &JobId) -> Result<()> {
+        self.aviary().delete_many(doc! { "job": id }).await.action("remove the job's tasks")?;
+        self.aviary()
+            .delete_one(doc! { "_id": id, "shard": self.shard(), "kind": "job" })
+            .await
+            .action("remove the job")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,320 @@
+//! The only module that speaks to MongoDB.
+//!
+//! It knows the names of collections and fields, the read and write concerns, and every filter and
+//! update; what they *mean* is decided by the pure modules above ([`job`](crate::job),
+//! [`task`](crate::task)). Reads that decide something are `majority`, writes are `majority`
+//! unless said otherwise, and whatever compares times does so on the server.
+
+pub mod blocks;
+pub mod error;
+pub mod functions;
+pub mod input;
+pub mod jobs;
+pub mod leases;
+pub mod output;
+pub mod schema;
+pub mod tasks;
+pub mod watch;
+pub mod workers;
+
+use bson::{Document, doc};
+use mongodb::options::{
+    ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+};
+use mongodb::{Client, Collection, Database};
+
+use crate::config;
+use crate::error::{Error, Result, StoreErrorKind};
+use error::{Action, classify};
+
+/// Jobs, tasks, workers, the coordinator's lease.
+pub const AVIARY: &str = "aviary";
+/// The function catalogue.
+pub const FUNCTIONS: &str = "aviary-funcs";
+/// The blocks of the shuffle.
+pub const INTERMEDIATES: &str = "aviary-intermediates";
+
+/// The oldest wire version that reads at a given cluster time outside transactions: MongoDB 5.0.
+const WIRE_VERSION_MIN: i32 = 13;
+/// The oldest wire version that reads capped collections at a cluster time: MongoDB 8.0.
+const WIRE_VERSION_CAPPED: i32 = 25;
+
+/// A connection to one deployment, bound to the database that holds Aviary's collections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    db: Database,
+    shard: String,
+    wire_version: i32,
+}
+
+/// What [`Store::connect`] needs.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// The deployment's URI.
+    pub uri: String,
+    /// The database that holds Aviary's collections; the URI's own by default.
+    pub db: Option<String>,
+    /// What the server's logs and fail points call this process.
+    pub app_name: String,
+}
+
+impl Store {
+    /// Connects, and makes sure that the deployment can carry Aviary.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a malformed URI, [`Error::Connect`] when no server answers,
+    /// [`Error::Refused`] for a standalone server, a server before 5.0 or bad credentials.
+    pub async fn connect(options: &ConnectOptions) -> Result<Self> {
+        let shown = redact(&options.uri);
+        let mut client_options = ClientOptions::parse(&options.uri).await.map_err(|e| {
+            Error::Usage(format!("{shown} is not a usable MongoDB URI: {}", reason(&e)))
+        })?;
+        client_options.app_name = Some(options.app_name.clone());
+        client_options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
+        client_options.connect_timeout.get_or_insert(config::CONNECT_TIMEOUT);
+        client_options.max_pool_size.get_or_insert(64);
+        let name =
+            options.db.clone().or_else(|| client_options.default_database.clone()).ok_or_else(
+                || Error::Usage("no database given; name one with -d NAME or in the URI".into()),
+            )?;
+        let client = Client::with_options(client_options).map_err(|e| {
+            Error::Usage(format!("{shown} is not a usable MongoDB URI: {}", reason(&e)))
+        })?;
+        let db = client.database_with_options(
+            &name,
+            mongodb::options::DatabaseOptions::builder()
+                .read_concern(ReadConcern::majority())
+                .write_concern(WriteConcern::majority())
+                .build(),
+        );
+        let hello = hello(&db, &shown).await?;
+        let shard = deployment_name(&hello, &shown)?;
+        let wire_version = hello.get_i32("maxWireVersion").unwrap_or(WIRE_VERSION_MIN);
+        Ok(Self { client, db, shard, wire_version })
+    }
+
+    /// The database that holds Aviary's collections.
+    pub fn db_name(&self) -> &str {
+        self.db.name()
+    }
+
+    /// The shard this process works for; on a replica set, the set's name.
+    pub fn shard(&self) -> &str {
+        &self.shard
+    }
+
+    /// The latest operation time of the deployment, majority-committed: a snapshot read at this
+    /// time sees every write acknowledged before the call.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn cluster_time(&self) -> Result<bson::Timestamp> {
+        let mut session = self.client.start_session().await.action("start a session")?;
+        // A majority write moves the operation time past everything acknowledged before it.
+        self.aviary()
+            .update_one(
+                doc! { "_id": "clock", "shard": &self.shard },
+                doc! { "$set": { "kind": "clock" }, "$currentDate": { "seen": true } },
+            )
+            .upsert(true)
+            .session(&mut session)
+            .await
+            .action("read the cluster time")?;
+        session
+            .operation_time()
+            .ok_or_else(|| Error::refused("the server reports no operation time", NEEDS_SET))
+    }
+
+    /// Loads documents into a collection of the database, for demonstrations.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn load(&self, collection: &str, docs: &[bson::RawDocumentBuf]) -> Result<()> {
+        self.db
+            .collection::<bson::RawDocumentBuf>(collection)
+            .insert_many(docs)
+            .ordered(false)
+            .await
+            .action("load documents")?;
+        Ok(())
+    }
+
+    /// Lets snapshots be read `window` back, on every data-bearing member that can be reached.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] without the privilege to set parameters, [`Error::Store`].
+    pub async fn raise_history_window(&self, window: std::time::Duration) -> Result<()> {
+        let seconds = i32::try_from(window.as_secs()).unwrap_or(i32::MAX).max(1);
+        let admin = self.client.database("admin");
+        let command = doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": seconds };
+        let hello = admin.run_command(doc! { "hello": 1 }).await.action("ask for the members")?;
+        let hosts: Vec<String> = hello
+            .get_array("hosts")
+            .map(|hosts| hosts.iter().filter_map(|h| h.as_str().map(str::to_owned)).collect())
+            .unwrap_or_default();
+        for host in hosts {
+            let address = host.clone();
+            let this = SelectionCriteria::Predicate(std::sync::Arc::new(move |server| {
+                server.address().to_string() == address
+            }));
+            admin
+                .run_command(command.clone())
+                .selection_criteria(this)
+                .await
+                .action(format!("raise the history window of {host}"))
+                .map_err(|e| self.explain(e))?;
+        }
+        Ok(())
+    }
+
+    /// Whether capped collections can be read at a cluster time.
+    pub(crate) fn reads_capped_snapshots(&self) -> bool {
+        self.wire_version >= WIRE_VERSION_CAPPED
+    }
+
+    /// Closes what is open on the server, as far as that is quickly done.
+    pub async fn close(self) {
+        const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+        // Dropped cursors are closed in the background, and a process that ends at once would leave
+        // them open until they time out.
+        let closing = tokio::spawn(self.client.shutdown().into_future());
+        if tokio::time::timeout(LIMIT, closing).await.is_err() {
+            tracing::debug!("left connections to be closed by the end of the process");
+        }
+    }
+
+    pub(crate) fn aviary(&self) -> Collection<Document> {
+        self.db.collection(AVIARY)
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.db
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Another database under the same concerns.
+    pub(crate) fn other_db(&self, name: &str) -> Database {
+        self.client.database_with_options(
+            name,
+            mongodb::options::DatabaseOptions::builder()
+                .read_concern(ReadConcern::majority())
+                .write_concern(WriteConcern::majority())
+                .build(),
+        )
+    }
+}
+
+const NEEDS_SET: &str = "Aviary needs a replica set (one member is enough): start mongod with \
+                         --replSet NAME and run rs.initiate()";
+
+async fn hello(db: &Database, shown: &str) -> Result<Document> {
+    let any = SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None });
+    let answer = db
+        .client()
+        .database("admin")
+        .run_command(doc! { "hello": 1 })
+        .selection_criteria(any)
+        .await;
+    answer.map_err(|e| {
+        let source = classify(&e);
+        if source.kind == StoreErrorKind::Unauthorized {
+            Error::refused(
+                format!("{shown} refused the credentials: {}", source.message),
+                "check the user, the password and authSource",
+            )
+        } else {
+            Error::Connect { uri: shown.to_owned(), why: plain_reason(&source.message) }
+        }
+    })
+}
+
+fn deployment_name(hello: &Document, shown: &str) -> Result<String> {
+    if hello.get_i32("maxWireVersion").unwrap_or(0) < WIRE_VERSION_MIN {
+        return Err(Error::refused(
+            format!("{shown} runs a MongoDB older than 5.0"),
+            "Aviary reads its input at one cluster time, which needs MongoDB 5.0 or newer",
+        ));
+    }
+    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        return Err(Error::refused(
+            format!("{shown} is the router of a sharded cluster"),
+            "this version of Aviary runs on a replica set",
+        ));
+    }
+    match hello.get_str("setName") {
+        Ok(name) => Ok(name.to_owned()),
+        Err(_) => Err(Error::refused(format!("{shown} is a standalone server"), NEEDS_SET)),
+    }
+}
+
+/// What is wrong with an argument, without the driver's own frame around it.
+fn reason(error: &mongodb::error::Error) -> String {
+    match &*error.kind {
+        mongodb::error::ErrorKind::InvalidArgument { message, .. } => message.clone(),
+        _ => first_line(&error.to_string()),
+    }
+}
+
+/// The driver describes its whole view of the topology; a person wants to know what to do.
+fn plain_reason(message: &str) -> String {
+    for (said, meant) in [
+        ("Connection refused", "connection refused; is mongod running there, on that port?"),
+        ("failed to lookup address", "the host's name is not known"),
+        ("timed out", "no answer in time"),
+        (
+            "Set Name: ",
+            "no member answers, or none belongs to a replica set of that name; check replicaSet",
+        ),
+    ] {
+        if message.contains(said) {
+            return meant.to_owned();
+        }
+    }
+    first_line(message)
+}
+
+fn first_line(text: &str) -> String {
+    const SHOWN_CHARS_MAX: usize = 300;
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
+/// The URI as it may be shown: without its password.
+pub fn redact(uri: &str) -> String {
+    let Some((scheme, rest)) = uri.split_once("://") else { return "the given URI".to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let shown = match authority.rsplit_once('@') {
+        None => authority.to_owned(),
+        Some((user_info, hosts)) => {
+            let user = user_info.split(':').next().unwrap_or_default();
+            format!("{user}:***@{hosts}")
+        }
+    };
+    // Options can hold secrets too, so only the database is kept of what follows.
+    let path = tail.split('?').next().unwrap_or_default();
+    format!("{scheme}://{shown}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_never_shown() {
+        for (uri, shown) in [
+            ("mongodb://a:secret@h:1/db?x=1", "mongodb://a:***@h:1/db"),
+            ("mongodb://a:s%40cret@h:1,h:2", "mongodb://a:***@h:1,h:2"),
+            ("mongodb+srv://h/db?authMechanismProperties=TOKEN:secret", "mongodb+srv://h/db"),
+            ("mongodb://%2Ftmp%2Fmongodb-1.sock", "mongodb://%2Ftmp%2Fmongodb-1.sock"),
+            ("secret", "the given URI"),
+        ] {
+            assert_eq!(redact(uri), shown);
+            assert!(!redact(uri).contains("secret"));
+        }
+    }
+}

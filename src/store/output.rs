@@ -1,0 +1,251 @@
+//! The output: a job's hidden collection, and the steps of publishing it.
+//!
+//! What makes each step safe to repeat is told in [`crate::coordinator::publish`].
+
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures_util::TryStreamExt;
+use mongodb::Collection;
+
+use super::Store;
+use super::error::{Action, classify, only_existing_ids};
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::job::spec::HIDDEN_PREFIX;
+
+/// A collection as `listCollections` describes it.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Its identity, which a rename keeps.
+    pub uuid: Option<Bson>,
+    /// `collection`, `view` or `timeseries`.
+    pub kind: String,
+    /// Its options.
+    pub options: Document,
+}
+
+impl Store {
+    /// Describes a collection, or `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn describe(&self, db: &str, name: &str) -> Result<Option<Described>> {
+        let found: Vec<Document> = self
+            .other_db(db)
+            .run_cursor_command(doc! { "listCollections": 1, "filter": { "name": name } })
+            .await
+            .action(format!("look up {db}.{name}"))
+            .map_err(|e| self.explain(e))?
+            .try_collect()
+            .await
+            .action(format!("look up {db}.{name}"))?;
+        Ok(found.into_iter().next().map(|row| Described {
+            uuid: row.get_document("info").ok().and_then(|info| info.get("uuid").cloned()),
+            kind: row.get_str("type").unwrap_or("collection").to_owned(),
+            options: row.get_document("options").cloned().unwrap_or_default(),
+        }))
+    }
+
+    /// Creates a job's hidden collection with the options of the target it will replace.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn create_hidden(&self, db: &str, name: &str, options: &Document) -> Result<()> {
+        const KEPT: [&str; 6] = [
+            "collation",
+            "validator",
+            "validationLevel",
+            "validationAction",
+            "storageEngine",
+            "indexOptionDefaults",
+        ];
+        let mut create = doc! { "create": name };
+        create.extend(
+            options
+                .iter()
+                .filter(|(k, _)| KEPT.contains(&k.as_str()))
+                .map(|(k, v)| (k.clone(), v.clone())),
+        );
+        match self.other_db(db).run_command(create).await {
+            Ok(_) => Ok(()),
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => Ok(()),
+            Err(e) => {
+                Err(e).action(format!("create a collection in {db}")).map_err(|e| self.explain(e))
+            }
+        }
+    }
+
+    /// Writes results with `w: majority`.
+    ///
+    /// With `again` set, documents that exist already are taken for the work of an earlier attempt
+    /// of the same task, which wrote the same bytes. Without, one is an error: two results have the
+    /// same `_id`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the duplicate or invalid document, [`Error::Store`].
+    pub async fn insert_output(
+        &self,
+        db: &str,
+        name: &str,
+        docs: &[RawDocumentBuf],
+        again: bool,
+    ) -> Result<()> {
+        let target: Collection<RawDocumentBuf> = self.other_db(db).collection(name);
+        let error = match target.insert_many(docs).ordered(false).await {
+            Ok(_) => return Ok(()),
+            Err(error) if again && only_existing_ids(&error) => return Ok(()),
+            Err(error) => classify(&error),
+        };
+        if error.kind == StoreErrorKind::DuplicateKey {
+            return Err(Error::refused(
+                format!("two results have the same key: {}", error.message),
+                "a map-only job must emit each key once; a job with a reduce must not change keys",
+            ));
+        }
+        /// `DocumentValidationFailure` and `BadValue`: the document itself is at fault.
+        const AT_FAULT: [i32; 3] = [121, 2, 10334];
+        if error.code.is_some_and(|code| AT_FAULT.contains(&code)) {
+            return Err(Error::refused(
+                format!("the server refuses a result: {}", error.message),
+                "change the function's output, or the target's validator",
+            ));
+        }
+        Err(Error::Store { action: "write results".into(), source: error })
+    }
+
+    /// Counts a collection's documents exactly.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn count_exactly(&self, db: &str, name: &str) -> Result<u64> {
+        self.other_db(db)
+            .collection::<Document>(name)
+            .count_documents(doc! {})
+            .hint(mongodb::options::Hint::Keys(doc! { "_id": 1 }))
+            .await
+            .action("count the results")
+    }
+
+    /// Gives `to` every index of `from` that it does not have.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the results cannot carry one (a unique index, say), [`Error::Store`].
+    pub async fn copy_indexes(&self, db: &str, from: &str, to: &str) -> Result<()> {
+        let database = self.other_db(db);
+        let listed = database.run_cursor_command(doc! { "listIndexes": from }).await;
+        let cursor = match listed {
+            Ok(cursor) => cursor,
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => return Ok(()),
+            Err(e) => return Err(e).action("read the target's indexes"),
+        };
+        let indexes: Vec<Document> =
+            cursor.try_collect().await.action("read the target's indexes")?;
+        let wanted: Vec<Bson> = indexes
+            .into_iter()
+            .filter(|index| index.get_str("name").is_ok_and(|name| name != "_id_"))
+            .map(|mut index| {
+                index.remove("ns");
+                // An index without a collation would otherwise inherit the collection's own.
+                if !index.contains_key("collation") {
+                    index.insert("collation", doc! { "locale": "simple" });
+                }
+                Bson::Document(index)
+            })
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let built = database.run_command(doc! { "createIndexes": to, "indexes": wanted }).await;
+        match built {
+            Ok(_) => Ok(()),
+            Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Err(Error::refused(
+                format!(
+                    "the results break a unique index of {db}.{from}: {}",
+                    classify(&e).message
+                ),
+                "drop that index or choose another output",
+            )),
+            Err(e) => Err(e).action("build the target's indexes"),
+        }
+    }
+
+    /// Renames a collection within one database. `false` when `from` does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn rename(&self, db: &str, from: &str, to: &str, drop_target: bool) -> Result<bool> {
+        let command = doc! {
+            "renameCollection": format!("{db}.{from}"),
+            "to": format!("{db}.{to}"),
+            "dropTarget": drop_target,
+            "writeConcern": { "w": "majority" },
+        };
+        match self.client().database("admin").run_command(command).await {
+            Ok(_) => Ok(true),
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => Ok(false),
+            Err(e) => Err(e).action(format!("put {db}.{to} in place")).map_err(|e| self.explain(e)),
+        }
+    }
+
+    /// Drops a collection; it need not exist.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn drop_collection(&self, db: &str, name: &str) -> Result<()> {
+        self.other_db(db).collection::<Document>(name).drop().await.action("drop a collection")
+    }
+
+    /// The name a collection bears now, found by its identity.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn name_of(&self, db: &str, uuid: &Bson) -> Result<Option<String>> {
+        let found: Vec<Document> = self
+            .other_db(db)
+            .run_cursor_command(doc! { "listCollections": 1, "filter": { "info.uuid": uuid } })
+            .await
+            .action("look for the results")?
+            .try_collect()
+            .await
+            .action("look for the results")?;
+        Ok(found.first().and_then(|row| row.get_str("name").ok()).map(str::to_owned))
+    }
+
+    /// Names of collections in `db` that belong to some job's output in the making.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn hidden_collections(&self, db: &str) -> Result<Vec<String>> {
+        self.other_db(db)
+            .list_collection_names()
+            .filter(doc! { "name": { "$regex": format!("^{HIDDEN_PREFIX}") } })
+            .await
+            .action("list collections")
+    }
+
+    /// Reads results in the order of their `_id`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn results(
+        &self,
+        db: &str,
+        name: &str,
+        sort: Document,
+        limit: i64,
+        mut each: impl FnMut(Document) -> Result<()>,
+    ) -> Result<()> {
+        let mut cursor = self
+            .other_db(db)
+            .collection::<Document>(name)
+            .find(doc! {})
+            .sort(sort)
+            .limit(limit)
+            .allow_disk_use(true)
+            .await
+            .action("read the results")
+            .map_err(|e| self.explain(e))?;
+        while let Some(doc) = cursor.try_next().await.action("read the results")? {
+            each(doc)?;
+        }
+        Ok(())
+    }
+}

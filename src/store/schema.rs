@@ -1,0 +1,167 @@
+//! `aviary init`: collections, validators, indexes. Idempotent.
+
+use bson::{Document, doc};
+use mongodb::IndexModel;
+use mongodb::options::IndexOptions;
+
+use super::error::{Action, classify};
+use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::job::JobState;
+use crate::task::TaskState;
+
+impl Store {
+    /// Creates and validates Aviary's collections and indexes; does nothing that is done already.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the missing privilege, or [`Error::Store`].
+    pub async fn init(&self) -> Result<()> {
+        for (name, validator) in [
+            (AVIARY, aviary_validator()),
+            (FUNCTIONS, functions_validator()),
+            (INTERMEDIATES, intermediates_validator()),
+        ] {
+            self.ensure_collection(name, validator).await?;
+        }
+        self.aviary()
+            .create_indexes(aviary_indexes())
+            .await
+            .action(format!("create the indexes of {AVIARY}"))
+            .map_err(|e| self.explain(e))?;
+        Ok(())
+    }
+
+    /// Whether [`init`](Store::init) has been run in this database.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn is_initialised(&self) -> Result<bool> {
+        let names = self
+            .database()
+            .list_collection_names()
+            .filter(doc! { "name": { "$in": [AVIARY, FUNCTIONS, INTERMEDIATES] } })
+            .await
+            .action("list collections")
+            .map_err(|e| self.explain(e))?;
+        if names.len() < 3 {
+            return Ok(false);
+        }
+        // The indexes come last, so an init that was cut short is found out by them.
+        let indexes = self
+            .aviary()
+            .list_index_names()
+            .await
+            .action("list indexes")
+            .map_err(|e| self.explain(e))?;
+        Ok(aviary_indexes().iter().all(|index| {
+            let name = index.options.as_ref().and_then(|options| options.name.as_ref());
+            name.is_some_and(|name| indexes.contains(name))
+        }))
+    }
+
+    async fn ensure_collection(&self, name: &str, validator: Document) -> Result<()> {
+        let create = doc! { "create": name, "validator": &validator };
+        let created = self.database().run_command(create).await;
+        let outcome = match created {
+            Ok(_) => return Ok(()),
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => self
+                .database()
+                .run_command(doc! { "collMod": name, "validator": validator })
+                .await
+                .map(|_| ()),
+            Err(e) => Err(e),
+        };
+        outcome.action(format!("set up the collection {name}")).map_err(|e| self.explain(e))
+    }
+
+    /// Says which role is missing when the server refuses for lack of one.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
+                Error::refused(
+                    format!("not permitted to {action}: {}", source.message),
+                    format!(
+                        "grant the user readWrite and dbAdmin on the database {}, and read on the \
+                         input's",
+                        self.db_name()
+                    ),
+                )
+            }
+            other => other,
+        }
+    }
+}
+
+fn aviary_validator() -> Document {
+    let job_states: Vec<&str> = JobState::ALL.iter().map(|s| s.as_str()).collect();
+    let task_states: Vec<&str> = TaskState::ALL.iter().map(|s| s.as_str()).collect();
+    doc! { "$jsonSchema": {
+        "bsonType": "object",
+        "required": ["_id", "kind", "shard"],
+        "properties": {
+            "_id": { "bsonType": "string" },
+            "shard": { "bsonType": "string" },
+        },
+        "oneOf": [
+            {
+                "required": ["state", "spec", "created", "plan"],
+                "properties": {
+                    "kind": { "enum": ["job"] },
+                    "state": { "enum": job_states },
+                    "spec": { "bsonType": "object" },
+                    "created": { "bsonType": "date" },
+                    "snapshot": { "bsonType": "timestamp" },
+                },
+            },
+            {
+                "required": ["job", "plan", "n", "state", "epoch", "attempts"],
+                "properties": {
+                    "kind": { "enum": ["map", "reduce"] },
+                    "state": { "enum": task_states },
+                    "job": { "bsonType": "string" },
+                    "until": { "bsonType": "date" },
+                    "token": { "bsonType": "string" },
+                },
+            },
+            { "properties": { "kind": { "enum": ["worker", "coordinator", "clock"] } } },
+        ],
+    } }
+}
+
+fn functions_validator() -> Document {
+    doc! { "$jsonSchema": {
+        "bsonType": "object",
+        "required": ["_id", "kind"],
+        "properties": {
+            "_id": { "bsonType": "string" },
+            "kind": { "enum": ["function", "name"] },
+        },
+    } }
+}
+
+fn intermediates_validator() -> Document {
+    doc! { "$jsonSchema": {
+        "bsonType": "object",
+        "required": ["_id", "shard", "data", "crc32", "records"],
+        "properties": { "_id": { "bsonType": "string" }, "data": { "bsonType": "binData" } },
+    } }
+}
+
+fn aviary_indexes() -> Vec<IndexModel> {
+    let named = |keys: Document, name: &str| {
+        IndexModel::builder()
+            .keys(keys)
+            .options(IndexOptions::builder().name(name.to_owned()).build())
+            .build()
+    };
+    let mut expiry = named(doc! { "expires": 1 }, "expiry");
+    if let Some(options) = expiry.options.as_mut() {
+        options.expire_after = Some(std::time::Duration::ZERO);
+    }
+    vec![
+        named(doc! { "shard": 1, "kind": 1, "state": 1, "priority": -1, "_id": 1 }, "claim"),
+        named(doc! { "job": 1, "kind": 1, "plan": 1, "state": 1 }, "tasks_of_job"),
+        named(doc! { "kind": 1, "created": -1 }, "jobs_by_age"),
+        expiry,
+    ]
+}

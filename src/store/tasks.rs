@@ -1,0 +1,341 @@
+//! Task documents as a coordinator and a reader of listings see them; the holder's side is in
+//! [`leases`](super::leases).
+
+use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+
+use super::Store;
+use super::error::{Action, classify};
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::ids::{JobId, TaskId, Token};
+use crate::job::Job;
+use crate::task::state::TaskEvent;
+use crate::task::{PartManifest, Task, TaskKind, TaskState};
+
+/// How many tasks of one phase are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PhaseCounts {
+    /// All of them.
+    pub total: u64,
+    /// Written, the phase has not begun.
+    pub planned: u64,
+    /// May be claimed.
+    pub ready: u64,
+    /// Being worked on.
+    pub leased: u64,
+    /// Committed.
+    pub done: u64,
+    /// Given up.
+    pub quarantined: u64,
+    /// Ended with the job.
+    pub cancelled: u64,
+}
+
+/// Where a job's tasks stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobPhases {
+    /// Map tasks.
+    pub map: PhaseCounts,
+    /// Reduce tasks.
+    pub reduce: PhaseCounts,
+}
+
+/// One map task's committed runs for one partition.
+#[derive(Debug, Clone)]
+pub struct MapRuns {
+    /// The map task.
+    pub task: TaskId,
+    /// Its number, which orders the runs.
+    pub n: u32,
+    /// The attempt whose blocks count.
+    pub token: Token,
+    /// Blocks in each run.
+    pub runs: Vec<u32>,
+}
+
+/// What a listing of tasks is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// Only tasks in this state.
+    pub state: Option<TaskState>,
+    /// The longest-running first.
+    pub slowest: bool,
+    /// At most this many; 0 for all.
+    pub limit: i64,
+}
+
+impl Store {
+    /// Writes tasks; those that exist already are left as they are, so a repeated call is harmless.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn insert_tasks(&self, tasks: &[Task]) -> Result<()> {
+        const TASKS_PER_INSERT_MAX: usize = 1_000;
+        for chunk in tasks.chunks(TASKS_PER_INSERT_MAX) {
+            let written =
+                self.aviary().clone_with_type::<Task>().insert_many(chunk).ordered(false).await;
+            match written {
+                Ok(_) => {}
+                Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => {}
+                Err(e) => return Err(e).action("write tasks"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a phase: its planned tasks become ready.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn open_phase(&self, job: &Job, kind: TaskKind) -> Result<u64> {
+        let outcome = self
+            .aviary()
+            .update_many(
+                doc! {
+                    "job": &job.id,
+                    "kind": kind.as_str(),
+                    "plan": job.plan,
+                    "state": TaskState::Planned.as_str(),
+                },
+                doc! { "$set": { "state": TaskState::Ready.as_str() } },
+            )
+            .await
+            .action("open a phase")?;
+        Ok(outcome.modified_count)
+    }
+
+    /// Counts a job's tasks by phase and state.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn phases(&self, job: &Job) -> Result<JobPhases> {
+        let mut counts = self
+            .aviary()
+            .aggregate(vec![
+                doc! { "$match": { "job": &job.id, "plan": job.plan, "kind": { "$in": ["map", "reduce"] } } },
+                doc! { "$group": { "_id": { "kind": "$kind", "state": "$state" }, "n": { "$sum": 1_i64 } } },
+            ])
+            .await
+            .action("count tasks")?;
+        let mut phases = JobPhases::default();
+        while let Some(row) = counts.try_next().await.action("count tasks")? {
+            let n = row.get_i64("n").ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            let id = row.get_document("_id").cloned().unwrap_or_default();
+            let phase = match id.get_str("kind") {
+                Ok("reduce") => &mut phases.reduce,
+                _ => &mut phases.map,
+            };
+            phase.total += n;
+            match id.get_str("state").unwrap_or_default().parse() {
+                Ok(TaskState::Planned) => phase.planned += n,
+                Ok(TaskState::Ready) => phase.ready += n,
+                Ok(TaskState::Leased) => phase.leased += n,
+                Ok(TaskState::Done) => phase.done += n,
+                Ok(TaskState::Quarantined) => phase.quarantined += n,
+                Ok(TaskState::Cancelled) => phase.cancelled += n,
+                Err(why) => return Err(Error::Internal(why)),
+            }
+        }
+        Ok(phases)
+    }
+
+    /// Sums the counters of a job's committed tasks.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn counters(&self, job: &Job) -> Result<Document> {
+        let mut rows = self
+            .aviary()
+            .aggregate(vec![
+                doc! { "$match": { "job": &job.id, "plan": job.plan, "state": TaskState::Done.as_str() } },
+                doc! { "$project": { "c": { "$objectToArray": "$result.counters" } } },
+                doc! { "$unwind": "$c" },
+                doc! { "$group": { "_id": "$c.k", "n": { "$sum": "$c.v" } } },
+                doc! { "$sort": { "_id": 1 } },
+            ])
+            .await
+            .action("sum counters")?;
+        let mut sums = Document::new();
+        for name in crate::task::counters::BUILT_IN {
+            sums.insert(name, 0_i64);
+        }
+        while let Some(row) = rows.try_next().await.action("sum counters")? {
+            if let (Ok(name), Some(n)) = (row.get_str("_id"), row.get("n")) {
+                sums.insert(name, n.clone());
+            }
+        }
+        Ok(sums)
+    }
+
+    /// The committed runs of one partition, in the order of the map tasks.
+    ///
+    /// # Errors
+    /// [`Error::NotYet`] while a map task of the plan is not committed (one whose blocks were lost
+    /// runs again), [`Error::Store`].
+    pub async fn manifest(&self, task: &Task, map_tasks: u32) -> Result<Vec<MapRuns>> {
+        let mut cursor = self
+            .aviary()
+            .find(doc! {
+                "job": &task.job,
+                "kind": TaskKind::Map.as_str(),
+                "plan": task.plan,
+                "state": TaskState::Done.as_str(),
+            })
+            .projection(doc! {
+                "n": 1,
+                "result.token": 1,
+                "result.parts": { "$filter": {
+                    "input": "$result.parts",
+                    "as": "part",
+                    "cond": { "$eq": ["$$part.p", i64::from(task.n)] },
+                } },
+            })
+            .await
+            .action("read the manifest")?;
+        let mut runs = Vec::new();
+        let mut seen: u32 = 0;
+        while let Some(row) = cursor.try_next().await.action("read the manifest")? {
+            seen += 1;
+            let malformed = || Error::Internal(format!("a map task of {} is malformed", task.job));
+            let id = row.get_str("_id").map_err(|_| malformed())?;
+            let n = int(row.get("n")).ok_or_else(malformed)?;
+            let result = row.get_document("result").map_err(|_| malformed())?;
+            let token = result.get_str("token").map_err(|_| malformed())?;
+            let Some(part) = result.get_array("parts").ok().and_then(|parts| parts.first()) else {
+                continue;
+            };
+            let part: PartManifest = bson::deserialize_from_bson(part.clone())
+                .map_err(|e| Error::Internal(format!("a manifest is malformed: {e}")))?;
+            runs.push(MapRuns {
+                task: TaskId::from_text(id),
+                n,
+                token: Token::from_text(token),
+                runs: part.runs,
+            });
+        }
+        if seen < map_tasks {
+            return Err(Error::NotYet(format!("{seen} of {map_tasks} map tasks are committed")));
+        }
+        runs.sort_by_key(|run| run.n);
+        Ok(runs)
+    }
+
+    /// Lists a job's tasks.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn tasks(&self, job: &Job, filter: &TaskFilter) -> Result<Vec<Task>> {
+        let mut query =
+            doc! { "job": &job.id, "kind": { "$in": ["map", "reduce"] }, "plan": job.plan };
+        if let Some(state) = filter.state {
+            query.insert("state", state.as_str());
+        }
+        let mut pipeline = vec![doc! { "$match": query }];
+        if filter.slowest {
+            pipeline.push(doc! { "$addFields": { "_ran": { "$subtract": [
+                { "$cond": [
+                    { "$eq": ["$state", TaskState::Leased.as_str()] },
+                    "$$NOW",
+                    { "$ifNull": ["$finished", { "$ifNull": [{ "$last": "$history.ended" }, "$$NOW"] }] },
+                ] },
+                { "$ifNull": ["$leased", "$$NOW"] },
+            ] } } });
+            pipeline.push(doc! { "$sort": { "_ran": -1 } });
+        } else {
+            pipeline.push(doc! { "$sort": { "_id": 1 } });
+        }
+        if filter.limit > 0 {
+            pipeline.push(doc! { "$limit": filter.limit });
+        }
+        self.aviary()
+            .aggregate(pipeline)
+            .with_type::<Task>()
+            .await
+            .action("read tasks")?
+            .try_collect()
+            .await
+            .action("read tasks")
+    }
+
+    /// Cancels every task of an ended job that has not finished; their leases are fenced by it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn cancel_tasks(&self, job: &JobId) -> Result<u64> {
+        let open: Vec<Bson> = TaskState::sources_of(TaskEvent::JobEnded)
+            .into_iter()
+            .map(|s| s.as_str().into())
+            .collect();
+        let outcome = self
+            .aviary()
+            .update_many(
+                doc! { "job": job, "kind": { "$in": ["map", "reduce"] }, "state": { "$in": open } },
+                doc! {
+                    "$set": { "state": TaskState::Cancelled.as_str() },
+                    "$unset": { "token": "", "until": "", "not_before": "" },
+                },
+            )
+            .await
+            .action("cancel tasks")?;
+        Ok(outcome.modified_count)
+    }
+
+    /// Removes tasks of plans that do not count.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn delete_stale_plans(&self, job: &Job) -> Result<u64> {
+        let outcome = self
+            .aviary()
+            .delete_many(doc! { "job": &job.id, "plan": { "$ne": job.plan } })
+            .await
+            .action("remove tasks of an abandoned plan")?;
+        Ok(outcome.deleted_count)
+    }
+
+    /// The jobs that have tasks whose phase has not begun.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn jobs_with_planned_tasks(&self) -> Result<Vec<JobId>> {
+        let found = self
+            .aviary()
+            .distinct(
+                "job",
+                doc! {
+                    "shard": self.shard(),
+                    "kind": { "$in": ["map", "reduce"] },
+                    "state": TaskState::Planned.as_str(),
+                },
+            )
+            .await
+            .action("look for planned tasks")?;
+        Ok(found.into_iter().filter_map(|id| id.as_str().map(JobId::from_text)).collect())
+    }
+
+    /// The first task that was given up, if any: why the job fails.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn quarantined(&self, job: &Job) -> Result<Option<Task>> {
+        self.aviary()
+            .clone_with_type::<Task>()
+            .find_one(doc! {
+                "job": &job.id,
+                "kind": { "$in": ["map", "reduce"] },
+                "plan": job.plan,
+                "state": TaskState::Quarantined.as_str(),
+            })
+            .sort(doc! { "_id": 1 })
+            .await
+            .action("read a quarantined task")
+    }
+}
+
+fn int(value: Option<&Bson>) -> Option<u32> {
+    match value {
+        Some(Bson::Int32(n)) => u32::try_from(*n).ok(),
+        Some(Bson::Int64(n)) => u32::try_from(*n).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,99 @@
+//! Worker daemons as documents: who is alive, and what they run.
+
+use bson::{DateTime, Document, doc};
+use futures_util::TryStreamExt;
+use mongodb::options::{Acknowledgment, WriteConcern};
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::error::Action;
+use crate::error::Result;
+use crate::ids::WorkerId;
+
+/// One worker daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// `worker/ID`.
+    #[serde(rename = "_id")]
+    pub id: String,
+    /// The shard it works for.
+    pub shard: String,
+    /// The machine's name.
+    pub host: String,
+    /// The process.
+    pub pid: i64,
+    /// Tasks it runs at once.
+    pub slots: i32,
+    /// Tasks it runs now.
+    pub busy: i32,
+    /// Its version of Aviary.
+    pub version: String,
+    /// When it started.
+    pub started: DateTime,
+    /// When it was last heard of.
+    pub seen: DateTime,
+    /// Milliseconds since then, by the server's clock.
+    #[serde(default)]
+    pub silent_ms: i64,
+}
+
+impl Store {
+    /// Says that a worker is alive; its document goes away by itself an hour after the last time.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn worker_alive(&self, id: &WorkerId, facts: Document) -> Result<()> {
+        const KEPT_MS: i64 = 3_600_000;
+        let set = doc! {
+            "kind": "worker",
+            "seen": "$$NOW",
+            "expires": { "$add": ["$$NOW", KEPT_MS] },
+            "started": { "$ifNull": ["$started", "$$NOW"] },
+        };
+        let literals: Document = facts
+            .into_iter()
+            .map(|(name, value)| (name, doc! { "$literal": value }.into()))
+            .collect();
+        self.aviary()
+            .update_one(
+                doc! { "_id": format!("worker/{id}"), "shard": self.shard() },
+                vec![doc! { "$set": set }, doc! { "$set": literals }],
+            )
+            .upsert(true)
+            .write_concern(WriteConcern::builder().w(Acknowledgment::Nodes(1)).build())
+            .await
+            .action("report the worker alive")?;
+        Ok(())
+    }
+
+    /// Removes a worker that stops in order.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn worker_gone(&self, id: &WorkerId) -> Result<()> {
+        self.aviary()
+            .delete_one(doc! { "_id": format!("worker/{id}"), "shard": self.shard() })
+            .await
+            .action("sign the worker off")?;
+        Ok(())
+    }
+
+    /// Lists the workers heard of within the last hour.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
+        self.aviary()
+            .aggregate(vec![
+                doc! { "$match": { "kind": "worker" } },
+                doc! { "$addFields": { "silent_ms": { "$subtract": ["$$NOW", "$seen"] } } },
+                doc! { "$sort": { "_id": 1 } },
+            ])
+            .with_type::<WorkerRow>()
+            .await
+            .action("list workers")?
+            .try_collect()
+            .await
+            .action("list workers")
+    }
+}

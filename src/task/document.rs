@@ -1,0 +1,159 @@
+//! The task as a document in the `aviary` collection: made to be read in mongosh.
+
+use bson::{Bson, DateTime, Document};
+use serde::{Deserialize, Serialize};
+
+use super::state::TaskState;
+use crate::ids::{JobId, TaskId, Token};
+
+/// What a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// Reads a split, writes blocks (or, in a map-only job, output).
+    Map,
+    /// Merges the blocks of one partition, writes output.
+    Reduce,
+}
+
+impl TaskKind {
+    /// The word in the database and on the screen.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TaskKind::Map => "map",
+            TaskKind::Reduce => "reduce",
+        }
+    }
+}
+
+/// One task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// The name.
+    #[serde(rename = "_id")]
+    pub id: TaskId,
+    /// What it does.
+    pub kind: TaskKind,
+    /// The shard the document lives on, whose worker runs it.
+    pub shard: String,
+    /// The job.
+    pub job: JobId,
+    /// The number of the job's plan it belongs to.
+    pub plan: i32,
+    /// The number of the split, or the partition.
+    pub n: u32,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The job's priority, copied so that one index serves the claim.
+    #[serde(default)]
+    pub priority: i32,
+    /// Not to be claimed before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime>,
+    /// The documents to read (map tasks).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// Who holds the lease, or held it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// The fence of the current lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// When the current lease began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased: Option<DateTime>,
+    /// When the current lease ends unless renewed, by the server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime>,
+    /// How often the task has been claimed: orders attempts for people.
+    #[serde(default)]
+    pub epoch: i64,
+    /// Claims that count against the limit (a drained one does not).
+    #[serde(default)]
+    pub attempts: i32,
+    /// Documents or keys done so far by the current attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<i64>,
+    /// Earlier attempts, oldest first.
+    #[serde(default)]
+    pub history: Vec<Document>,
+    /// When it was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<DateTime>,
+    /// What the committed attempt left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<TaskResult>,
+    /// The last attempt's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Document>,
+}
+
+impl Task {
+    /// A task of a plan, written before its phase begins.
+    pub fn planned(kind: TaskKind, job: &JobId, plan: i32, n: u32, shard: &str) -> Self {
+        let id = match kind {
+            TaskKind::Map => TaskId::map(job, plan, n),
+            TaskKind::Reduce => TaskId::reduce(job, plan, n),
+        };
+        Self {
+            id,
+            kind,
+            shard: shard.to_owned(),
+            job: job.clone(),
+            plan,
+            n,
+            state: TaskState::Planned,
+            priority: 0,
+            not_before: None,
+            split: None,
+            worker: None,
+            token: None,
+            leased: None,
+            until: None,
+            epoch: 0,
+            attempts: 0,
+            progress: None,
+            history: Vec::new(),
+            finished: None,
+            result: None,
+            error: None,
+        }
+    }
+}
+
+/// A range of the input: `min ≤ _id < max` in index order, which unlike a comparison in a query
+/// spans every type of `_id`. A missing bound is open.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// The first `_id`, included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Bson>,
+    /// The first `_id` beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Bson>,
+}
+
+/// What a committed attempt left behind: the manifest, and its counters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// The attempt's token, which is part of its blocks' names.
+    pub token: Token,
+    /// Per partition that got anything: how many runs of how many blocks.
+    #[serde(default)]
+    pub parts: Vec<PartManifest>,
+    /// The attempt's counters.
+    pub counters: Document,
+}
+
+/// The blocks that one map task wrote for one partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartManifest {
+    /// The partition.
+    pub p: u32,
+    /// Blocks in each sorted run.
+    pub runs: Vec<u32>,
+    /// Records in all of them.
+    pub records: i64,
+    /// Bytes of all of them as stored.
+    pub bytes: i64,
+}

@@ -1,0 +1,125 @@
+//! The state that a guest's store holds: what the host functions and the limits work on.
+
+use blake3::OutputReader;
+use wasmtime::{Memory, ResourceLimiter};
+
+use super::error::{EmitFault, SinkError};
+use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use super::log::LineLog;
+
+/// Why a host function ended the call. The reason is kept here rather than in the runtime's error,
+/// so that a sink's error comes back as it was.
+pub(crate) enum Stop {
+    Failed { message: String, stack: String },
+    Exit(i32),
+    Fault(EmitFault),
+    Sink(SinkError),
+}
+
+/// What the runtime is given when a host function ends the call; the reason is in [`Guest::stop`].
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by the host")]
+struct Stopped;
+
+/// The data of a store.
+pub(crate) struct Guest<S> {
+    pub(crate) sink: S,
+    pub(crate) log: LineLog,
+    /// The exported memory, as soon as it is known.
+    pub(crate) memory: Option<Memory>,
+    pub(crate) stop: Option<Stop>,
+    /// Whether a stage runs: outside of one, nothing may be emitted.
+    pub(crate) in_stage: bool,
+    /// Whether memory was refused during the current call.
+    pub(crate) memory_refused: bool,
+    pub(crate) memory_bytes_max: usize,
+    pub(crate) scope: Vec<u8>,
+    /// The job's snapshot time, in nanoseconds since 1970.
+    pub(crate) now_ns: u64,
+    /// The guest's own monotonic clock, in nanoseconds: it moves only while the guest sleeps, and
+    /// sleeping takes no time.
+    pub(crate) monotonic_ns: u64,
+    pub(crate) seed: [u8; 32],
+    random: Option<OutputReader>,
+}
+
+impl<S> Guest<S> {
+    pub(crate) fn new(sink: S, options: GuestOptions) -> Self {
+        Self {
+            sink,
+            log: LineLog::new(options.log_bytes_max),
+            memory: None,
+            stop: None,
+            in_stage: false,
+            memory_refused: false,
+            memory_bytes_max: options.memory_bytes_max,
+            scope: options.scope,
+            now_ns: u64::try_from(options.now_ms).unwrap_or(0).saturating_mul(1_000_000),
+            monotonic_ns: 0,
+            seed: options.seed,
+            random: None,
+        }
+    }
+
+    /// Ends the call with this reason.
+    pub(crate) fn stop(&mut self, reason: Stop) -> wasmtime::Error {
+        self.stop = Some(reason);
+        wasmtime::Error::new(Stopped)
+    }
+
+    /// The guest's source of randomness: the same seed gives the same bytes.
+    pub(crate) fn random(&mut self) -> &mut OutputReader {
+        let seed = &self.seed;
+        self.random.get_or_insert_with(|| blake3::Hasher::new_keyed(seed).finalize_xof())
+    }
+}
+
+/// What a [`Guest`] is made of, besides the sink.
+pub(crate) struct GuestOptions {
+    pub(crate) memory_bytes_max: usize,
+    pub(crate) log_bytes_max: usize,
+    pub(crate) scope: Vec<u8>,
+    pub(crate) now_ms: i64,
+    pub(crate) seed: [u8; 32],
+}
+
+impl<S: Send> ResourceLimiter for Guest<S> {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let granted =
+            desired <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
+        self.memory_refused |= !granted;
+        Ok(granted)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!(%error, "memory did not grow");
+        self.memory_refused = true;
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX && maximum.is_none_or(|maximum| desired <= maximum))
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+}

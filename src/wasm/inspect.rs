@@ -1,0 +1,431 @@
+//! Checks a module against the contract without compiling or running it.
+//!
+//! Everything wrong with a module is listed at once, since the person who inserts it would
+//! otherwise mend it one refusal at a time.
+
+use std::borrow::Cow;
+
+use wasmtime::wasmparser::{
+    CompositeInnerType, Encoding, ExternalKind, FuncType, FunctionBody, Operator, Parser, Payload,
+    TypeRef, Validator, WasmFeatures,
+};
+
+use super::abi::{
+    ABI_VERSION, EXPORT_ABI, EXPORT_ABI_PREFIX, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_JS_LOAD,
+    EXPORT_MEMORY, EXPORTS, IMPORTS, SECTION_ABI, Signature, Stage, StageSet,
+};
+use super::limits::{
+    DATA_SEGMENTS_MAX, EXPORTS_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, GLOBALS_MAX, IMPORTS_MAX,
+    MODULE_BYTES_MAX, MODULE_MERGES_MAX, PROBLEMS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+};
+use super::problem::{InvalidModule, Problem};
+
+/// The proposals that guests may use: what compilers emit by default and what is deterministic.
+/// Not among them: threads, relaxed SIMD, 64-bit or several memories, garbage collection,
+/// exceptions.
+pub(crate) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::EXTENDED_CONST);
+
+const PAGE_BYTES: u64 = 65_536;
+const WASM_MAGIC: &[u8] = b"\0asm";
+
+/// What a module is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleInfo {
+    /// The stages it exports. The JavaScript guest exports all; its sources decide.
+    pub stages: StageSet,
+    /// What it imports, as `module.name`, in its own order.
+    pub imports: Vec<String>,
+    /// The version of the contract that it names.
+    pub abi: u32,
+    /// Whether it takes JavaScript sources.
+    pub js: bool,
+    /// Whether it exports `_initialize`.
+    pub initialize: bool,
+    /// The memory that it starts with, in bytes.
+    pub memory_bytes_min: u64,
+    /// How many functions it has, imports excluded.
+    pub functions: usize,
+    /// What [`super::limits::MODULE_MERGES_MAX`] limits: branches times locals.
+    pub merges: u64,
+    /// Its size in WebAssembly's binary form, in bytes.
+    pub size_bytes: usize,
+}
+
+/// Turns WebAssembly text into its binary form.
+///
+/// # Errors
+/// If the text does not parse; the problem holds the place.
+pub fn wat_to_wasm(text: &str) -> Result<Vec<u8>, InvalidModule> {
+    wat::parse_str(text).map_err(|error| InvalidModule {
+        problems: vec![Problem::Text { message: one_line(&error) }],
+    })
+}
+
+/// What the parser says, with the place; it would draw the line of text below.
+fn one_line(error: &wat::Error) -> String {
+    let text = error.to_string();
+    let mut lines = text.lines();
+    let message = lines.next().unwrap_or_default().to_owned();
+    match lines.next().and_then(|place| place.trim().strip_prefix("--> <anon>:")) {
+        Some(place) => format!("{message} (at {place})"),
+        None => message,
+    }
+}
+
+/// The binary form of a module that may be text.
+pub(crate) fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, InvalidModule> {
+    if bytes.starts_with(WASM_MAGIC) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut list = List::default();
+    list.limit("size in bytes", bytes.len() as u64, MODULE_BYTES_MAX as u64);
+    list.done(())?;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => wat_to_wasm(text).map(Cow::Owned),
+        Err(_) => Err(InvalidModule {
+            problems: vec![Problem::Text { message: "it is not UTF-8".to_owned() }],
+        }),
+    }
+}
+
+/// Checks a module in binary form.
+pub(crate) fn inspect(wasm: &[u8], memory_bytes_max: usize) -> Result<ModuleInfo, InvalidModule> {
+    let mut list = List::default();
+    list.limit("size in bytes", wasm.len() as u64, MODULE_BYTES_MAX as u64);
+    list.done(())?;
+
+    let mut seen = Seen::default();
+    let mut broken = false;
+    for payload in Parser::new(0).parse_all(wasm) {
+        let read = payload.and_then(|payload| seen.read(&payload, &mut list));
+        match read {
+            Ok(true) => {}
+            Ok(false) => return list.done(ModuleInfo::default_with(wasm.len())),
+            Err(error) => {
+                list.invalid(&error);
+                broken = true;
+                break;
+            }
+        }
+    }
+    list.limit("compiling work (branches times locals)", seen.merges, MODULE_MERGES_MAX);
+    // A module within the limits is validated in full; one beyond them may take too long for it.
+    if !broken
+        && !list.exceeded
+        && let Err(error) = Validator::new_with_features(FEATURES).validate_all(wasm)
+    {
+        list.invalid(&error);
+        broken = true;
+    }
+    let info = seen.judge(&mut list, memory_bytes_max, broken, wasm.len());
+    list.done(info)
+}
+
+impl ModuleInfo {
+    fn default_with(size_bytes: usize) -> Self {
+        Self {
+            stages: StageSet::EMPTY,
+            imports: Vec::new(),
+            abi: ABI_VERSION,
+            js: false,
+            initialize: false,
+            memory_bytes_min: 0,
+            functions: 0,
+            merges: 0,
+            size_bytes,
+        }
+    }
+}
+
+/// The problems found so far.
+#[derive(Default)]
+struct List {
+    problems: Vec<Problem>,
+    exceeded: bool,
+}
+
+impl List {
+    fn add(&mut self, problem: Problem) {
+        if self.problems.len() < PROBLEMS_MAX && !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn limit(&mut self, what: &'static str, found: u64, max: u64) {
+        if found > max {
+            self.exceeded = true;
+            self.add(Problem::Limit { what, found, max });
+        }
+    }
+
+    fn invalid(&mut self, error: &wasmtime::wasmparser::BinaryReaderError) {
+        self.add(Problem::Invalid { message: error.message().to_owned(), offset: error.offset() });
+    }
+
+    fn done<T>(&mut self, value: T) -> Result<T, InvalidModule> {
+        if self.problems.is_empty() {
+            Ok(value)
+        } else {
+            Err(InvalidModule { problems: std::mem::take(&mut self.problems) })
+        }
+    }
+}
+
+/// What was read of a module.
+#[derive(Default)]
+struct Seen {
+    types: Vec<Option<FuncType>>,
+    /// The type of each function, imported ones first.
+    functions: Vec<u32>,
+    imported_functions: usize,
+    imports: Vec<(String, String, Option<u32>)>,
+    exports: Vec<(String, ExternalKind, u32)>,
+    memory_pages_min: Option<u64>,
+    /// Branches times locals, of all functions.
+    merges: u64,
+    abi_section: Option<Vec<u8>>,
+}
+
+impl Seen {
+    /// Reads one section; false if nothing after it is worth reading.
+    fn read(
+        &mut self,
+        payload: &Payload<'_>,
+        list: &mut List,
+    ) -> wasmtime::wasmparser::Result<bool> {
+        match payload {
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                list.add(Problem::Component);
+                return Ok(false);
+            }
+            Payload::TypeSection(section) => {
+                for group in section.clone() {
+                    for kind in group?.into_types() {
+                        self.types.push(match kind.composite_type.inner {
+                            CompositeInnerType::Func(function) => Some(function),
+                            _ => None,
+                        });
+                    }
+                }
+            }
+            Payload::ImportSection(section) => {
+                list.limit("imports", u64::from(section.count()), IMPORTS_MAX as u64);
+                for import in section.clone().into_imports().take(IMPORTS_MAX) {
+                    let import = import?;
+                    let function = match import.ty {
+                        TypeRef::Func(index) => Some(index),
+                        _ => None,
+                    };
+                    self.functions.extend(function);
+                    let (module, name) = (import.module.to_owned(), import.name.to_owned());
+                    self.imports.push((module, name, function));
+                }
+                self.imported_functions = self.functions.len();
+            }
+            Payload::FunctionSection(section) => {
+                list.limit("functions", u64::from(section.count()), FUNCTIONS_MAX as u64);
+                for index in section.clone().into_iter().take(FUNCTIONS_MAX) {
+                    self.functions.push(index?);
+                }
+            }
+            Payload::TableSection(section) => {
+                list.limit("tables", u64::from(section.count()), TABLES_MAX as u64);
+                for table in section.clone().into_iter().take(TABLES_MAX) {
+                    let initial = table?.ty.initial;
+                    list.limit("elements of a table", initial, TABLE_ELEMENTS_MAX as u64);
+                }
+            }
+            Payload::MemorySection(section) => {
+                for memory in section.clone().into_iter().take(1) {
+                    self.memory_pages_min = Some(memory?.initial);
+                }
+            }
+            Payload::GlobalSection(section) => {
+                list.limit("globals", u64::from(section.count()), GLOBALS_MAX as u64);
+            }
+            Payload::ExportSection(section) => {
+                list.limit("exports", u64::from(section.count()), EXPORTS_MAX as u64);
+                for export in section.clone().into_iter().take(EXPORTS_MAX) {
+                    let export = export?;
+                    self.exports.push((export.name.to_owned(), export.kind, export.index));
+                }
+            }
+            Payload::DataSection(section) => {
+                let count = u64::from(section.count());
+                list.limit("data segments", count, DATA_SEGMENTS_MAX as u64);
+            }
+            Payload::CodeSectionEntry(body) => {
+                let bytes = body.range().len() as u64;
+                let what = "size of a function in bytes";
+                list.limit(what, bytes, FUNCTION_BYTES_MAX as u64);
+                self.merges = self.merges.saturating_add(merges(body)?);
+            }
+            Payload::CustomSection(section) if section.name() == SECTION_ABI => {
+                self.abi_section = Some(section.data().to_vec());
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// Adds what contradicts the contract. Of a broken module only the part before the damage is
+    /// known, so nothing is said to be missing from it.
+    fn judge(
+        self,
+        list: &mut List,
+        memory_bytes_max: usize,
+        broken: bool,
+        size_bytes: usize,
+    ) -> ModuleInfo {
+        let mut info = ModuleInfo::default_with(size_bytes);
+        for (module, name, index) in &self.imports {
+            self.judge_import(module, name, *index, list);
+            info.imports.push(format!("{module}.{name}"));
+        }
+        let mut has = (false, false, false);
+        for (name, kind, index) in &self.exports {
+            if name == EXPORT_MEMORY && *kind == ExternalKind::Memory {
+                has.0 = true;
+            }
+            let Some((known, expected)) = EXPORTS.iter().find(|(known, _)| known == name) else {
+                if let Some(found) = name.strip_prefix(EXPORT_ABI_PREFIX) {
+                    list.add(Problem::AbiVersion { found: found.to_owned() });
+                    has.2 = true;
+                }
+                continue;
+            };
+            let found = match kind {
+                ExternalKind::Func => self.function_type(*index),
+                _ => None,
+            };
+            // Of a module beyond the limits not every function's type was read.
+            let unread = found.is_none() && *kind == ExternalKind::Func && list.exceeded;
+            if !unread && !found.is_some_and(|found| matches(expected, found)) {
+                list.add(Problem::ExportType {
+                    name: name.clone(),
+                    expected: describe(expected.params, expected.results),
+                    found: found.map_or_else(|| "no function".to_owned(), describe_type),
+                });
+            }
+            match *known {
+                EXPORT_ALLOC => has.1 = true,
+                EXPORT_ABI => has.2 = true,
+                EXPORT_INITIALIZE => info.initialize = true,
+                EXPORT_JS_LOAD => info.js = true,
+                stage => {
+                    Stage::from_name(stage).into_iter().for_each(|stage| info.stages.insert(stage))
+                }
+            }
+        }
+        match self.abi_section.as_deref() {
+            None => {}
+            Some([1]) => has.2 = true,
+            Some(other) => {
+                list.add(Problem::AbiVersion { found: format!("{other:?}") });
+                has.2 = true;
+            }
+        }
+        if !broken {
+            for (found, name) in [(has.0, EXPORT_MEMORY), (has.1, EXPORT_ALLOC)] {
+                if !found {
+                    list.add(Problem::MissingExport { name });
+                }
+            }
+            if !has.2 {
+                list.add(Problem::AbiMissing);
+            }
+            if info.stages.is_empty() {
+                list.add(Problem::NoStage);
+            }
+        }
+        info.merges = self.merges;
+        info.functions = self.functions.len() - self.imported_functions;
+        info.memory_bytes_min = self.memory_pages_min.unwrap_or(0).saturating_mul(PAGE_BYTES);
+        list.limit("memory at the start in bytes", info.memory_bytes_min, memory_bytes_max as u64);
+        info
+    }
+
+    fn judge_import(&self, module: &str, name: &str, index: Option<u32>, list: &mut List) {
+        let known = IMPORTS.iter().find(|(m, n, _)| *m == module && *n == name);
+        let (Some((_, _, expected)), Some(index)) = (known, index) else {
+            list.add(Problem::ForbiddenImport { module: module.to_owned(), name: name.to_owned() });
+            return;
+        };
+        let found = self.types.get(index as usize).and_then(Option::as_ref);
+        if let Some(found) = found
+            && !matches(expected, found)
+        {
+            list.add(Problem::ImportType {
+                module: module.to_owned(),
+                name: name.to_owned(),
+                expected: describe(expected.params, expected.results),
+                found: describe_type(found),
+            });
+        }
+    }
+
+    fn function_type(&self, index: u32) -> Option<&FuncType> {
+        let kind = self.functions.get(index as usize)?;
+        self.types.get(*kind as usize)?.as_ref()
+    }
+}
+
+/// A function's branches times its locals. A loop counts once for each loop around it as well,
+/// since its locals are kept apart at every level.
+fn merges(body: &FunctionBody<'_>) -> wasmtime::wasmparser::Result<u64> {
+    let mut locals: u64 = 1;
+    for group in body.get_locals_reader()? {
+        locals = locals.saturating_add(u64::from(group?.0));
+    }
+    let mut branches: u64 = 0;
+    let mut open_blocks_are_loops = Vec::new();
+    let mut open_loops: u64 = 0;
+    for operator in body.get_operators_reader()? {
+        match operator? {
+            Operator::Block { .. } | Operator::If { .. } => {
+                open_blocks_are_loops.push(false);
+                branches += 1;
+            }
+            Operator::Loop { .. } => {
+                open_blocks_are_loops.push(true);
+                open_loops += 1;
+                branches += open_loops;
+            }
+            Operator::End => {
+                open_loops -= u64::from(open_blocks_are_loops.pop().unwrap_or(false));
+            }
+            Operator::Else | Operator::Br { .. } | Operator::BrIf { .. } => branches += 1,
+            Operator::BrTable { targets } => branches += u64::from(targets.len()) + 1,
+            _ => {}
+        }
+    }
+    Ok(branches.saturating_mul(locals))
+}
+
+fn matches(expected: &Signature, found: &FuncType) -> bool {
+    expected.params == found.params() && expected.results == found.results()
+}
+
+fn describe_type(found: &FuncType) -> String {
+    describe(found.params(), found.results())
+}
+
+fn describe(
+    params: &[wasmtime::wasmparser::ValType],
+    results: &[wasmtime::wasmparser::ValType],
+) -> String {
+    let list = |types: &[wasmtime::wasmparser::ValType]| {
+        let names: Vec<String> = types.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    };
+    format!("({}) -> ({})", list(params), list(results))
+}

@@ -1,0 +1,269 @@
+//! A running guest: one store, its limits, its sink.
+
+use std::time::Duration;
+
+use wasmtime::{Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+
+use super::abi::{Stage, Step};
+use super::ended::{Bounds, Ended, classify};
+use super::error::GuestError;
+use super::guest::{Guest, GuestOptions};
+use super::js::Script;
+use super::limits::{INPUT_BYTES_MAX, Limits};
+use super::module::Module;
+use super::sink::Sink;
+
+/// What an instance is started with.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceOptions {
+    /// What it may use.
+    pub limits: Limits,
+    /// The time that its clock shows, in milliseconds since 1970.
+    pub now_ms: i64,
+    /// Where its randomness comes from.
+    pub seed: [u8; 32],
+    /// The job's parameters, one BSON document.
+    pub scope: Vec<u8>,
+    /// The sources for the JavaScript guest; `None` for every other module.
+    pub script: Option<Script>,
+}
+
+/// A guest that runs for one task. It keeps its state from call to call; after any error it refuses
+/// further calls and should be dropped.
+pub struct Instance<S: Sink> {
+    store: Store<Guest<S>>,
+    memory: Memory,
+    alloc: TypedFunc<u32, u32>,
+    stages: Stages,
+    /// Keeps the deadline thread running.
+    module: Module,
+    call_timeout: Duration,
+    poisoned: bool,
+}
+
+type StageFunction = TypedFunc<(u32, u32), ()>;
+
+#[derive(Default)]
+struct Stages {
+    map: Option<StageFunction>,
+    combine: Option<StageFunction>,
+    reduce: Option<StageFunction>,
+    finalize: Option<StageFunction>,
+    /// How the JavaScript guest takes its sources.
+    js_load: Option<StageFunction>,
+}
+
+impl<S: Sink> Instance<S> {
+    /// Starts an instance: its start function, `_initialize`, and loading the script all together
+    /// have the time of one call.
+    ///
+    /// # Errors
+    /// If one of these fails, or there is no place for another instance.
+    pub fn new(module: &Module, options: InstanceOptions, sink: S) -> Result<Self, GuestError> {
+        let js = module.info().js;
+        if js != options.script.is_some() {
+            return Err(GuestError::Script { given: options.script.is_some() });
+        }
+        let shared = module.shared();
+        let limits = options.limits;
+        let guest = Guest::new(
+            sink,
+            GuestOptions {
+                memory_bytes_max: limits.memory_bytes_max.min(shared.memory_bytes_max),
+                log_bytes_max: limits.log_bytes_max,
+                scope: options.scope,
+                now_ms: options.now_ms,
+                seed: options.seed,
+            },
+        );
+        let mut store = Store::new(&shared.engine, guest);
+        store.limiter(|guest| guest);
+        store.set_epoch_deadline(shared.ticker.ticks(limits.call_timeout));
+        let started = instantiate(&mut store, module);
+        let mut instance = match started {
+            Ok((memory, alloc, stages)) => Self {
+                store,
+                memory,
+                alloc,
+                stages,
+                module: module.clone(),
+                call_timeout: limits.call_timeout,
+                poisoned: false,
+            },
+            Err((step, error)) => {
+                let ended = Ended::Runtime(error);
+                let guest = store.data_mut();
+                guest.log.flush(&mut guest.sink);
+                let bounds = Bounds::new(shared, limits.call_timeout);
+                return Err(classify(guest, step, ended, &bounds));
+            }
+        };
+        if let Some(script) = options.script {
+            instance.load(&script)?;
+        }
+        Ok(instance)
+    }
+
+    /// Runs a stage on one batch of input, under a deadline of its own.
+    ///
+    /// # Errors
+    /// If the guest fails or exceeds a limit, or the sink refuses its output. What the guest
+    /// emitted before that has reached the sink and must not be kept.
+    pub fn call(&mut self, stage: Stage, input: &[u8]) -> Result<(), GuestError> {
+        if self.poisoned {
+            return Err(GuestError::Poisoned { stage });
+        }
+        let function = match stage {
+            Stage::Map => self.stages.map.clone(),
+            Stage::Combine => self.stages.combine.clone(),
+            Stage::Reduce => self.stages.reduce.clone(),
+            Stage::Finalize => self.stages.finalize.clone(),
+        };
+        let Some(function) = function else {
+            return Err(GuestError::NotExported { stage });
+        };
+        self.run(Step::Stage(stage), &function, input)
+    }
+
+    /// Where the output goes.
+    pub fn sink(&self) -> &S {
+        &self.store.data().sink
+    }
+
+    /// Where the output goes.
+    pub fn sink_mut(&mut self) -> &mut S {
+        &mut self.store.data_mut().sink
+    }
+
+    /// Ends the instance and returns its sink.
+    pub fn into_sink(self) -> S {
+        self.store.into_data().sink
+    }
+
+    /// The guest's memory, in bytes; it never shrinks.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.data_size(&self.store)
+    }
+
+    /// Log text that was dropped because of the limit, in bytes.
+    pub fn log_bytes_dropped(&self) -> u64 {
+        self.store.data().log.bytes_dropped()
+    }
+
+    /// Whether an earlier call failed, so that every further one is refused.
+    pub const fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    fn load(&mut self, script: &Script) -> Result<(), GuestError> {
+        let Some(function) = self.stages.js_load.take() else {
+            return Err(GuestError::Script { given: true });
+        };
+        self.run(Step::Load, &function, &script.to_bson())?;
+        // The interpreter exports every stage; those without a source do not exist.
+        let has = script.stages();
+        let keep = |stage, function| if has.contains(stage) { function } else { None };
+        let stages = std::mem::take(&mut self.stages);
+        self.stages = Stages {
+            map: keep(Stage::Map, stages.map),
+            combine: keep(Stage::Combine, stages.combine),
+            reduce: keep(Stage::Reduce, stages.reduce),
+            finalize: keep(Stage::Finalize, stages.finalize),
+            js_load: None,
+        };
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        step: Step,
+        function: &StageFunction,
+        input: &[u8],
+    ) -> Result<(), GuestError> {
+        if input.len() > INPUT_BYTES_MAX {
+            return Err(GuestError::Input { step, len: input.len(), max: INPUT_BYTES_MAX });
+        }
+        let shared = self.module.shared();
+        self.store.set_epoch_deadline(shared.ticker.ticks(self.call_timeout));
+        let guest = self.store.data_mut();
+        guest.memory_refused = false;
+        guest.in_stage = matches!(step, Step::Stage(_));
+        let ended = self.feed(function, input);
+        let guest = self.store.data_mut();
+        guest.in_stage = false;
+        guest.log.flush(&mut guest.sink);
+        ended.map_err(|ended| {
+            self.poisoned = true;
+            let bounds = Bounds::new(self.module.shared(), self.call_timeout);
+            classify(self.store.data_mut(), step, ended, &bounds)
+        })
+    }
+
+    fn feed(&mut self, function: &StageFunction, input: &[u8]) -> Result<(), Ended> {
+        let len = u32::try_from(input.len()).unwrap_or(u32::MAX);
+        let ptr = self.alloc.call(&mut self.store, len)?;
+        let room = self
+            .memory
+            .data_mut(&mut self.store)
+            .get_mut(ptr as usize..)
+            .and_then(|tail| tail.get_mut(..input.len()))
+            // Allocators say by zero that they have nothing left.
+            .filter(|room| ptr != 0 || room.is_empty());
+        let Some(room) = room else {
+            return Err(Ended::Alloc { ptr, len: input.len() });
+        };
+        room.copy_from_slice(input);
+        Ok(function.call(&mut self.store, (ptr, len))?)
+    }
+}
+
+impl<S: Sink> std::fmt::Debug for Instance<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance")
+            .field("module", &self.module)
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+type Started = (Memory, TypedFunc<u32, u32>, Stages);
+
+/// Instantiates, finds the exports and runs `_initialize`.
+fn instantiate<S: Sink>(
+    store: &mut Store<Guest<S>>,
+    module: &Module,
+) -> Result<Started, (Step, wasmtime::Error)> {
+    let start = |error| (Step::Start, error);
+    let linked = module.linked::<S>().map_err(start)?;
+    let instance = linked.instantiate(&mut *store).map_err(start)?;
+    let exports = module.exports();
+    let memory = exports
+        .memory
+        .and_then(|export| instance.get_module_export(&mut *store, &export)?.into_memory())
+        .ok_or_else(|| start(wasmtime::Error::msg("no memory is exported")))?;
+    store.data_mut().memory = Some(memory);
+    let alloc = typed(store, instance, exports.alloc)
+        .ok_or_else(|| start(wasmtime::Error::msg("aviary_alloc is not exported")))?;
+    let stages = Stages {
+        map: typed(store, instance, exports.map),
+        combine: typed(store, instance, exports.combine),
+        reduce: typed(store, instance, exports.reduce),
+        finalize: typed(store, instance, exports.finalize),
+        js_load: typed(store, instance, exports.js_load),
+    };
+    if let Some(initialize) = typed::<S, (), ()>(store, instance, exports.initialize) {
+        let initialized = initialize.call(&mut *store, ());
+        initialized.map_err(|error| (Step::Initialize, error))?;
+    }
+    Ok((memory, alloc, stages))
+}
+
+/// An exported function, if it is there with this type.
+fn typed<S: Sink, Params: WasmParams, Results: WasmResults>(
+    store: &mut Store<Guest<S>>,
+    instance: wasmtime::Instance,
+    export: Option<ModuleExport>,
+) -> Option<TypedFunc<Params, Results>> {
+    let function = instance.get_module_export(&mut *store, &export?)?.into_func()?;
+    function.typed(&*store).ok()
+}

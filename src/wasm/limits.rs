@@ -1,0 +1,86 @@
+//! Every limit on a guest, with its unit last in the name.
+
+use std::time::Duration;
+
+/// Largest module that is accepted, in bytes of WebAssembly. Go guests are about 2 MB.
+pub const MODULE_BYTES_MAX: usize = 64 << 20;
+/// Most functions in a module, imports excluded.
+pub const FUNCTIONS_MAX: usize = 100_000;
+/// Largest body of one function, in bytes: compiling takes more than linear time in it.
+pub const FUNCTION_BYTES_MAX: usize = 1 << 20;
+/// Most compiling work in a module: branches times locals, added up over its functions, a nested
+/// loop counting once a level. The compiler may have to merge each local at each branch, so that a
+/// small function could keep it busy for minutes otherwise.
+pub const MODULE_MERGES_MAX: u64 = 20_000_000;
+/// Most globals in a module.
+pub const GLOBALS_MAX: usize = 10_000;
+/// Most imports in a module: more than the contract has, so that every wrong one can be listed.
+pub const IMPORTS_MAX: usize = 1_000;
+/// Most exports in a module.
+pub const EXPORTS_MAX: usize = 10_000;
+/// Most data segments in a module.
+pub const DATA_SEGMENTS_MAX: usize = 100_000;
+/// Most tables in a module.
+pub const TABLES_MAX: usize = 4;
+/// Most elements of one table, at the start and after growing.
+pub const TABLE_ELEMENTS_MAX: usize = 65_536;
+/// Most memories in a module.
+pub const MEMORIES_MAX: usize = 1;
+/// Most problems of a module that are listed.
+pub const PROBLEMS_MAX: usize = 100;
+/// Stack that a guest may use, in bytes of the calling thread's own.
+pub const STACK_BYTES_MAX: usize = 1 << 20;
+/// Memory that one instance may have unless the options say otherwise, in bytes.
+pub const MEMORY_BYTES_DEFAULT: usize = 256 << 20;
+/// Time that one call may take unless the options say otherwise.
+pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// Log text kept of one instance unless the options say otherwise, in bytes.
+pub const LOG_BYTES_DEFAULT: usize = 1 << 20;
+/// Longest log line, in bytes; a longer one is cut into several.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+/// End of standard error kept for an error, in bytes.
+pub const STDERR_TAIL_BYTES_MAX: usize = 4 << 10;
+/// Longest text of a failure, in bytes; the rest is cut off.
+pub const FAIL_TEXT_BYTES_MAX: usize = 16 << 10;
+/// Longest name of a counter, in bytes; a longer one ends the call.
+pub const COUNTER_NAME_BYTES_MAX: usize = 256;
+/// Largest emitted key, in bytes, type byte included.
+pub const KEY_BYTES_MAX: usize = 1 << 20;
+/// Largest emitted value, in bytes, type byte included: what MongoDB stores in one document, and
+/// room for the key beside it is the sink's concern.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// Deepest nesting of an emitted value, as MongoDB has it for documents.
+pub const VALUE_DEPTH_MAX: usize = 100;
+/// Largest input of one call, in bytes.
+pub const INPUT_BYTES_MAX: usize = 256 << 20;
+/// Most random bytes handed out by one `random_get`.
+pub const RANDOM_BYTES_MAX: usize = 1 << 20;
+/// Most pieces of one `fd_write`, and most subscriptions of one `poll_oneoff`.
+pub const VECTORS_MAX: usize = 1_024;
+/// Frames of a backtrace that are kept.
+pub const BACKTRACE_FRAMES_MAX: usize = 20;
+/// Compiled modules kept in memory.
+pub const MODULES_IN_MEMORY_MAX: usize = 64;
+/// Largest compiled module on disk that is read back, in bytes.
+pub const COMPILED_BYTES_MAX: u64 = 1 << 30;
+
+/// What one instance may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory, in bytes; the host's own upper bound holds besides.
+    pub memory_bytes_max: usize,
+    /// Time for one call, and for starting the instance. What the sink takes counts as well.
+    pub call_timeout: Duration,
+    /// Log text, in bytes over the instance's life; what exceeds it is dropped and counted.
+    pub log_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: MEMORY_BYTES_DEFAULT,
+            call_timeout: CALL_TIMEOUT_DEFAULT,
+            log_bytes_max: LOG_BYTES_DEFAULT,
+        }
+    }
+}

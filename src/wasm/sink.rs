@@ -1,0 +1,21 @@
+//! Where a guest's output goes.
+
+use super::abi::Level;
+use super::error::SinkError;
+
+/// Takes what a guest emits, counts and logs. It is called on the thread of the call, in the order
+/// in which the guest does it, and its time counts as the guest's.
+pub trait Sink: Send + 'static {
+    /// Takes one pair. Each slice is a BSON type byte followed by the value's bytes, and has been
+    /// checked to be well-formed.
+    ///
+    /// # Errors
+    /// An error stops the guest; the call returns it unchanged in [`super::GuestError::Sink`].
+    fn emit(&mut self, key: &[u8], value: &[u8]) -> Result<(), SinkError>;
+
+    /// Adds to a counter. The guest chooses the names, so the sink must bound how many it keeps.
+    fn count(&mut self, name: &str, delta: i64);
+
+    /// Takes one line of the guest's log. The total is bounded by the instance's limits.
+    fn log(&mut self, level: Level, text: &str);
+}

@@ -1,0 +1,330 @@
+//! What becomes of a map task's emits: combined in memory, spilled as sorted runs.
+
+use crate::config;
+use crate::error::{Error, Result};
+use crate::shuffle::block::{Block, BlockLimits};
+use crate::shuffle::table::{Combine, Table};
+use crate::shuffle::value::{RawVal, close_document, tag};
+use crate::shuffle::writer::RunWriter;
+use crate::task::{Counters, PartManifest};
+use crate::wasm::{Level, Sink, SinkError};
+
+use super::guest::{self, Batch, Guest};
+
+/// Takes the blocks of spills.
+pub trait TakeBlocks: Send {
+    /// Takes a block of a run of a partition.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being written.
+    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()>;
+
+    /// Sends what is still waiting.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being written.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// Combines emits under a memory budget.
+pub struct Combiner {
+    table: Table,
+    combine: Option<Guest<Collect>>,
+    partitions: u32,
+    budget_bytes: usize,
+    blocks: Box<dyn TakeBlocks>,
+    parts: Vec<PartManifest>,
+}
+
+/// Collects what a combine function emits in a table of its own.
+pub struct Collect {
+    table: Table,
+    counters: Counters,
+    task: String,
+}
+
+impl Collect {
+    /// An empty collection for a task's function.
+    pub fn new(task: &str) -> Self {
+        Self {
+            table: Table::new(Combine::Values),
+            counters: Counters::default(),
+            task: task.to_owned(),
+        }
+    }
+}
+
+impl Sink for Collect {
+    fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
+        self.table
+            .add(guest::raw(key).map_err(boxed)?, guest::raw(value).map_err(boxed)?)
+            .map_err(|e| boxed(refuse_emit(&e)))
+    }
+    fn count(&mut self, name: &str, delta: i64) {
+        self.counters.count(name, delta);
+    }
+    fn log(&mut self, level: Level, text: &str) {
+        guest::log(&self.task, level, text);
+    }
+}
+
+impl Combiner {
+    /// A combiner for one task.
+    pub fn new(
+        how: Combine,
+        combine: Option<Guest<Collect>>,
+        partitions: u32,
+        budget_bytes: usize,
+        blocks: Box<dyn TakeBlocks>,
+    ) -> Self {
+        Self {
+            table: Table::new(how),
+            combine,
+            partitions,
+            budget_bytes,
+            blocks,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Takes one emit.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the key, and whatever a forced spill meets.
+    pub fn add(&mut self, key: RawVal<'_>, value: RawVal<'_>) -> Result<()> {
+        self.table.add(key, value).map_err(|e| refuse_emit(&e))?;
+        // One call may emit without end, so the budget is watched here too, though more loosely:
+        // a spill in mid-call counts against the function's time.
+        if self.table.bytes() > self.budget_bytes * 2 {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// Makes room when the budget is used up; called between two calls of the function.
+    ///
+    /// # Errors
+    /// Those of the combine function and of writing.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.table.bytes() <= self.budget_bytes {
+            return Ok(());
+        }
+        self.combine_table()?;
+        // A table that combining has halved can take as much again before it must be written.
+        if self.table.bytes() > self.budget_bytes / 2 { self.spill() } else { Ok(()) }
+    }
+
+    /// Writes what is left and returns the manifest, ordered by partition, and the counters of the
+    /// combine function.
+    ///
+    /// # Errors
+    /// Those of the combine function and of writing.
+    pub fn finish(mut self) -> Result<(Vec<PartManifest>, Counters)> {
+        self.combine_table()?;
+        self.spill()?;
+        self.blocks.finish()?;
+        self.parts.sort_by_key(|part| part.p);
+        let counters = self
+            .combine
+            .as_mut()
+            .map(|guest| std::mem::take(&mut guest.sink_mut().counters))
+            .unwrap_or_default();
+        Ok((self.parts, counters))
+    }
+
+    /// Runs the user's combine over every key that has several values.
+    fn combine_table(&mut self) -> Result<()> {
+        let Some(combine) = self.combine.as_mut() else { return Ok(()) };
+        if self.table.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        let mut old = std::mem::replace(&mut self.table, Table::new(Combine::Values));
+        // The order does not matter for the result, but a fixed one makes every attempt alike.
+        old.drain_sorted(1, |group| -> Result<()> {
+            let mut values = group.values;
+            let (first, second) = (values.next(), values.next());
+            let Some(first) = first else { return Ok(()) };
+            let Some(second) = second else {
+                return collect(combine, group.key, first);
+            };
+            let mut chunk = ValuesChunk::begin(group.key);
+            for value in [first, second].into_iter().chain(values) {
+                if chunk.bytes() > config::VALUES_BYTES_MAX {
+                    // The rest of a very long list goes into another document of the same key.
+                    chunk.end(&mut batch);
+                    flush(combine, &mut batch)?;
+                    chunk = ValuesChunk::begin(group.key);
+                }
+                chunk.push(value);
+            }
+            chunk.end(&mut batch);
+            if batch.bytes().len() >= config::CALL_BYTES_TARGET {
+                flush(combine, &mut batch)?;
+            }
+            Ok(())
+        })?;
+        flush(combine, &mut batch)?;
+        self.table = std::mem::replace(&mut combine.sink_mut().table, Table::new(Combine::Values));
+        Ok(())
+    }
+
+    /// Writes the table as one sorted run for each partition.
+    fn spill(&mut self) -> Result<()> {
+        let (parts, blocks) = (&mut self.parts, self.blocks.as_mut());
+        let mut open: Option<OpenRun> = None;
+        self.table.drain_sorted(self.partitions, |group| -> Result<()> {
+            if open.as_ref().is_none_or(|run| run.partition != group.partition) {
+                if let Some(run) = open.take() {
+                    run.finish(parts, blocks)?;
+                }
+                open = Some(OpenRun::new(group.partition, parts));
+            }
+            let Some(run) = open.as_mut() else { return Ok(()) };
+            for value in group.values {
+                run.push(group.key, value, blocks)?;
+            }
+            Ok(())
+        })?;
+        match open {
+            Some(run) => run.finish(parts, blocks),
+            None => Ok(()),
+        }
+    }
+}
+
+fn collect(combine: &mut Guest<Collect>, key: RawVal<'_>, value: RawVal<'_>) -> Result<()> {
+    combine.sink_mut().table.add(key, value).map_err(|e| refuse_emit(&e))
+}
+
+fn flush(combine: &mut Guest<Collect>, batch: &mut Batch) -> Result<()> {
+    if !batch.is_empty() {
+        combine.call(batch)?;
+        batch.clear();
+    }
+    Ok(())
+}
+
+/// A run that is being written.
+struct OpenRun {
+    partition: u32,
+    number: u32,
+    writer: RunWriter,
+    records: i64,
+    bytes: i64,
+}
+
+impl OpenRun {
+    fn new(partition: u32, parts: &[PartManifest]) -> Self {
+        let earlier = parts.iter().find(|part| part.p == partition).map_or(0, |p| p.runs.len());
+        Self {
+            partition,
+            number: u32::try_from(earlier).unwrap_or(u32::MAX),
+            writer: RunWriter::new(BlockLimits {
+                raw_bytes_target: config::BLOCK_RAW_BYTES_TARGET,
+            }),
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    fn push(
+        &mut self,
+        key: RawVal<'_>,
+        value: RawVal<'_>,
+        blocks: &mut dyn TakeBlocks,
+    ) -> Result<()> {
+        let (partition, number, bytes) = (self.partition, self.number, &mut self.bytes);
+        self.records += 1;
+        self.writer.push(key, value, &mut |block: Block| {
+            *bytes += i64::try_from(block.data.len()).unwrap_or(0);
+            blocks.take(partition, number, &block)
+        })
+    }
+
+    fn finish(self, parts: &mut Vec<PartManifest>, blocks: &mut dyn TakeBlocks) -> Result<()> {
+        let Self { partition, number, writer, records, mut bytes } = self;
+        let count = writer.finish(&mut |block: Block| {
+            bytes += i64::try_from(block.data.len()).unwrap_or(0);
+            blocks.take(partition, number, &block)
+        })?;
+        let part = match parts.iter_mut().find(|part| part.p == partition) {
+            Some(part) => part,
+            None => {
+                parts.push(PartManifest { p: partition, runs: Vec::new(), records: 0, bytes: 0 });
+                parts.last_mut().ok_or_else(|| Error::Internal("no part".into()))?
+            }
+        };
+        part.runs.push(count);
+        part.records += records;
+        part.bytes += bytes;
+        Ok(())
+    }
+}
+
+/// A document `{k, v: […]}` in the making, at the end of a batch.
+pub(super) struct ValuesChunk {
+    body: Vec<u8>,
+    array_start: usize,
+    count: u64,
+}
+
+impl ValuesChunk {
+    /// Begins a document for a key.
+    pub(super) fn begin(key: RawVal<'_>) -> Self {
+        let mut body = vec![0; 4];
+        key.append_element("k", &mut body);
+        body.push(tag::ARRAY);
+        body.extend_from_slice(b"v\0");
+        let array_start = body.len();
+        body.extend_from_slice(&[0; 4]);
+        Self { body, array_start, count: 0 }
+    }
+
+    /// Appends a value.
+    pub(super) fn push(&mut self, value: RawVal<'_>) {
+        let mut digits = [0_u8; 20];
+        value.append_element(decimal(self.count, &mut digits), &mut self.body);
+        self.count += 1;
+    }
+
+    /// Bytes so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Values so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Ends the document and appends it to the batch.
+    pub(super) fn end(mut self, batch: &mut Batch) {
+        close_document(&mut self.body, self.array_start);
+        close_document(&mut self.body, 0);
+        batch.push(&self.body);
+    }
+}
+
+/// An array index as text, without an allocation.
+fn decimal(mut n: u64, digits: &mut [u8; 20]) -> &str {
+    let mut at = digits.len();
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + u8::try_from(n % 10).unwrap_or(0);
+        at -= 1;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    digits.get(at..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("0")
+}
+
+pub(super) fn boxed(error: Error) -> SinkError {
+    Box::new(error)
+}
+
+/// An emit that cannot be taken is the function's fault, so another attempt would not help.
+pub(super) fn refuse_emit(error: &crate::shuffle::table::ShuffleError) -> Error {
+    Error::refused(format!("an emit is refused: {error}"), "")
+}

@@ -1,0 +1,148 @@
+//! From a function's reference to something that can be instantiated.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::ids::TaskId;
+use crate::job::{FunctionRef, Job};
+use crate::store::Store;
+use crate::wasm::{self, Host, InstanceOptions, Limits, Module, Script, Stage};
+
+/// A compiled function and what its instances start with.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The compiled module.
+    pub module: Module,
+    /// The stage it was loaded for.
+    pub stage: Stage,
+    /// What each instance starts with.
+    pub options: InstanceOptions,
+}
+
+/// What every function of one task is told: clock, randomness, parameters, limits.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// What the functions' clock shows, in milliseconds since 1970.
+    pub now_ms: i64,
+    /// Where their randomness comes from.
+    pub seed: [u8; 32],
+    /// The job's parameters, BSON.
+    pub scope: Vec<u8>,
+    /// What they may use.
+    pub limits: Limits,
+}
+
+impl Surroundings {
+    /// The same for every attempt of a task, so that every attempt does the same.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the parameters do not serialise.
+    pub fn of(job: &Job, task: &TaskId) -> Result<Self> {
+        let seconds = job.snapshot.map_or(0, |time| i64::from(time.time));
+        let scope = job
+            .spec
+            .scope
+            .to_vec()
+            .map_err(|e| Error::Internal(format!("the parameters do not serialise: {e}")))?;
+        Ok(Self {
+            now_ms: seconds * 1_000,
+            seed: *blake3::hash(task.as_str().as_bytes()).as_bytes(),
+            scope,
+            limits: limits(&job.spec.limits),
+        })
+    }
+}
+
+/// A job's limits in the host's terms.
+pub fn limits(limits: &crate::job::Limits) -> Limits {
+    Limits {
+        memory_bytes_max: usize::try_from(limits.memory_mb << 20).unwrap_or(usize::MAX),
+        call_timeout: Duration::from_millis(limits.record_timeout_ms),
+        ..Limits::default()
+    }
+}
+
+/// Fetches a function, checks its digest and compiles it unless that is done already.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Refused`] for content that is not what its digest says or does not
+/// compile, [`Error::Store`].
+pub async fn load(
+    store: &Store,
+    host: &Host,
+    function: &FunctionRef,
+    stage: Stage,
+    around: &Surroundings,
+) -> Result<Loaded> {
+    let stored = store.function(&function.digest).await?.ok_or_else(|| Error::NotFound {
+        what: format!("function {}", function.digest),
+        hint: "somebody removed it from the catalogue; insert it again".into(),
+    })?;
+    let content = stored.content.bytes;
+    if blake3::hash(&content).to_hex().as_str() != function.digest {
+        return Err(Error::refused(
+            format!(
+                "the stored bytes of function {} are not what its digest says",
+                function.digest
+            ),
+            "the catalogue was tampered with or damaged: insert the function again",
+        ));
+    }
+    compile(host, &function.language, content, stage, around).await
+}
+
+/// Compiles a function on a thread that may block.
+///
+/// # Errors
+/// [`Error::Refused`] for content that breaks the contract or does not compile.
+pub async fn compile(
+    host: &Host,
+    language: &str,
+    content: Vec<u8>,
+    stage: Stage,
+    around: &Surroundings,
+) -> Result<Loaded> {
+    let script = match language {
+        "js" => Some(script(stage, content.clone())?),
+        _ => None,
+    };
+    let host = host.clone();
+    let is_script = script.is_some();
+    let module = tokio::task::spawn_blocking(move || {
+        if is_script {
+            host.load(wasm::js_guest_digest(), wasm::JS_GUEST)
+        } else {
+            host.load(&blake3::hash(&content), &content)
+        }
+    })
+    .await
+    .map_err(|e| Error::Internal(format!("compiling panicked: {e}")))?
+    .map_err(|e| Error::refused(e.to_string(), ""))?;
+    if !is_script && !module.info().stages.contains(stage) {
+        return Err(Error::refused(
+            format!("the module does not export {stage}"),
+            "export it, or name the module only for the stages it has",
+        ));
+    }
+    let options = InstanceOptions {
+        limits: around.limits,
+        now_ms: around.now_ms,
+        seed: around.seed,
+        scope: around.scope.clone(),
+        script,
+    };
+    Ok(Loaded { module, stage, options })
+}
+
+fn script(stage: Stage, content: Vec<u8>) -> Result<Script> {
+    let source = String::from_utf8(content)
+        .map_err(|_| Error::refused("the script is not UTF-8", "save it as UTF-8"))?;
+    let mut script = Script::default();
+    match stage {
+        Stage::Map => script.map = Some(source),
+        Stage::Combine => script.combine = Some(source),
+        Stage::Reduce => script.reduce = Some(source),
+        Stage::Finalize => script.finalize = Some(source),
+    }
+    Ok(script)
+}

@@ -1,0 +1,322 @@
+//! A map task: reads its split, runs map and combine, writes blocks (or, map-only, output).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bson::RawDocumentBuf;
+use tokio::sync::mpsc;
+
+use super::attempt::Attempt;
+use super::combiner::{Collect, Combiner, TakeBlocks, boxed};
+use super::guest::{self, Batch, Guest};
+use super::loader::{self, Loaded, Surroundings};
+use super::writer::{self, Target, Writer};
+use crate::config;
+use crate::error::{Error, Result};
+use crate::job::Reducer;
+use crate::shuffle::block::Block;
+use crate::shuffle::builtin::Builtin;
+use crate::shuffle::table::Combine;
+use crate::shuffle::value::{RawVal, close_document, tag};
+use crate::store::Store;
+use crate::store::blocks::BlockName;
+use crate::store::input::{InputBatch, InputSize};
+use crate::task::{Counters, PartManifest, TaskResult};
+use crate::wasm::{Level, Sink, SinkError, Stage};
+
+/// Runs the task's work; the caller commits.
+pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
+    let job = &attempt.job;
+    let around = Surroundings::of(job, &attempt.task.id)?;
+    let store = &attempt.store;
+    let host = &attempt.host;
+    let map = loader::load(store, host, &job.spec.map, Stage::Map, &around).await?;
+    let combine = combine_function(attempt, &around).await?;
+    let split = attempt.task.split.clone().unwrap_or_default();
+    let size =
+        InputSize { documents: unsigned(job.input_documents), bytes: unsigned(job.input_bytes) };
+    let input = store.read_split(&job.spec.input, &split, job.snapshot, size);
+    let target = if job.spec.reduce.is_some() { Target::Blocks } else { Target::Output };
+    let (writer, written) = writer::start(attempt, target);
+    let work = attempt.clone();
+    let computed = tokio::task::spawn_blocking(move || compute(&work, map, combine, input, writer))
+        .await
+        .unwrap_or_else(|e| Err(Error::Internal(format!("the map task panicked: {e}"))));
+    let (parts, counters) = written.and(computed).await?;
+    Ok(TaskResult { token: attempt.lease.token.clone(), parts, counters: counters.to_document() })
+}
+
+/// The function that shrinks values on the map side: the job's combine, else its reduce, which is
+/// associative by contract.
+async fn combine_function(attempt: &Attempt, around: &Surroundings) -> Result<Option<Loaded>> {
+    let (store, host, spec) = (&attempt.store, &attempt.host, &attempt.job.spec);
+    match (&spec.combine, &spec.reduce) {
+        (Some(function), _) => {
+            loader::load(store, host, function, Stage::Combine, around).await.map(Some)
+        }
+        (None, Some(Reducer::Function(function))) => {
+            loader::load(store, host, function, Stage::Reduce, around).await.map(Some)
+        }
+        (None, Some(Reducer::Builtin(_)) | None) => Ok(None),
+    }
+}
+
+/// Where emits go: into the shuffle, or straight to the output.
+enum Emits {
+    Shuffle(Box<Combiner>),
+    Output(Writer),
+}
+
+struct MapSink {
+    emits: Emits,
+    counters: Counters,
+    task: String,
+    keyed_output: bool,
+}
+
+impl Sink for MapSink {
+    #[inline]
+    fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
+        self.take(key, value).map_err(boxed)
+    }
+    fn count(&mut self, name: &str, delta: i64) {
+        self.counters.count(name, delta);
+    }
+    fn log(&mut self, level: Level, text: &str) {
+        guest::log(&self.task, level, text);
+    }
+}
+
+impl MapSink {
+    #[inline]
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let (key, value) = (guest::raw(key)?, guest::raw(value)?);
+        self.counters.emit += 1;
+        if self.keyed_output {
+            check_id(key)?;
+        }
+        match &mut self.emits {
+            Emits::Shuffle(combiner) => combiner.add(key, value),
+            Emits::Output(writer) => {
+                self.counters.output += 1;
+                writer.push(document_of_emit(key, value)?)
+            }
+        }
+    }
+}
+
+/// Refuses keys that cannot be the `_id` of a result, before anything is shuffled.
+pub(super) fn check_id(key: RawVal<'_>) -> Result<()> {
+    match key.tag {
+        tag::ARRAY | tag::REGEX | tag::UNDEFINED => Err(Error::refused(
+            format!("the key {key} is of type {}, which cannot be an _id", key.type_name()),
+            "emit it inside a document ({k: …}) or as text",
+        )),
+        tag::DOCUMENT if begins_with_dollar(key.bytes) => Err(Error::refused(
+            format!("the key {key} has a field that begins with $, which cannot be an _id"),
+            "rename the field",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn begins_with_dollar(document: &[u8]) -> bool {
+    bson::RawDocument::from_bytes(document).is_ok_and(|doc| {
+        doc.iter().any(|field| field.is_ok_and(|(name, _)| name.as_str().starts_with('$')))
+    })
+}
+
+/// A map-only job's result: the emitted document under the emitted key, or `{_id, value}`.
+pub(super) fn document_of_emit(key: RawVal<'_>, value: RawVal<'_>) -> Result<RawDocumentBuf> {
+    let mut body = vec![0; 4];
+    key.append_element("_id", &mut body);
+    if value.tag == tag::DOCUMENT {
+        let fields = bson::RawDocument::from_bytes(value.bytes)
+            .map_err(|e| Error::Internal(format!("an emitted document is malformed: {e}")))?;
+        for field in fields.iter_elements() {
+            let field = field
+                .map_err(|e| Error::Internal(format!("an emitted document is malformed: {e}")))?;
+            if field.key().as_str() == "_id" {
+                continue;
+            }
+            let mut one = RawDocumentBuf::new();
+            let value = field
+                .value()
+                .map_err(|e| Error::Internal(format!("an emitted document is malformed: {e}")))?;
+            one.append(field.key(), value);
+            let bytes = one.as_bytes();
+            body.extend_from_slice(bytes.get(4..bytes.len() - 1).unwrap_or_default());
+        }
+    } else {
+        value.append_element("value", &mut body);
+    }
+    finish_document(body, key)
+}
+
+/// A reduced result as MongoDB's own mapReduce writes it: `{_id, value}`.
+pub(super) fn document_of_result(key: RawVal<'_>, value: RawVal<'_>) -> Result<RawDocumentBuf> {
+    let mut body = vec![0; 4];
+    key.append_element("_id", &mut body);
+    value.append_element("value", &mut body);
+    finish_document(body, key)
+}
+
+fn finish_document(mut body: Vec<u8>, key: RawVal<'_>) -> Result<RawDocumentBuf> {
+    close_document(&mut body, 0);
+    if body.len() > config::DOCUMENT_BYTES_MAX {
+        return Err(Error::refused(
+            format!("the result of key {key} has {} bytes", body.len()),
+            "MongoDB stores documents of at most 16 MiB",
+        ));
+    }
+    RawDocumentBuf::from_bytes(body)
+        .map_err(|e| Error::Internal(format!("a result is malformed: {e}")))
+}
+
+fn compute(
+    attempt: &Arc<Attempt>,
+    map: Loaded,
+    combine: Option<Loaded>,
+    mut input: mpsc::Receiver<Result<InputBatch>>,
+    writer: Writer,
+) -> Result<(Vec<PartManifest>, Counters)> {
+    let task = attempt.task.id.as_str();
+    let emits = match &attempt.job.spec.reduce {
+        None => Emits::Output(writer),
+        Some(reduce) => {
+            let how = match reduce {
+                Reducer::Builtin(name) => Combine::Builtin(builtin(name)?),
+                Reducer::Function(_) => Combine::Values,
+            };
+            let combine =
+                combine.map(|loaded| Guest::start(loaded, Collect::new(task))).transpose()?;
+            Emits::Shuffle(Box::new(Combiner::new(
+                how,
+                combine,
+                attempt.job.spec.partitions,
+                config::TABLE_BYTES_MAX,
+                block_sink(attempt, writer),
+            )))
+        }
+    };
+    let sink = MapSink {
+        emits,
+        counters: Counters::default(),
+        task: task.to_owned(),
+        keyed_output: attempt.job.spec.output.mode == crate::job::OutputMode::Replace
+            || attempt.job.spec.reduce.is_none(),
+    };
+    let mut map = Guest::start(map, sink)?;
+    let mut calls = Calls::new();
+    while let Some(batch) = input.blocking_recv() {
+        attempt.check()?;
+        crate::halt::point_blocking("map.read");
+        batch?.for_each(|doc| calls.push(doc, &mut map, attempt))?;
+    }
+    calls.flush(&mut map, attempt)?;
+    attempt.check()?;
+    let MapSink { emits, mut counters, .. } = map.into_sink();
+    counters.input = attempt.progress.load(Ordering::Relaxed);
+    let parts = match emits {
+        Emits::Output(writer) => {
+            writer.finish()?;
+            Vec::new()
+        }
+        Emits::Shuffle(combiner) => {
+            let (parts, of_combine) = combiner.finish()?;
+            for (name, value) in of_combine.user {
+                counters.count(&name, value);
+            }
+            parts
+        }
+    };
+    Ok((parts, counters))
+}
+
+/// A combiner's blocks as documents on their way to the database.
+fn block_sink(attempt: &Arc<Attempt>, writer: Writer) -> Box<dyn TakeBlocks> {
+    Box::new(ToDatabase { attempt: attempt.clone(), writer })
+}
+
+struct ToDatabase {
+    attempt: Arc<Attempt>,
+    writer: Writer,
+}
+
+impl TakeBlocks for ToDatabase {
+    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
+        let attempt = &self.attempt;
+        attempt.check()?;
+        let name = BlockName {
+            job: attempt.job.id.clone(),
+            partition,
+            n: attempt.task.n,
+            token: attempt.lease.token.clone(),
+            run,
+            seq: block.seq,
+        };
+        self.writer.push(Store::block_document(&name, attempt.store.shard(), block))
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.writer.finish()
+    }
+}
+
+/// Calls of the function, as large as they can be while deadlines stay per record.
+struct Calls {
+    batch: Batch,
+    bytes_target: usize,
+}
+
+impl Calls {
+    fn new() -> Self {
+        // The first documents show how long one takes.
+        const FIRST_BYTES: usize = 2 << 10;
+        Self { batch: Batch::default(), bytes_target: FIRST_BYTES }
+    }
+
+    fn push(&mut self, doc: &[u8], map: &mut Guest<MapSink>, attempt: &Attempt) -> Result<()> {
+        self.batch.push(doc);
+        if self.batch.bytes().len() >= self.bytes_target {
+            self.flush(map, attempt)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, map: &mut Guest<MapSink>, attempt: &Attempt) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        attempt.check()?;
+        let started = Instant::now();
+        map.call(&self.batch)?;
+        let ms = started.elapsed().as_millis();
+        if ms > config::CALL_TARGET_MS {
+            self.bytes_target = (self.bytes_target / 2).max(1);
+        } else if ms < config::CALL_TARGET_MS / 4 {
+            self.bytes_target = (self.bytes_target * 2).min(config::CALL_BYTES_TARGET);
+        }
+        let done = i64::try_from(self.batch.len()).unwrap_or(i64::MAX);
+        attempt.progress.fetch_add(done, Ordering::Relaxed);
+        self.batch.clear();
+        match &mut map.sink_mut().emits {
+            Emits::Shuffle(combiner) => combiner.settle(),
+            Emits::Output(_) => Ok(()),
+        }
+    }
+}
+
+pub(super) fn builtin(name: &str) -> Result<Builtin> {
+    name.parse().map_err(|_| {
+        Error::refused(
+            format!("{name} is no built-in reduce"),
+            "use _sum, _count, _min, _max, _avg or _stats",
+        )
+    })
+}
+
+fn unsigned(n: Option<i64>) -> u64 {
+    n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+}

@@ -1,0 +1,18 @@
+//! The worker daemon: claims tasks of its shard and runs them, `slots` at a time.
+//!
+//! Reading order: [`daemon`] (the loop), `attempt` (one claimed task from claim to commit), `map`
+//! and `reduce` (the work), `guest` (a function and its failures), `combiner`, `reducer` (what
+//! happens to emits and groups), `writer` (to the database, behind the lease).
+
+mod attempt;
+pub mod combiner;
+pub mod daemon;
+pub mod guest;
+pub mod loader;
+pub mod local;
+mod map;
+mod reduce;
+pub mod reducer;
+mod writer;
+
+pub use daemon::{WorkerOptions, run};

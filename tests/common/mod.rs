@@ -1,0 +1,221 @@
+//! What the integration tests share: a real deployment, the real binary, real processes.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part of this")]
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use aviary_testcontainers::{Managed, ManagedCommand, ReplicaSet, ReplicaSetOptions};
+use bson::{Document, doc};
+use futures_util::TryStreamExt;
+use mongodb::{Client, Collection, Database};
+
+/// No condition is waited for longer than this; nothing depends on how long it takes.
+pub const CEILING: Duration = Duration::from_secs(240);
+
+/// The binary under test.
+pub const AVIARY: &str = env!("CARGO_BIN_EXE_aviary");
+
+/// The lease that test daemons take: short, so that a killed worker's task is soon given away.
+pub const LEASE_TTL_MS: &str = "3000";
+
+/// A deployment for one test, gone with it.
+pub struct Bed {
+    pub set: ReplicaSet,
+    pub client: Client,
+    pub dir: tempfile::TempDir,
+    started: std::sync::atomic::AtomicUsize,
+}
+
+impl Bed {
+    pub async fn start(members: usize) -> Self {
+        Self::with(ReplicaSetOptions { members, ..ReplicaSetOptions::default() }).await
+    }
+
+    pub async fn with(options: ReplicaSetOptions) -> Self {
+        let set = ReplicaSet::start(options).await.expect("a replica set");
+        let client = Client::with_uri_str(set.uri()).await.expect("a client");
+        let dir = tempfile::tempdir().expect("a directory");
+        Self { set, client, dir, started: 0.into() }
+    }
+
+    /// The database every test works in.
+    pub fn db(&self) -> Database {
+        self.client.database("test")
+    }
+
+    pub fn coll(&self, name: &str) -> Collection<Document> {
+        self.db().collection(name)
+    }
+
+    /// The environment that points the binary at this deployment.
+    pub fn env(&self) -> Vec<(String, String)> {
+        vec![
+            ("AVIARY_URI".into(), self.set.uri()),
+            ("AVIARY_DB".into(), "test".into()),
+            ("AVIARY_LEASE_TTL_MS".into(), LEASE_TTL_MS.into()),
+            ("AVIARY_POLL_MS".into(), "200".into()),
+        ]
+    }
+
+    /// Starts a daemon of the binary, with more environment.
+    pub fn spawn(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> Managed {
+        let n = self.started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut command =
+            ManagedCommand::new(AVIARY, self.dir.path().join(format!("{n}-{name}.log")))
+                .name(name)
+                .args(args);
+        for (key, value) in self.env() {
+            command = command.env(key, value);
+        }
+        for (key, value) in env {
+            command = command.env(*key, *value);
+        }
+        let process = command.spawn().expect("the binary starts");
+        self.set.adopt(&process).expect("adopted");
+        process
+    }
+
+    pub fn coordinator(&self) -> Managed {
+        self.spawn("coordinator", &["coordinator"], &[])
+    }
+
+    pub fn worker(&self) -> Managed {
+        self.spawn("worker", &["worker", "--slots", "1"], &[])
+    }
+
+    /// A worker or coordinator that stops for good at a named place (see `src/halt.rs`).
+    pub fn halting(&self, args: &[&str], place: &str) -> Managed {
+        self.spawn("halting", args, &[("AVIARY_HALT_AT", place)])
+    }
+
+    /// Runs the binary to its end.
+    pub async fn aviary<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Ran {
+        run(args, &self.env()).await
+    }
+
+    /// Writes a file for the binary to read.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// Loads documents.
+    pub async fn load(&self, collection: &str, docs: Vec<Document>) {
+        for chunk in docs.chunks(5_000) {
+            self.coll(collection).insert_many(chunk).await.expect("loaded");
+        }
+    }
+
+    /// Every document of a collection, in `_id` order.
+    pub async fn all(&self, collection: &str) -> Vec<Document> {
+        self.coll(collection)
+            .find(doc! {})
+            .sort(doc! { "_id": 1 })
+            .await
+            .expect("found")
+            .try_collect()
+            .await
+            .expect("read")
+    }
+
+    /// Names of collections that only a job in the making may own.
+    pub async fn leftovers(&self) -> Vec<String> {
+        let names = self.db().list_collection_names().await.expect("listed");
+        let mut left: Vec<String> =
+            names.into_iter().filter(|name| name.starts_with("aviary-out-")).collect();
+        if self.coll("aviary-intermediates").find_one(doc! {}).await.expect("read").is_some() {
+            left.push("blocks in aviary-intermediates".into());
+        }
+        left
+    }
+}
+
+/// How a run of the binary ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Standard output as JSON lines.
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+}
+
+/// Runs the binary with an environment.
+pub async fn run<S: AsRef<std::ffi::OsStr>>(args: &[S], env: &[(String, String)]) -> Ran {
+    let mut command = tokio::process::Command::new(AVIARY);
+    command.args(args).envs(env.iter().cloned()).stdin(std::process::Stdio::null());
+    let Output { status, stdout, stderr } =
+        tokio::time::timeout(CEILING * 2, command.kill_on_drop(true).output())
+            .await
+            .expect("the binary ends")
+            .expect("the binary runs");
+    Ran {
+        code: status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
+
+/// Waits until `condition` gives something.
+pub async fn wait_for<T, F, W>(what: &str, condition: F) -> T
+where
+    F: Fn() -> W,
+    W: Future<Output = Option<T>>,
+{
+    let began = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(began.elapsed() < CEILING, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The real mongosh: on PATH, or installed with npm below `target/`. `None`, with a line that says
+/// so, where npm is missing; in CI that is an error.
+pub async fn mongosh() -> Option<PathBuf> {
+    static ONE_INSTALLS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let on_path = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path).map(|dir| dir.join("mongosh")).find(|file| file.is_file())
+    });
+    if on_path.is_some() {
+        return on_path;
+    }
+    let _guard = ONE_INSTALLS.lock().await;
+    let prefix = root().join("target/mongosh");
+    let installed = prefix.join("node_modules/.bin/mongosh");
+    if !installed.is_file() {
+        // Test binaries run one after the other, so only tests of one binary can race here.
+        let npm = tokio::process::Command::new("npm")
+            .args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"])
+            .arg(&prefix)
+            .arg("mongosh")
+            .output()
+            .await;
+        let done = npm.is_ok_and(|output| output.status.success()) && installed.is_file();
+        if !done {
+            assert!(std::env::var_os("CI").is_none(), "mongosh could not be installed with npm");
+            println!("skipped: there is no mongosh, and npm cannot install it");
+            return None;
+        }
+    }
+    Some(installed)
+}

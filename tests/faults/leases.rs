@@ -1,0 +1,163 @@
+//! Leases that are lost without anybody's death, blocks that vanish, and workers told to stop.
+
+use bson::{Document, doc};
+use futures_util::TryStreamExt;
+
+use crate::common::{Bed, wait_for};
+use crate::jobs::{self, Ask};
+
+/// Nothing here hurts a server, so the cases share a deployment and follow each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_lost_and_handed_back_without_harm() {
+    let bed = Bed::start(3).await;
+    jobs::load_few(&bed).await;
+    jobs::load_many(&bed).await;
+    polling_alone_suffices(&bed).await;
+
+    let coordinator = jobs::coordinator(&bed);
+    let worker = bed.worker();
+    for input in ["few", "many"] {
+        let id = Ask::new(input, &format!("{input}-calm")).submit(&bed).await;
+        jobs::succeeded(&bed, &id).await;
+    }
+    assert_eq!(bed.all("polled").await, bed.all("many-calm").await);
+    // Now that these two may watch, they do, and the server says so.
+    wait_for("two change streams", || async { (change_streams(&bed).await >= 2).then_some(()) })
+        .await;
+    jobs::stop(&worker).await;
+
+    a_worker_frozen_past_its_lease_is_fenced(&bed).await;
+    a_worker_told_to_stop_hands_its_task_back(&bed).await;
+    jobs::stop(&coordinator).await;
+    a_lost_block_is_made_again(&bed).await;
+}
+
+async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
+    let ask = Ask { map_rounds: jobs::SLOW, ..Ask::new("few", "frozen") };
+    let first = bed.worker();
+    let id = ask.submit(bed).await;
+    jobs::task_under_way(bed, &id, "map").await;
+    first.freeze().expect("frozen");
+    let held = jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
+    assert_eq!(jobs::text(&held, "state"), "leased", "frozen while it held the lease");
+    let first_token = held.get_str("token").expect("a token");
+
+    let second = bed.worker();
+    jobs::succeeded(bed, &id).await;
+    let expected = bed.all("few-calm").await;
+    assert_eq!(bed.all("frozen").await, expected);
+    first.thaw().expect("thawed");
+    first.wait_for_log("fenced").await.expect("the first worker learns that it lost the lease");
+
+    let task = jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
+    assert_eq!(jobs::outcomes(&task), ["lost", "done"]);
+    let worker_of = |n: usize| jobs::history(&task)[n].get_str("worker").expect("a worker");
+    assert!(jobs::is_of(worker_of(0), &first) && jobs::is_of(worker_of(1), &second));
+    assert_eq!(jobs::number(&task, "epoch"), 2);
+    let result = task.get_document("result").expect("a result");
+    assert_ne!(jobs::text(result, "token"), first_token, "the second attempt's result counts");
+    assert!(!first.log().expect("its log").contains("committed"), "the first committed nothing");
+    assert_eq!(bed.all("frozen").await, expected);
+    jobs::nothing_left(bed).await;
+
+    // It is as good a worker as any other afterwards.
+    jobs::stop(&second).await;
+    let again = Ask::new("few", "thawed").submit(bed).await;
+    jobs::succeeded(bed, &again).await;
+    assert!(first.log().expect("its log").contains("committed"));
+    assert_eq!(bed.all("thawed").await, expected);
+    jobs::stop(&first).await;
+    jobs::nothing_left(bed).await;
+}
+
+async fn a_worker_told_to_stop_hands_its_task_back(bed: &Bed) {
+    let ask = Ask { map_rounds: jobs::SLOW, ..Ask::new("few", "drained") };
+    let first = bed.worker();
+    let id = ask.submit(bed).await;
+    jobs::task_under_way(bed, &id, "map").await;
+    jobs::stop(&first).await;
+    let map_task = async || jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
+    let task = map_task().await;
+    assert_eq!(jobs::text(&task, "state"), "ready", "{task:#?}");
+    assert_eq!(jobs::number(&task, "attempts"), 0, "the attempt is not burnt");
+    assert_eq!(jobs::outcomes(&task), ["drained"]);
+    assert!(jobs::is_of(jobs::history(&task)[0].get_str("worker").expect("a worker"), &first));
+
+    let second = bed.worker();
+    jobs::succeeded(bed, &id).await;
+    let task = map_task().await;
+    assert_eq!(jobs::outcomes(&task), ["drained", "done"]);
+    assert_eq!(jobs::number(&task, "attempts"), 1);
+    assert_eq!(bed.all("drained").await, bed.all("few-calm").await);
+    jobs::stop(&second).await;
+    jobs::nothing_left(bed).await;
+}
+
+async fn a_lost_block_is_made_again(bed: &Bed) {
+    let doomed = bed.spawn(
+        "coordinator",
+        &["coordinator"],
+        &[("AVIARY_HALT_AT", "reducing"), ("AVIARY_SPLIT_BYTES", jobs::SPLIT_BYTES)],
+    );
+    let worker = bed.worker();
+    let id = Ask::new("many", "lost-block").submit(bed).await;
+    jobs::kill_at(&doomed, "reducing").await;
+    let before = jobs::tasks(bed, &id).await;
+    let is_map = |task: &&Document| jobs::text(task, "kind") == "map";
+    assert!(before.iter().filter(is_map).all(|task| jobs::text(task, "state") == "done"));
+    let deleted = bed
+        .coll("aviary-intermediates")
+        .find_one_and_delete(doc! { "_id": { "$regex": format!("^{id}/") } })
+        .await
+        .expect("deleted")
+        .expect("a block");
+    // JOB/pPARTITION/TASK/TOKEN/RUN.SEQ
+    let name = deleted.get_str("_id").expect("a name");
+    let n: i64 = name.split('/').nth(2).expect("a task").parse().expect("a number");
+
+    let coordinator = jobs::coordinator(bed);
+    jobs::succeeded(bed, &id).await;
+    let tasks = jobs::tasks(bed, &id).await;
+    for task in tasks.iter().filter(is_map) {
+        let expected: &[&str] =
+            if jobs::number(task, "n") == n { &["done", "done"] } else { &["done"] };
+        assert_eq!(jobs::outcomes(task), expected, "{task:#?}");
+    }
+    let waited =
+        tasks.iter().any(|task| jobs::outcomes(task).contains(&"block missing".to_owned()));
+    assert!(waited, "a reduce task found the block missing");
+    assert_eq!(bed.all("lost-block").await, bed.all("many-calm").await);
+    jobs::nothing_left(bed).await;
+    jobs::stop(&worker).await;
+    jobs::stop(&coordinator).await;
+}
+
+/// Runs before any daemon that watches: a stream outlives its process on the server for minutes.
+async fn polling_alone_suffices(bed: &Bed) {
+    let mute = [("AVIARY_WATCH", "0"), ("AVIARY_SPLIT_BYTES", jobs::SPLIT_BYTES)];
+    let coordinator = bed.spawn("coordinator", &["coordinator"], &mute);
+    let worker = bed.spawn("worker", &["worker", "--slots", "1"], &mute);
+    let id = Ask::new("many", "polled").submit(bed).await;
+    jobs::succeeded(bed, &id).await;
+    assert_eq!(change_streams(bed).await, 0);
+    jobs::nothing_left(bed).await;
+    jobs::stop(&worker).await;
+    jobs::stop(&coordinator).await;
+}
+
+/// How many change streams the server has open for anybody.
+async fn change_streams(bed: &Bed) -> usize {
+    let cursors: Vec<Document> = bed
+        .client
+        .database("admin")
+        .aggregate([
+            doc! { "$currentOp": { "allUsers": true, "idleCursors": true } },
+            doc! { "$match": { "cursor.originatingCommand.pipeline.0.$changeStream": { "$exists": true } } },
+        ])
+        .await
+        .expect("asked")
+        .try_collect()
+        .await
+        .expect("read");
+    cursors.len()
+}

@@ -1,0 +1,16 @@
+//! Faults on a real replica set of three members: processes and servers are killed, frozen and
+//! stopped at named moments, and the result must be the one of an undisturbed run.
+//!
+//! Every test proves that its fault fired: by the log of the process that was hurt, by the history
+//! of its task, or by what the servers say of themselves.
+
+#![cfg(test)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod coordinator;
+mod jobs;
+mod leases;
+mod primary;
+mod worker;
+mod zombies;

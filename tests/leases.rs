@@ -1,0 +1,263 @@
+//! The lease protocol on a real server: who may claim, who may write, what a commit leaves.
+
+#![cfg(test)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use aviary::config::{ATTEMPTS_MAX, Settings};
+use aviary::error::Error;
+use aviary::ids::{JobId, TaskId, Token, WorkerId};
+use aviary::store::leases::{Claimed, Failure};
+use aviary::store::{ConnectOptions, Store};
+use aviary::task::{Lease, Task, TaskKind, TaskResult, TaskState};
+use bson::{Document, doc};
+use common::{Bed, wait_for};
+
+/// Long enough never to run out while a test needs it.
+fn long() -> Settings {
+    Settings { lease_ttl_ms: 3_600_000, ..Settings::default() }
+}
+
+/// Runs out by itself, soon.
+fn short() -> Settings {
+    Settings { lease_ttl_ms: 50, lease_margin_ms: 0, ..Settings::default() }
+}
+
+async fn store(bed: &Bed) -> Store {
+    let options =
+        ConnectOptions { uri: bed.set.uri(), db: Some("test".into()), app_name: "leases".into() };
+    let store = Store::connect(&options).await.unwrap();
+    store.init().await.unwrap();
+    store
+}
+
+fn ready(store: &Store, job: &JobId, n: u32) -> Task {
+    Task { state: TaskState::Ready, ..Task::planned(TaskKind::Map, job, 1, n, store.shard()) }
+}
+
+async fn fresh(bed: &Bed, store: &Store, count: u32) -> JobId {
+    bed.coll("aviary").delete_many(doc! { "kind": "map" }).await.unwrap();
+    let job = JobId::generate();
+    let tasks: Vec<Task> = (0..count).map(|n| ready(store, &job, n)).collect();
+    store.insert_tasks(&tasks).await.unwrap();
+    job
+}
+
+async fn one(store: &Store, settings: &Settings) -> Claimed {
+    wait_for("a claim", || async {
+        store.claim(&WorkerId::generate("w"), 1, settings).await.unwrap().pop()
+    })
+    .await
+}
+
+fn result(lease: &Lease) -> TaskResult {
+    TaskResult { token: lease.token.clone(), parts: Vec::new(), counters: doc! { "input": 1_i64 } }
+}
+
+async fn document(bed: &Bed, id: &TaskId) -> Document {
+    bed.coll("aviary").find_one(doc! { "_id": id.as_str() }).await.unwrap().unwrap()
+}
+
+fn outcomes(task: &Document) -> Vec<String> {
+    let history = task.get_array("history").unwrap();
+    history
+        .iter()
+        .map(|entry| entry.as_document().unwrap().get_str("outcome").unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_protocol_holds_on_a_real_server() {
+    let bed = Bed::start(1).await;
+    let store = store(&bed).await;
+    no_task_is_claimed_twice_by_many_claimers(&bed, &store).await;
+    a_late_commit_after_a_reclaim_is_fenced(&bed, &store).await;
+    a_repeated_commit_is_recognised_as_done(&bed, &store).await;
+    a_held_lease_is_not_given_away_and_renewal_is_fenced(&bed, &store).await;
+    failures_back_off_and_end_in_quarantine(&bed, &store).await;
+    a_drained_task_keeps_its_attempts(&bed, &store).await;
+    a_task_that_loses_its_worker_too_often_is_given_up(&bed, &store).await;
+    a_cancelled_task_fences_its_holder(&bed, &store).await;
+    one_holder_has_the_role_of_coordinator(&store).await;
+}
+
+async fn no_task_is_claimed_twice_by_many_claimers(bed: &Bed, store: &Store) {
+    const TASKS: u32 = 60;
+    fresh(bed, store, TASKS).await;
+    let claimers = (0..8).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let worker = WorkerId::generate(&format!("w{n}"));
+            let mut mine = Vec::new();
+            // A claimer that loses every race of one look tries again while there is any left.
+            let mut empty = 0;
+            while empty < 20 {
+                let claimed = store.claim(&worker, 3, &long()).await.unwrap();
+                empty = if claimed.is_empty() { empty + 1 } else { 0 };
+                mine.extend(claimed.into_iter().map(|c| (c.task.id, c.task.epoch)));
+            }
+            mine
+        })
+    });
+    let mut seen = HashSet::new();
+    for claimer in claimers.collect::<Vec<_>>() {
+        for (id, epoch) in claimer.await.unwrap() {
+            assert_eq!(epoch, 1, "{id} was claimed before");
+            assert!(seen.insert(id.clone()), "{id} was claimed twice");
+        }
+    }
+    assert_eq!(seen.len(), TASKS as usize);
+}
+
+async fn a_late_commit_after_a_reclaim_is_fenced(bed: &Bed, store: &Store) {
+    fresh(bed, store, 1).await;
+    let zombie = one(store, &short()).await;
+    let heir = one(store, &long()).await;
+    assert_eq!(zombie.task.id, heir.task.id);
+    assert_ne!(zombie.lease.token, heir.lease.token);
+    assert!(!zombie.lease.is_trusted(), "the zombie must not trust its own clock either");
+
+    let late = store.commit(&zombie.lease, &result(&zombie.lease)).await;
+    assert!(matches!(late, Err(Error::LeaseLost(_))), "{late:?}");
+    let failure = Failure {
+        code: "x".into(),
+        message: "x".into(),
+        retryable: true,
+        attempts_max: ATTEMPTS_MAX,
+    };
+    assert!(!store.fail(&zombie.lease, &failure).await.unwrap());
+    assert!(!store.release(&zombie.lease, "drained", 0).await.unwrap());
+    assert!(!store.renew(&zombie.lease, 0, &long()).await.unwrap());
+
+    store.commit(&heir.lease, &result(&heir.lease)).await.unwrap();
+    let task = document(bed, &heir.task.id).await;
+    assert_eq!(task.get_str("state").unwrap(), "done");
+    let committed = task.get_document("result").unwrap().get_str("token").unwrap();
+    assert_eq!(committed, heir.lease.token.as_str());
+    assert_eq!(outcomes(&task), ["lost", "done"]);
+    assert!(!task.contains_key("token"), "a committed task holds no lease");
+}
+
+async fn a_repeated_commit_is_recognised_as_done(bed: &Bed, store: &Store) {
+    fresh(bed, store, 1).await;
+    let claimed = one(store, &long()).await;
+    store.commit(&claimed.lease, &result(&claimed.lease)).await.unwrap();
+    // As after a commit whose reply was lost.
+    store.commit(&claimed.lease, &result(&claimed.lease)).await.unwrap();
+    assert_eq!(outcomes(&document(bed, &claimed.task.id).await), ["done"]);
+}
+
+async fn a_held_lease_is_not_given_away_and_renewal_is_fenced(bed: &Bed, store: &Store) {
+    fresh(bed, store, 1).await;
+    let held = one(store, &long()).await;
+    assert!(store.claim(&WorkerId::generate("other"), 1, &long()).await.unwrap().is_empty());
+    let before = document(bed, &held.task.id).await;
+    assert!(
+        store
+            .renew(&held.lease, 42, &Settings { lease_ttl_ms: 7_200_000, ..long() })
+            .await
+            .unwrap()
+    );
+    let after = document(bed, &held.task.id).await;
+    assert!(after.get_datetime("until").unwrap() > before.get_datetime("until").unwrap());
+    assert_eq!(after.get_i64("progress").unwrap(), 42);
+    let stranger = Lease::new(held.task.id.clone(), Token::generate(), Instant::now(), &long());
+    assert!(!store.renew(&stranger, 0, &long()).await.unwrap());
+}
+
+async fn failures_back_off_and_end_in_quarantine(bed: &Bed, store: &Store) {
+    fresh(bed, store, 1).await;
+    let failure = |retryable| Failure {
+        code: "io".into(),
+        message: "the disk is tired".into(),
+        retryable,
+        attempts_max: ATTEMPTS_MAX,
+    };
+    for attempt in 1..=ATTEMPTS_MAX {
+        let claimed = one(store, &long()).await;
+        assert_eq!(claimed.task.attempts, attempt);
+        assert!(store.fail(&claimed.lease, &failure(true)).await.unwrap());
+        let task = document(bed, &claimed.task.id).await;
+        assert_eq!(task.get_document("error").unwrap().get_str("code").unwrap(), "io");
+        if attempt < ATTEMPTS_MAX {
+            assert_eq!(task.get_str("state").unwrap(), "ready");
+            let failed = task.get_array("history").unwrap().last().unwrap().as_document().unwrap();
+            let (ended, again) =
+                (failed.get_datetime("ended").unwrap(), task.get_datetime("not_before").unwrap());
+            assert!(again > ended, "a failed task waits before it is tried again");
+        } else {
+            assert_eq!(task.get_str("state").unwrap(), "quarantined");
+            assert_eq!(outcomes(&task), vec!["failed"; ATTEMPTS_MAX as usize]);
+        }
+    }
+    assert!(store.claim(&WorkerId::generate("w"), 1, &long()).await.unwrap().is_empty());
+
+    fresh(bed, store, 1).await;
+    let claimed = one(store, &long()).await;
+    assert!(store.fail(&claimed.lease, &failure(false)).await.unwrap());
+    let task = document(bed, &claimed.task.id).await;
+    assert_eq!(
+        task.get_str("state").unwrap(),
+        "quarantined",
+        "what would fail again is not tried again"
+    );
+}
+
+async fn a_drained_task_keeps_its_attempts(bed: &Bed, store: &Store) {
+    fresh(bed, store, 1).await;
+    let claimed = one(store, &long()).await;
+    assert!(store.release(&claimed.lease, "drained", 0).await.unwrap());
+    let task = document(bed, &claimed.task.id).await;
+    assert_eq!(task.get_i32("attempts").unwrap(), 0);
+    assert_eq!(outcomes(&task), ["drained"]);
+    let again = one(store, &long()).await;
+    assert_eq!((again.task.attempts, again.task.epoch), (1, 2));
+}
+
+async fn a_task_that_loses_its_worker_too_often_is_given_up(bed: &Bed, store: &Store) {
+    fresh(bed, store, 1).await;
+    let mut last = None;
+    for _ in 0..ATTEMPTS_MAX {
+        last = Some(one(store, &short()).await);
+    }
+    let id = last.unwrap().task.id;
+    wait_for("the task is given up", || async {
+        (store.quarantine_exhausted().await.unwrap() > 0).then_some(())
+    })
+    .await;
+    let task = document(bed, &id).await;
+    assert_eq!(task.get_str("state").unwrap(), "quarantined");
+    assert_eq!(task.get_document("error").unwrap().get_str("code").unwrap(), "worker_lost");
+}
+
+async fn a_cancelled_task_fences_its_holder(bed: &Bed, store: &Store) {
+    let job = fresh(bed, store, 2).await;
+    let held = one(store, &long()).await;
+    assert_eq!(store.cancel_tasks(&job).await.unwrap(), 2);
+    assert!(!store.renew(&held.lease, 0, &long()).await.unwrap());
+    let late = store.commit(&held.lease, &result(&held.lease)).await;
+    assert!(matches!(late, Err(Error::LeaseLost(_))), "{late:?}");
+    assert!(store.claim(&WorkerId::generate("w"), 2, &long()).await.unwrap().is_empty());
+}
+
+async fn one_holder_has_the_role_of_coordinator(store: &Store) {
+    let (a, b) = (WorkerId::generate("a"), WorkerId::generate("b"));
+    let (ta, tb) = (Token::generate(), Token::generate());
+    // The first call may only create the document.
+    let _ = store.hold_role(&a, &ta, &long()).await.unwrap();
+    assert!(store.hold_role(&a, &ta, &long()).await.unwrap().is_some());
+    assert!(store.hold_role(&b, &tb, &long()).await.unwrap().is_none());
+    assert!(store.hold_role(&a, &ta, &long()).await.unwrap().is_some(), "the holder may stay");
+    store.release_role(&tb).await.unwrap();
+    assert!(
+        store.hold_role(&b, &tb, &long()).await.unwrap().is_none(),
+        "only the holder gives it up"
+    );
+    store.release_role(&ta).await.unwrap();
+    assert!(store.hold_role(&b, &tb, &short()).await.unwrap().is_some());
+    wait_for("the role falls free", || async { store.hold_role(&a, &ta, &long()).await.unwrap() })
+        .await;
+}

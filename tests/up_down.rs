@@ -1,0 +1,71 @@
+//! `aviary up --detach`, a job against the URI it prints, `aviary down --remove`: nothing left.
+
+#![cfg(test)]
+
+mod common;
+
+use aviary_testcontainers::state::State;
+use bson::{Document, doc};
+use common::{run, wait_for};
+use mongodb::Client;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_up_started_down_ends_and_removes() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("deployment");
+    let at = dir.to_str().unwrap();
+    let nothing: [(String, String); 0] = [];
+
+    // Nothing runs there yet.
+    let early = run(&["down", "--dir", at], &nothing).await;
+    assert_eq!(early.code, 5, "{early:#?}");
+
+    let up = run(&["up", "--detach", "--dir", at, "--workers", "2", "--slots", "1"], &nothing)
+        .await
+        .ok();
+    assert_eq!(up.stdout.lines().count(), 1, "standard output is the URI: {up:#?}");
+    let uri = up.stdout.trim().to_owned();
+    assert!(up.stderr.contains(&format!("aviary down --dir {at}")), "{up:#?}");
+    let state = State::read(&dir).unwrap();
+    let records: Vec<_> = state.running().cloned().collect();
+    assert!(records.len() >= 4, "a server, a coordinator, two workers: {records:#?}");
+
+    // A second deployment cannot be begun on top of it.
+    let again = run(&["up", "--detach", "--dir", at], &nothing).await;
+    assert_eq!(again.code, 8, "{again:#?}");
+    assert!(again.stderr.starts_with("error: "), "{again:#?}");
+
+    let env = [("AVIARY_URI".to_owned(), uri.clone())];
+    let client = Client::with_uri_str(&uri).await.unwrap();
+    let db = client.default_database().expect("the URI names the database");
+    db.collection::<Document>("docs")
+        .insert_many((0..100).map(|n| doc! { "_id": n, "g": n % 4 }))
+        .await
+        .unwrap();
+    let map = parent.path().join("map.js");
+    std::fs::write(&map, "function () { emit(this.g, 1); }").unwrap();
+    let map = map.to_str().unwrap();
+    let submit = ["submit", "-q", "-c", "docs", "--map", map, "--reduce", "_sum"];
+    let ran = run(&submit, &env).await.ok();
+    let counts: Vec<_> = ran.json().iter().map(|row| row["value"].as_f64().unwrap()).collect();
+    assert_eq!(counts, [25.0; 4]);
+    wait_for("both workers", async || {
+        let workers = run(&["workers", "-o", "json"], &env).await.ok();
+        (workers.json().len() == 2).then_some(())
+    })
+    .await;
+    drop((db, client));
+
+    let down = run(&["down", "--dir", at, "--remove"], &nothing).await.ok();
+    assert!(down.stderr.contains("processes ended"), "{down:#?}");
+    for record in &records {
+        assert!(!record.is_running(), "{record:?} still runs");
+    }
+    assert!(!dir.exists(), "the directory is gone");
+    let gone =
+        format!("{}{}serverSelectionTimeoutMS=500", uri, if uri.contains('?') { "&" } else { "?" });
+    let after = run(&["list"], &[("AVIARY_URI".to_owned(), gone)]).await;
+    assert_eq!(after.code, 6, "{after:#?}");
+    let early = run(&["down", "--dir", at], &nothing).await;
+    assert_eq!(early.code, 5, "{early:#?}");
+}
