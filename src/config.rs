@@ -60,12 +60,14 @@ pub const VALUES_BYTES_MAX: usize = 2 << 20;
 pub const BLOCK_RAW_BYTES_TARGET: usize = 512 << 10;
 /// Runs merged at once by a reducer.
 pub const FAN_IN_MAX: usize = 48;
-/// Blocks waiting to be written by one task.
-pub const BLOCKS_IN_FLIGHT: usize = 4;
+/// Batches that wait to be written by one task.
+pub const BATCHES_WAITING_MAX: usize = 2;
+/// Batches that one task writes at once.
+pub const WRITES_IN_FLIGHT: usize = 4;
 /// Bytes written to the database in one insert.
-pub const WRITE_BATCH_BYTES: usize = 4 << 20;
+pub const WRITE_BATCH_BYTES: usize = 2 << 20;
 /// Documents written to the database in one insert.
-pub const WRITE_BATCH_DOCS: usize = 5_000;
+pub const WRITE_BATCH_DOCS: usize = 1_000;
 /// A MongoDB document's greatest size.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// A function stored in one document; larger ones are refused.

@@ -55,15 +55,18 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(cli));
-    // A blocking read of a terminal or of a function must not hold the exit up.
-    runtime.shutdown_background();
-    match outcome {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
         }
-    }
+    };
+    // The runtime is never shut down: what is still running ends with the process. A shutdown would drop
+    // the driver's tasks in any order while others still use them, and the driver panics then; and a
+    // blocking read of a terminal would hold the exit up.
+    std::mem::forget(runtime);
+    code
 }
 
 async fn run(cli: Cli) -> Result<()> {

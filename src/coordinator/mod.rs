@@ -92,11 +92,7 @@ impl Keeper {
         let task = tokio::spawn(async move {
             let mut had = false;
             while !stop.is_cancelled() {
-                let mut held_now = store.hold_role(&id, &token, &settings).await;
-                if matches!(held_now, Ok(None)) {
-                    held_now = store.hold_role(&id, &token, &settings).await;
-                }
-                match held_now {
+                match store.hold_role(&id, &token, &settings).await {
                     Ok(now) => {
                         let has = now.is_some();
                         if has != had {

@@ -304,9 +304,8 @@ fn explain_history(error: Error) -> Error {
         Error::Store { source, .. } if source.kind == StoreErrorKind::SnapshotTooOld => {
             Error::refused(
                 "the job's snapshot is older than the history the servers keep",
-                "raise minSnapshotHistoryWindowInSeconds on every server (db.adminCommand({\
-                 setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600})) or submit the job with \
-                 --read committed",
+                "raise minSnapshotHistoryWindowInSeconds on every server, which aviary init \
+                 --history-window 2h does, or submit the job with --read committed",
             )
         }
         Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE) => Error::Store {

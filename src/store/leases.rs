@@ -327,12 +327,26 @@ impl Store {
         Ok(outcome.modified_count)
     }
 
-    /// Claims or keeps the role of coordinator. `None` means that another holds it, or that its
-    /// document has only just been created and the next call may claim it.
+    /// Claims or keeps the role of coordinator. `None` means that another holds it.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn hold_role(
+        &self,
+        holder: &WorkerId,
+        token: &Token,
+        settings: &Settings,
+    ) -> Result<Option<Lease>> {
+        loop {
+            let held = self.try_role(holder, token, settings).await?;
+            // Only a document that was not there before is worth a second try.
+            if held.is_some() || !self.ensure_role().await? {
+                return Ok(held);
+            }
+        }
+    }
+
+    async fn try_role(
         &self,
         holder: &WorkerId,
         token: &Token,
@@ -367,16 +381,13 @@ impl Store {
             .await
             .action("hold the role of coordinator")?
             .matched_count;
-        if matched == 0 {
-            self.ensure_role().await?;
-            return Ok(None);
-        }
-        Ok(Some(Lease::new(TaskId::from_text(ROLE), token.clone(), sent, settings)))
+        let lease = || Lease::new(TaskId::from_text(ROLE), token.clone(), sent, settings);
+        Ok((matched == 1).then(lease))
     }
 
-    /// Creates the role's document, held by nobody: an upsert cannot compare with the server's
-    /// clock, so the document has to be there before it can be claimed.
-    async fn ensure_role(&self) -> Result<()> {
+    /// Creates the role's document, held by nobody, and says whether it was missing: an upsert cannot
+    /// compare with the server's clock, so the document has to be there before it can be claimed.
+    async fn ensure_role(&self) -> Result<bool> {
         let created = self
             .aviary()
             .update_one(
@@ -386,8 +397,9 @@ impl Store {
             .upsert(true)
             .await;
         match created {
-            Ok(_) => Ok(()),
-            Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Ok(()),
+            Ok(outcome) => Ok(outcome.upserted_id.is_some()),
+            // Another process was faster.
+            Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Ok(true),
             Err(e) => Err(e).action("create the role of coordinator"),
         }
     }

@@ -41,7 +41,8 @@ impl Counters {
     }
 
     /// The counters as they stand in the task document. A function's own counter that is named like
-    /// one of ours, or that could not be a field name, is set apart by `user.` and an underscore.
+    /// one of ours, or that could not be a field name, is set apart by `user_`, and each such character becomes an
+    /// underscore.
     pub fn to_document(&self) -> Document {
         let mut doc = Document::new();
         for (name, value) in BUILT_IN.iter().zip([self.input, self.emit, self.reduce, self.output])

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bson::RawDocumentBuf;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use super::attempt::Attempt;
 use crate::config;
@@ -35,7 +35,7 @@ pub(super) struct Written(JoinHandle<Result<()>>);
 /// Starts a writer. Batches are written in the background with `w: majority`, each only while the
 /// lease is trusted.
 pub(super) fn start(attempt: &Arc<Attempt>, target: Target) -> (Writer, Written) {
-    let (tx, rx) = mpsc::channel(config::BLOCKS_IN_FLIGHT);
+    let (tx, rx) = mpsc::channel(config::BATCHES_WAITING_MAX);
     let task = tokio::spawn(write_all(attempt.clone(), target, rx));
     (Writer { tx, batch: Vec::new(), bytes: 0 }, Written(task))
 }
@@ -91,49 +91,69 @@ impl Written {
     }
 }
 
+/// Writes what arrives, a few batches at a time: each waits for a majority of the servers, and the waits
+/// may overlap. Returns only when nothing is on its way any more, whether it went well or not.
 async fn write_all(
     attempt: Arc<Attempt>,
     target: Target,
     mut rx: mpsc::Receiver<Vec<RawDocumentBuf>>,
 ) -> Result<()> {
-    let mut again = attempt.is_repeat();
-    while let Some(batch) = rx.recv().await {
-        write_batch(&attempt, target, &batch, &mut again).await?;
-        crate::halt::point(match target {
-            Target::Blocks => "map.write",
-            Target::Output => "reduce.write",
-        })
-        .await;
+    let mut writes = JoinSet::new();
+    let mut outcome = Ok(());
+    while outcome.is_ok() {
+        let Some(batch) = rx.recv().await else { break };
+        if writes.len() >= config::WRITES_IN_FLIGHT {
+            outcome = written(writes.join_next().await);
+        }
+        writes.spawn(write_batch(attempt.clone(), target, batch));
     }
-    Ok(())
+    while let Some(ended) = writes.join_next().await {
+        outcome = outcome.and(written(Some(ended)));
+    }
+    outcome
+}
+
+fn written(ended: Option<std::result::Result<Result<()>, JoinError>>) -> Result<()> {
+    match ended {
+        None => Ok(()),
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) => Err(Error::Internal(format!("the writer panicked: {error}"))),
+    }
 }
 
 /// Writes a batch, through failovers as long as the lease lasts.
 async fn write_batch(
-    attempt: &Attempt,
+    attempt: Arc<Attempt>,
     target: Target,
-    batch: &[RawDocumentBuf],
-    again: &mut bool,
+    batch: Vec<RawDocumentBuf>,
 ) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(200);
+    let mut again = attempt.is_repeat();
     loop {
         attempt.check()?;
         let written = match target {
-            Target::Blocks => attempt.store.insert_blocks(batch).await,
+            Target::Blocks => attempt.store.insert_blocks(&batch).await,
             Target::Output => {
                 let output = &attempt.job.spec.output;
                 let hidden = Output::hidden(&attempt.job.id);
-                attempt.store.insert_output(&output.db, &hidden, batch, *again).await
+                attempt.store.insert_output(&output.db, &hidden, &batch, again).await
             }
         };
         match written {
             Err(error) if error.is_transient() => {
                 tracing::debug!(task = %attempt.task.id, %error, "could not write; trying again");
                 // Part of the batch may have been written.
-                *again = true;
+                again = true;
                 tokio::time::sleep(PAUSE).await;
             }
-            outcome => return outcome,
+            Err(error) => return Err(error),
+            Ok(()) => break,
         }
     }
+    crate::halt::point(match target {
+        Target::Blocks => "map.write",
+        Target::Output => "reduce.write",
+    })
+    .await;
+    Ok(())
 }

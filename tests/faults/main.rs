@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod coordinator;
+mod gate;
 mod jobs;
 mod leases;
 mod primary;

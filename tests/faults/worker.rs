@@ -39,9 +39,9 @@ fn noise(seed: u32, chars: usize) -> String {
 }
 
 async fn load_bulk(bed: &Bed) {
-    let docs = (0..2_500).map(|i| {
+    let docs = (0..3_500).map(|i| {
         let pad = noise(u32::try_from(i).expect("small") + 1, 4_000);
-        doc! { "_id": i, "k": i % 2_400, "pad": pad }
+        doc! { "_id": i, "k": i % 3_400, "pad": pad }
     });
     bed.load("bulk", docs.collect()).await;
 }
@@ -66,7 +66,7 @@ async fn killed_workers_change_nothing() {
     a_worker_killed_between_two_documents(&bed).await;
 
     let calm = undisturbed(&bed, bulk("bulk-calm")).await;
-    assert_eq!(calm.len(), 2_400);
+    assert_eq!(calm.len(), 3_400);
     a_worker_killed_between_two_writes_of_blocks(&bed, &calm).await;
     jobs::stop(&coordinator).await;
 }
