@@ -293,6 +293,7 @@ impl Calls {
         let started = Instant::now();
         map.call(&self.batch)?;
         let ms = started.elapsed().as_millis();
+        crate::halt::point_blocking("map.call");
         if ms > config::CALL_TARGET_MS {
             self.bytes_target = (self.bytes_target / 2).max(1);
         } else if ms < config::CALL_TARGET_MS / 4 {

@@ -89,6 +89,16 @@ impl Bed {
         self.spawn("halting", args, &[("AVIARY_HALT_AT", place)])
     }
 
+    /// A worker with one slot that stops at a named place until [`Paused::go_on`].
+    pub fn paused_worker(&self, place: &str) -> Paused {
+        let n = self.started.load(std::sync::atomic::Ordering::Relaxed);
+        let until = self.dir.path().join(format!("{n}-go-on"));
+        let file = until.to_str().expect("a plain path").to_owned();
+        let env = [("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", &file)];
+        let process = self.spawn("paused", &["worker", "--slots", "1"], &env);
+        Paused { process, until }
+    }
+
     /// Runs the binary to its end.
     pub async fn aviary<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Ran {
         run(args, &self.env()).await
@@ -129,6 +139,24 @@ impl Bed {
             left.push("blocks in aviary-intermediates".into());
         }
         left
+    }
+}
+
+/// A process that waits at a named place once it gets there.
+pub struct Paused {
+    pub process: Managed,
+    until: PathBuf,
+}
+
+impl Paused {
+    /// Waits until the process is at the place.
+    pub async fn arrived(&self) {
+        self.process.wait_for_log("halted").await.expect("it reaches the place");
+    }
+
+    /// Lets the process pass, now and from now on.
+    pub fn go_on(&self) {
+        std::fs::write(&self.until, "").expect("written");
     }
 }
 

@@ -11,9 +11,6 @@ use crate::common::{Bed, wait_for};
 /// Small splits, so that little data makes several map tasks.
 pub const SPLIT_BYTES: &str = "262144";
 
-/// Rounds with which a map of `few` lasts long after the first renewal of its lease.
-pub const SLOW: u32 = 60_000;
-
 /// How long a daemon may take to end in good order.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -29,15 +26,11 @@ const REDUCE: &str = "function (key, values) {
   return sum;
 }";
 
-/// What a job is made of. Slow functions compute the same as fast ones, and burn time first.
+/// What a job is made of.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
     pub input: &'static str,
     pub output: String,
-    /// Rounds of a loop that the map makes for every document.
-    pub map_rounds: u32,
-    /// Rounds of a loop that the reduce makes for every call.
-    pub reduce_rounds: u32,
     /// Another map and reduce than the usual.
     pub functions: Option<(&'static str, &'static str)>,
     /// More flags.
@@ -53,27 +46,14 @@ impl Ask {
     pub async fn submit(&self, bed: &Bed) -> String {
         let (map, reduce) = self.functions.unwrap_or((MAP, REDUCE));
         let out = &self.output;
-        let map = bed.file(&format!("{out}-map.js"), &slowed(map, self.map_rounds));
-        let combine = bed.file(&format!("{out}-combine.js"), reduce);
-        let reduce = bed.file(&format!("{out}-reduce.js"), &slowed(reduce, self.reduce_rounds));
-        let path = |path: &std::path::Path| path.display().to_string();
-        let (map, combine, reduce) = (path(&map), path(&combine), path(&reduce));
+        let map = bed.file(&format!("{out}-map.js"), map).display().to_string();
+        let reduce = bed.file(&format!("{out}-reduce.js"), reduce).display().to_string();
         let target = format!("replace:{out}");
         let mut args = vec!["submit", "-c", self.input, "--out", &target, "--partitions", "3"];
-        args.extend(["--map", &map, "--combine", &combine, "--reduce", &reduce]);
+        args.extend(["--map", &map, "--reduce", &reduce]);
         args.extend(["--detach", "-o", "name"]);
         args.extend(&self.flags);
         bed.aviary(&args).await.ok().stdout.trim().to_owned()
-    }
-}
-
-fn slowed(function: &str, rounds: u32) -> String {
-    let burn = format!(
-        "let x = 1; for (let i = 0; i < {rounds}; i++) x = (x * 31 + i) % 65521; if (x < 0) return;"
-    );
-    match function.split_once('{') {
-        Some((head, body)) if rounds > 0 => format!("{head}{{ {burn}\n{body}"),
-        _ => function.to_owned(),
     }
 }
 
@@ -84,7 +64,7 @@ pub async fn load_many(bed: &Bed) {
     bed.load("many", docs.collect()).await;
 }
 
-/// 600 documents of 60 keys, for functions that burn time.
+/// 600 documents of 60 keys.
 pub async fn load_few(bed: &Bed) {
     let docs = (0..600).map(|i| doc! { "_id": i, "k": i * 7 % 60, "v": i % 100 });
     bed.load("few", docs.collect()).await;
@@ -98,6 +78,11 @@ pub fn coordinator(bed: &Bed) -> Managed {
 /// Ends a daemon as an operator would; it must obey and say that all went well.
 pub async fn stop(process: &Managed) {
     process.terminate().expect("it runs");
+    stopped(process).await;
+}
+
+/// Waits for the end of a daemon that was told to stop, which must be a good one.
+pub async fn stopped(process: &Managed) {
     process.wait_gone(GRACE).await.expect("it ends");
     let status = process.wait().await.expect("waited");
     assert!(status.success(), "{status}: {}", process.log().expect("its log"));
@@ -129,15 +114,6 @@ pub async fn tasks(bed: &Bed, id: &str) -> Vec<Document> {
         let filter = doc! { "job": id, "plan": plan };
         let found = bed.coll("aviary").find(filter).sort(doc! { "_id": 1 }).await.ok()?;
         found.try_collect().await.ok()
-    })
-    .await
-}
-
-/// Waits for a task that is held and has got somewhere, while its job is in `state`.
-pub async fn task_under_way(bed: &Bed, id: &str, kind: &str) -> Document {
-    wait_for("a task under way", || async {
-        let filter = doc! { "job": id, "kind": kind, "state": "leased", "progress": { "$gt": 0 } };
-        bed.coll("aviary").find_one(filter).await.ok().flatten()
     })
     .await
 }

@@ -33,10 +33,10 @@ async fn leases_are_lost_and_handed_back_without_harm() {
 }
 
 async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
-    let ask = Ask { map_rounds: jobs::SLOW, ..Ask::new("few", "frozen") };
-    let first = bed.worker();
-    let id = ask.submit(bed).await;
-    jobs::task_under_way(bed, &id, "map").await;
+    let paused = bed.paused_worker("map.call");
+    let first = &paused.process;
+    let id = Ask::new("few", "frozen").submit(bed).await;
+    paused.arrived().await;
     first.freeze().expect("frozen");
     let held = jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
     assert_eq!(jobs::text(&held, "state"), "leased", "frozen while it held the lease");
@@ -46,13 +46,14 @@ async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
     jobs::succeeded(bed, &id).await;
     let expected = bed.all("few-calm").await;
     assert_eq!(bed.all("frozen").await, expected);
+    paused.go_on();
     first.thaw().expect("thawed");
     first.wait_for_log("fenced").await.expect("the first worker learns that it lost the lease");
 
     let task = jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
     assert_eq!(jobs::outcomes(&task), ["lost", "done"]);
     let worker_of = |n: usize| jobs::history(&task)[n].get_str("worker").expect("a worker");
-    assert!(jobs::is_of(worker_of(0), &first) && jobs::is_of(worker_of(1), &second));
+    assert!(jobs::is_of(worker_of(0), first) && jobs::is_of(worker_of(1), &second));
     assert_eq!(jobs::number(&task, "epoch"), 2);
     let result = task.get_document("result").expect("a result");
     assert_ne!(jobs::text(result, "token"), first_token, "the second attempt's result counts");
@@ -66,22 +67,25 @@ async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
     jobs::succeeded(bed, &again).await;
     assert!(first.log().expect("its log").contains("committed"));
     assert_eq!(bed.all("thawed").await, expected);
-    jobs::stop(&first).await;
+    jobs::stop(first).await;
     jobs::nothing_left(bed).await;
 }
 
 async fn a_worker_told_to_stop_hands_its_task_back(bed: &Bed) {
-    let ask = Ask { map_rounds: jobs::SLOW, ..Ask::new("few", "drained") };
-    let first = bed.worker();
-    let id = ask.submit(bed).await;
-    jobs::task_under_way(bed, &id, "map").await;
-    jobs::stop(&first).await;
+    let paused = bed.paused_worker("map.call");
+    let first = &paused.process;
+    let id = Ask::new("few", "drained").submit(bed).await;
+    paused.arrived().await;
+    first.terminate().expect("it runs");
+    first.wait_for_log("draining").await.expect("it obeys");
+    paused.go_on();
+    jobs::stopped(first).await;
     let map_task = async || jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
     let task = map_task().await;
     assert_eq!(jobs::text(&task, "state"), "ready", "{task:#?}");
     assert_eq!(jobs::number(&task, "attempts"), 0, "the attempt is not burnt");
     assert_eq!(jobs::outcomes(&task), ["drained"]);
-    assert!(jobs::is_of(jobs::history(&task)[0].get_str("worker").expect("a worker"), &first));
+    assert!(jobs::is_of(jobs::history(&task)[0].get_str("worker").expect("a worker"), first));
 
     let second = bed.worker();
     jobs::succeeded(bed, &id).await;

@@ -50,42 +50,23 @@ async fn load_bulk(bed: &Bed) {
 async fn killed_workers_change_nothing() {
     let bed = Bed::start(3).await;
     jobs::load_many(&bed).await;
-    jobs::load_few(&bed).await;
     load_bulk(&bed).await;
     let coordinator = jobs::coordinator(&bed);
     let calm = undisturbed(&bed, Ask::new("many", "calm")).await;
     assert_eq!(calm.len(), 18_000);
 
-    for place in ["map.read", "map.commit", "reduce.read", "reduce.commit"] {
+    for place in ["map.read", "map.call", "map.commit", "reduce.read", "reduce.commit"] {
         let ask = Ask::new("many", &place.replace('.', "-"));
         let (id, ..) = killed_at(&bed, &ask, place, async |_| 0).await;
         assert!(jobs::tasks(&bed, &id).await.len() >= 6, "several tasks of each kind");
         assert_eq!(bed.all(&ask.output).await, calm, "{place}");
     }
     a_worker_killed_between_two_writes_of_output(&bed, &calm).await;
-    a_worker_killed_between_two_documents(&bed).await;
 
     let calm = undisturbed(&bed, bulk("bulk-calm")).await;
     assert_eq!(calm.len(), 3_400);
     a_worker_killed_between_two_writes_of_blocks(&bed, &calm).await;
     jobs::stop(&coordinator).await;
-}
-
-async fn a_worker_killed_between_two_documents(bed: &Bed) {
-    let calm = undisturbed(bed, Ask::new("few", "few-calm")).await;
-    let doomed = bed.worker();
-    let ask = Ask { map_rounds: jobs::SLOW, ..Ask::new("few", "few-killed") };
-    let id = ask.submit(bed).await;
-    let held = jobs::task_under_way(bed, &id, "map").await;
-    doomed.kill().expect("killed");
-    let healthy = bed.worker();
-    jobs::succeeded(bed, &id).await;
-    let lost = finished(bed, &held).await;
-    assert_eq!(jobs::outcomes(&lost), ["lost", "done"], "{lost:#?}");
-    assert_attempts_of(&lost, &doomed, &healthy);
-    assert_eq!(bed.all(&ask.output).await, calm);
-    jobs::nothing_left(bed).await;
-    jobs::stop(&healthy).await;
 }
 
 async fn a_worker_killed_between_two_writes_of_output(bed: &Bed, calm: &[Document]) {
