@@ -39,7 +39,7 @@ async fn the_primary_dies_in(bed: &Bed, phase: &str, place: &str) {
             .await;
     let state = jobs::job(bed, &id).await.get_str("state").expect("a state").to_owned();
     assert_eq!(state, phase, "member {new} took over while the tasks ran");
-    workers.each_ref().map(Paused::go_on);
+    workers.iter().for_each(Paused::go_on);
     bed.set.restart(old).await.expect("restarted");
 
     jobs::succeeded(bed, &id).await;
