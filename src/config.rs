@@ -30,6 +30,8 @@ pub const SPLIT_BYTES_TARGET: u64 = 48 << 20;
 pub const SPLITS_PER_SLOT: u64 = 4;
 /// No split is made smaller than this for the sake of balance, in bytes.
 pub const SPLIT_BYTES_MIN: u64 = 8 << 20;
+/// Ranges of one split: small chunks of a shard are read together.
+pub const RANGES_MAX: usize = 64;
 /// Map tasks of one job.
 pub const SPLITS_MAX: u32 = 65_536;
 /// Ids sampled for every split, so that splits come out within about 20 % of each other.

@@ -54,6 +54,8 @@ pub enum Error {
         block: String,
         /// The map task that wrote it.
         task: crate::ids::TaskId,
+        /// The shard that task's document lives on.
+        shard: String,
         /// The attempt that wrote it.
         token: crate::ids::Token,
     },

@@ -27,15 +27,20 @@ fn short() -> Settings {
 }
 
 async fn store(bed: &Bed) -> Store {
-    let options =
-        ConnectOptions { uri: bed.set.uri(), db: Some("test".into()), app_name: "leases".into() };
+    let options = ConnectOptions {
+        uri: bed.set.uri(),
+        db: Some("test".into()),
+        app_name: "leases".into(),
+        shard: None,
+        shard_uri: None,
+    };
     let store = Store::connect(&options).await.unwrap();
     store.init().await.unwrap();
     store
 }
 
 fn ready(store: &Store, job: &JobId, n: u32) -> Task {
-    Task { state: TaskState::Ready, ..Task::planned(TaskKind::Map, job, 1, n, store.shard()) }
+    Task { state: TaskState::Ready, ..Task::planned(TaskKind::Map, job, 1, n, store.home()) }
 }
 
 async fn fresh(bed: &Bed, store: &Store, count: u32) -> JobId {
@@ -164,7 +169,13 @@ async fn a_held_lease_is_not_given_away_and_renewal_is_fenced(bed: &Bed, store: 
     let after = document(bed, &held.task.id).await;
     assert!(after.get_datetime("until").unwrap() > before.get_datetime("until").unwrap());
     assert_eq!(after.get_i64("progress").unwrap(), 42);
-    let stranger = Lease::new(held.task.id.clone(), Token::generate(), Instant::now(), &long());
+    let stranger = Lease::new(
+        held.task.id.clone(),
+        &held.task.shard,
+        Token::generate(),
+        Instant::now(),
+        &long(),
+    );
     assert!(!store.renew(&stranger, 0, &long()).await.unwrap());
 }
 

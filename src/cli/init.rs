@@ -13,7 +13,11 @@ pub(super) async fn run(global: &Global, args: InitArgs) -> Result<()> {
         }
     }
     if !global.quiet {
-        eprintln!("{} is ready for Aviary on {}", store.db_name(), store.shard());
+        let on = match store.shards().await?.as_slice() {
+            [one] => one.name.clone(),
+            several => format!("{} shards", several.len()),
+        };
+        eprintln!("{} is ready for Aviary on {on}", store.db_name());
     }
     Ok(())
 }

@@ -101,7 +101,13 @@ impl Global {
                 "no deployment given; use --uri or AVIARY_URI, or start one with aviary up".into(),
             )
         })?;
-        let options = ConnectOptions { uri, db: self.db.clone(), app_name: app_name.to_owned() };
+        let options = ConnectOptions {
+            uri,
+            db: self.db.clone(),
+            app_name: app_name.to_owned(),
+            shard: None,
+            shard_uri: None,
+        };
         Store::connect(&options).await
     }
 }

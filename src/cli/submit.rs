@@ -172,7 +172,7 @@ fn new_job(id: JobId, store: &Store, spec: JobSpec, args: &SubmitArgs) -> Job {
     Job {
         id,
         kind: "job".into(),
-        shard: store.shard().to_owned(),
+        shard: store.home().to_owned(),
         state: JobState::Submitted,
         client: args.client.clone(),
         tag: args.tag.clone(),
@@ -185,6 +185,7 @@ fn new_job(id: JobId, store: &Store, spec: JobSpec, args: &SubmitArgs) -> Job {
         plan: 0,
         map_tasks: 0,
         reduce_tasks: 0,
+        reduce_on: Vec::new(),
         input_bytes: None,
         input_documents: None,
         counters: None,

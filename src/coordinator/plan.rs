@@ -1,12 +1,24 @@
-//! From an input's size and a sample of its ids to splits. Pure.
+//! From an input's size, its chunks and a sample of its keys to splits. Pure.
 
-use bson::Bson;
+use std::collections::BTreeMap;
+
+use bson::{Bson, Document};
 
 use crate::config;
 use crate::job::JobSpec;
 use crate::shuffle::{key, value::RawValBuf};
 use crate::store::input::InputSize;
-use crate::task::Split;
+use crate::store::topology::{Chunk, Placement};
+use crate::task::{Range, Split};
+
+/// What one map task reads, and on which shard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// The shard that owned all of it at the job's snapshot.
+    pub shard: String,
+    /// What to read.
+    pub split: Split,
+}
 
 /// How many splits of about `split_bytes` an input of this size is cut into; more, and smaller
 /// ones, when there would be too few for `slots` workers' slots to end at about the same time.
@@ -24,7 +36,7 @@ pub fn split_count(spec: &JobSpec, size: InputSize, split_bytes: u64, slots: u32
     u32::try_from(wanted.min(most)).unwrap_or(config::SPLITS_MAX)
 }
 
-/// How many ids to sample for that many splits; none for one.
+/// How many keys to sample for that many splits; none for one.
 pub fn sample_count(splits: u32) -> u64 {
     if splits <= 1 {
         return 0;
@@ -32,36 +44,218 @@ pub fn sample_count(splits: u32) -> u64 {
     (u64::from(splits) * config::SAMPLES_PER_SPLIT).min(config::SAMPLES_MAX)
 }
 
-/// Cuts at the quantiles of a sample that is in index order. Adjacent splits share their bound and
-/// the outer bounds are open, so every id is in exactly one split, sampled or not.
-pub fn cut(samples: Vec<Bson>, splits: u32) -> Vec<Split> {
-    let mut distinct: Vec<Bson> = Vec::with_capacity(samples.len());
-    let mut last: Option<Vec<u8>> = None;
-    for id in samples {
-        // An id that cannot be compared here cannot be a bound; the ids around it can.
-        let Some(encoded) = encoded(&id) else { continue };
-        if last.as_ref() != Some(&encoded) {
-            distinct.push(id);
-            last = Some(encoded);
+/// The fields whose values are to be sampled so that an input can be cut: those of the key that its
+/// ranges go by, up to the first that is hashed, whose values are spread evenly anyway.
+pub fn sampled_fields(placement: &Placement) -> Vec<String> {
+    pattern(placement)
+        .into_iter()
+        .take_while(|(_, direction)| direction.as_str().is_none())
+        .map(|(field, _)| field)
+        .collect()
+}
+
+/// Cuts an input into about `count` pieces of about the same size, each of documents that one shard
+/// owned. Adjacent ranges share their bound and the outer bounds are open, so every document is in
+/// exactly one piece, sampled or not.
+///
+/// `samples` are rows of values of [`sampled_fields`], in the server's own order of them: that of an
+/// `_id` depends on the collection's collation, that of a shard key never does.
+pub fn cut(placement: &Placement, samples: Vec<Vec<Bson>>, count: u32) -> Vec<Piece> {
+    let pattern = pattern(placement);
+    let mut candidates = candidates(&pattern, samples, count);
+    if matches!(placement, Placement::Chunks { .. }) {
+        candidates.sort_by(|a, b| a.encoded.cmp(&b.encoded));
+    }
+    let (chunks, by) = match placement {
+        Placement::One(shard) => (
+            vec![Chunk { min: Document::new(), max: Document::new(), shard: shard.clone() }],
+            pattern,
+        ),
+        Placement::Chunks { chunks, index, .. } => (chunks.clone(), index.clone()),
+    };
+    let per_piece = candidates.len() as f64 / f64::from(count.max(1));
+    let mut groups = Groups { by, per_piece, open: BTreeMap::new(), done: Vec::new() };
+    let mut rest = candidates.as_slice();
+    for chunk in &chunks {
+        let max = open(&chunk.max, &Bson::MaxKey);
+        let inside = match max.as_ref().and_then(encoded) {
+            Some(end) => rest.partition_point(|candidate| candidate.encoded < end),
+            None => rest.len(),
+        };
+        let (these, others) = rest.split_at_checked(inside).unwrap_or((rest, &[]));
+        rest = others;
+        let ranges = cut_chunk(open(&chunk.min, &Bson::MinKey), max, these, per_piece);
+        let weight = these.len() as f64 / ranges.len().max(1) as f64;
+        for range in ranges {
+            groups.add(&chunk.shard, range, weight);
         }
     }
-    let splits = usize::try_from(splits).unwrap_or(1).min(distinct.len() + 1).max(1);
-    let mut cuts: Vec<Bson> = Vec::with_capacity(splits);
-    let mut previous = None;
-    for i in 1..splits {
-        let at = i * distinct.len() / splits;
-        if previous != Some(at) {
-            cuts.extend(distinct.get(at).cloned());
-            previous = Some(at);
+    groups.finish()
+}
+
+/// All of the input, to be read in one order.
+pub fn whole(placement: &Placement) -> Piece {
+    let shard = match placement {
+        Placement::One(shard) => Some(shard.clone()),
+        Placement::Chunks { chunks, .. } => chunks.first().map(|chunk| chunk.shard.clone()),
+    };
+    let of_all_shards = matches!(placement, Placement::Chunks { .. });
+    Piece { shard: shard.unwrap_or_default(), split: Split { of_all_shards, ..Split::default() } }
+}
+
+/// A key at which an input may be cut.
+#[derive(Debug, Clone)]
+struct Candidate {
+    encoded: Vec<u8>,
+    key: Document,
+}
+
+/// Where the input may be cut, each place as often as it was met.
+fn candidates(pattern: &Document, samples: Vec<Vec<Bson>>, count: u32) -> Vec<Candidate> {
+    let hashed_first =
+        pattern.values().next().is_some_and(|direction| direction.as_str().is_some());
+    let rows = if hashed_first { evenly(sample_count(count)) } else { samples };
+    rows.into_iter()
+        .filter_map(|row| {
+            // Where a sample says nothing of a field, any value of it may follow.
+            let values = row.into_iter().chain(std::iter::repeat(Bson::MinKey));
+            let key: Document = pattern.keys().cloned().zip(values).collect();
+            // A key that cannot be compared here cannot be a bound; the keys around it can.
+            Some(Candidate { encoded: encoded(&key)?, key })
+        })
+        .collect()
+}
+
+/// Hashes are spread evenly over all 64-bit integers.
+fn evenly(count: u64) -> Vec<Vec<Bson>> {
+    let step = (u64::MAX / count.max(1)).max(1);
+    (0..count).map(|n| vec![Bson::Int64((n * step + step / 2) as i64 ^ i64::MIN)]).collect()
+}
+
+/// Cuts one chunk at the quantiles of the sample inside of it.
+fn cut_chunk(
+    min: Option<Document>,
+    max: Option<Document>,
+    inside: &[Candidate],
+    per_piece: f64,
+) -> Vec<Range> {
+    let pieces = (inside.len() as f64 / per_piece.max(f64::MIN_POSITIVE)).round().max(1.0);
+    let pieces = (pieces as usize).min(inside.len() + 1);
+    let mut ranges = Vec::with_capacity(pieces);
+    let mut last = min.as_ref().and_then(encoded);
+    let mut min = min;
+    for n in 1..pieces {
+        let Some(candidate) = inside.get(n * inside.len() / pieces) else { continue };
+        if last.as_ref() == Some(&candidate.encoded) {
+            continue;
+        }
+        last = Some(candidate.encoded.clone());
+        let bound = candidate.key.clone();
+        ranges.push(Range { min: min.replace(bound.clone()), max: Some(bound) });
+    }
+    ranges.push(Range { min, max });
+    ranges
+}
+
+/// Small ranges of one shard on their way to become one piece together.
+struct Groups {
+    by: Document,
+    per_piece: f64,
+    open: BTreeMap<String, (Vec<Range>, f64)>,
+    done: Vec<Piece>,
+}
+
+impl Groups {
+    fn add(&mut self, shard: &str, range: Range, weight: f64) {
+        let (ranges, total) = self.open.entry(shard.to_owned()).or_default();
+        if !ranges.is_empty()
+            && (*total + weight / 2.0 > self.per_piece || ranges.len() >= config::RANGES_MAX)
+        {
+            let full = std::mem::take(ranges);
+            *total = 0.0;
+            self.done.push(piece(shard, &self.by, full));
+        }
+        *total += weight;
+        match ranges.last_mut() {
+            Some(last) if last.max.is_some() && last.max == range.min => last.max = range.max,
+            _ => ranges.push(range),
         }
     }
-    let mut min = None;
-    let mut all = Vec::with_capacity(cuts.len() + 1);
-    for bound in cuts {
-        all.push(Split { min: min.replace(bound.clone()), max: Some(bound) });
+
+    /// The pieces, those of all shards in turn.
+    fn finish(mut self) -> Vec<Piece> {
+        for (shard, (ranges, _)) in self.open {
+            self.done.push(piece(&shard, &self.by, ranges));
+        }
+        let mut turns: BTreeMap<String, usize> = BTreeMap::new();
+        let mut ordered: Vec<(usize, Piece)> = self
+            .done
+            .into_iter()
+            .map(|piece| {
+                let turn = turns.entry(piece.shard.clone()).or_default();
+                *turn += 1;
+                (*turn, piece)
+            })
+            .collect();
+        ordered.sort_by_key(|(turn, _)| *turn);
+        ordered.into_iter().map(|(_, piece)| piece).collect()
     }
-    all.push(Split { min, max: None });
-    all
+}
+
+fn piece(shard: &str, by: &Document, ranges: Vec<Range>) -> Piece {
+    let all = ranges.iter().any(|range| range.min.is_none() && range.max.is_none());
+    let split = if all {
+        Split::default()
+    } else {
+        let ranges = ranges.into_iter().map(|range| Range {
+            min: range.min.map(|bound| extended(bound, by)),
+            max: range.max.map(|bound| extended(bound, by)),
+        });
+        Split { by: by.clone(), ranges: ranges.collect(), ..Split::default() }
+    };
+    Piece { shard: shard.to_owned(), split }
+}
+
+/// A bound in an index that has more fields than the bound.
+fn extended(mut bound: Document, by: &Document) -> Document {
+    for field in by.keys() {
+        if !bound.contains_key(field) {
+            bound.insert(field, Bson::MinKey);
+        }
+    }
+    bound
+}
+
+/// A chunk's bound, or nothing when it is the end of all keys.
+fn open(bound: &Document, end: &Bson) -> Option<Document> {
+    (!bound.values().all(|value| value == end)).then(|| bound.clone())
+}
+
+/// The pattern of the key that an input's ranges go by.
+fn pattern(placement: &Placement) -> Document {
+    match placement {
+        Placement::One(_) => bson::doc! { "_id": 1 },
+        Placement::Chunks { key, .. } => key.clone(),
+    }
+}
+
+/// Which shard reduces each partition: as many on each as its workers have slots for.
+pub fn reduce_on(partitions: u32, slots: &BTreeMap<String, u32>) -> Vec<String> {
+    let mut given: BTreeMap<&str, u32> = BTreeMap::new();
+    (0..partitions)
+        .filter_map(|_| {
+            let next = slots.iter().min_by(|(a, slots_a), (b, slots_b)| {
+                let load = |shard: &String, slots: u32| {
+                    let given = given.get(shard.as_str()).copied().unwrap_or(0);
+                    f64::from(given + 1) / f64::from(slots.max(1))
+                };
+                load(a, **slots_a).total_cmp(&load(b, **slots_b))
+            });
+            let (shard, _) = next?;
+            *given.entry(shard).or_default() += 1;
+            Some(shard.clone())
+        })
+        .collect()
 }
 
 /// How many partitions the shuffle has when the job names no number.
@@ -81,63 +275,14 @@ pub fn partition_count(spec: &JobSpec, size: InputSize, slots: u32) -> u32 {
     u32::try_from(by_size).unwrap_or(u32::MAX).max(slots).clamp(1, config::PARTITIONS_AUTO_MAX)
 }
 
-fn encoded(id: &Bson) -> Option<Vec<u8>> {
-    let raw = RawValBuf::from_bson(id).ok()?;
+/// Bytes in the order of the key: those of the document of its values.
+fn encoded(key: &Document) -> Option<Vec<u8>> {
+    let raw = RawValBuf::from_bson(&Bson::Document(key.clone())).ok()?;
     let mut out = Vec::new();
     key::encode(raw.as_raw(), &mut out).ok()?;
     Some(out)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn chain_is_complete(splits: &[Split]) {
-        assert!(splits.first().unwrap().min.is_none());
-        assert!(splits.last().unwrap().max.is_none());
-        for pair in splits.windows(2) {
-            assert_eq!(pair[0].max, pair[1].min);
-            assert!(pair[0].max.is_some());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn splits_cover_everything_once(mut ids in prop::collection::vec(any::<i32>(), 0..200), n in 1_u32..50) {
-            ids.sort_unstable();
-            let splits = cut(ids.into_iter().map(Bson::Int32).collect(), n);
-            prop_assert!(splits.len() <= n as usize);
-            chain_is_complete(&splits);
-            let bounds: Vec<_> = splits.iter().filter_map(|s| s.min.as_ref()?.as_i32()).collect();
-            prop_assert!(bounds.windows(2).all(|w| w[0] < w[1]));
-        }
-    }
-
-    #[test]
-    fn few_large_splits_are_made_smaller_for_balance_but_not_tiny() {
-        let spec = crate::job::spec::tests::spec();
-        let size = |bytes| InputSize { documents: 1_000_000, bytes };
-        let count = |bytes, slots| split_count(&spec, size(bytes), 48 << 20, slots);
-        assert_eq!(count(120 << 20, 2), 8);
-        assert_eq!(count(120 << 20, 0), 3);
-        assert_eq!(count(24 << 20, 2), 3);
-        assert_eq!(count(4 << 20, 2), 1);
-        assert_eq!(count(0, 2), 1);
-        assert_eq!(count(4_800 << 20, 2), 100);
-    }
-
-    #[test]
-    fn equal_samples_make_no_empty_split() {
-        let splits = cut(vec![Bson::Int32(1), Bson::Double(1.0), Bson::Int64(1)], 4);
-        assert_eq!(splits.len(), 2);
-        chain_is_complete(&splits);
-        let nan = cut(vec![Bson::Double(f64::NAN), Bson::Double(f64::NAN)], 3);
-        assert_eq!(nan.len(), 2);
-    }
-
-    #[test]
-    fn no_sample_means_one_split() {
-        assert_eq!(cut(Vec::new(), 7), vec![Split::default()]);
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,12 +1,15 @@
 //! One look at every open job, and what can be done for it now.
 
-use bson::doc;
+use std::collections::BTreeMap;
+
+use bson::{Timestamp, doc};
 
 use super::{plan, publish, sweep};
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::job::{Job, JobError, JobEvent, JobState, Output, OutputMode};
+use crate::job::{Job, JobError, JobEvent, JobSpec, JobState, Output, OutputMode, ReadMode};
 use crate::store::Store;
+use crate::store::topology::Placement;
 use crate::task::{Task, TaskKind};
 
 /// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
@@ -65,38 +68,39 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
     let input = &job.spec.input;
     let size = store.inspect_input(input).await?;
     let target_options = check_target(store, job).await?;
-    if job.snapshot.is_none() {
-        // The first coordinator to say so fixes the instant; every plan of the job keeps it.
-        let time = store.cluster_time().await?;
-        let unset = doc! { "state": "planning", "snapshot": null };
-        store.set_job(&job.id, unset, doc! { "snapshot": time }).await?;
-    }
-    let workers = store.workers().await?;
-    let alive = workers.iter().filter(|w| w.silent_ms <= crate::config::WORKER_GONE_MS);
-    let slots = alive.map(|w| w.slots.max(0)).sum::<i32>();
-    let slots = u32::try_from(slots).unwrap_or(0);
+    let by_shard = slots(store).await?;
+    let slots = by_shard.values().sum();
+    let Some((placement, time)) = place(store, job).await? else { return Ok(()) };
     let count = plan::split_count(&job.spec, size, settings.split_bytes, slots);
-    let samples = match plan::sample_count(count) {
-        0 => Vec::new(),
-        samples => store.sample_ids(input, samples).await?,
+    let pieces = if in_one_order(&job.spec) && store.is_sharded() {
+        vec![plan::whole(&placement)]
+    } else {
+        let fields = plan::sampled_fields(&placement);
+        let samples = match plan::sample_count(count) {
+            samples if samples == 0 || fields.is_empty() => Vec::new(),
+            samples => store.sample(input, &fields, samples).await?,
+        };
+        plan::cut(&placement, samples, count)
     };
-    let splits = plan::cut(samples, count);
     let partitions = plan::partition_count(&job.spec, size, slots);
+    let reduce_on =
+        if store.is_sharded() { plan::reduce_on(partitions, &by_shard) } else { Vec::new() };
 
     let hidden = Output::hidden(&job.id);
     store.create_hidden(&job.spec.output.db, &hidden, &target_options).await?;
     let Some(number) = store.begin_plan(&job.id).await? else { return Ok(()) };
-    let map_tasks = splits.len();
-    let planned = |kind, n| Task {
+    let map_tasks = pieces.len();
+    let planned = |kind, n, shard: &str| Task {
         priority: job.priority,
-        ..Task::planned(kind, &job.id, number, n, store.shard())
+        ..Task::planned(kind, &job.id, number, n, shard)
     };
     let mut tasks: Vec<Task> = Vec::with_capacity(map_tasks);
-    for (n, split) in (0_u32..).zip(splits) {
-        tasks.push(Task { split: Some(split), ..planned(TaskKind::Map, n) });
+    for (n, piece) in (0_u32..).zip(pieces) {
+        tasks.push(Task { split: Some(piece.split), ..planned(TaskKind::Map, n, &piece.shard) });
     }
+    let placed = Job { reduce_on: reduce_on.clone(), ..job.clone() };
     for partition in 0..partitions {
-        tasks.push(planned(TaskKind::Reduce, partition));
+        tasks.push(planned(TaskKind::Reduce, partition, placed.reducing_shard(partition)));
     }
     store.insert_tasks(&tasks).await?;
     crate::halt::point("plan.written").await;
@@ -104,11 +108,73 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
         "map_tasks": i64::try_from(map_tasks).unwrap_or(i64::MAX),
         "reduce_tasks": i64::from(partitions),
         "spec.partitions": i64::from(partitions),
+        "reduce_on": reduce_on,
         "input_bytes": i64::try_from(size.bytes).unwrap_or(i64::MAX),
         "input_documents": i64::try_from(size.documents).unwrap_or(i64::MAX),
     };
-    store.transition(&job.id, JobEvent::Planned, doc! { "plan": number }, set).await?;
+    // The ranges are those of this instant: a coordinator that has fixed another has to plan for it.
+    let this = doc! { "plan": number, "snapshot": time };
+    store.transition(&job.id, JobEvent::Planned, this, set).await?;
     Ok(())
+}
+
+/// The slots of the workers that are alive, by the shard they work for. Those who work for every shard
+/// count for each; without any worker, shards count alike.
+async fn slots(store: &Store) -> Result<BTreeMap<String, u32>> {
+    let shards = store.shards().await?;
+    let staying = shards.iter().filter(|shard| !shard.draining);
+    let mut slots: BTreeMap<String, u32> = staying.map(|shard| (shard.name.clone(), 0)).collect();
+    for worker in store.workers().await? {
+        let alive = worker.silent_ms <= crate::config::WORKER_GONE_MS;
+        let of_worker = u32::try_from(worker.slots).unwrap_or(0);
+        for (shard, sum) in slots.iter_mut().filter(|_| alive) {
+            if worker.shard == *shard || worker.shard == store.home() {
+                *sum += of_worker;
+            }
+        }
+    }
+    if slots.values().any(|sum| *sum > 0) {
+        slots.retain(|_, sum| *sum > 0);
+    }
+    Ok(slots)
+}
+
+/// Fixes the instant at which the input is read, and finds out where its documents were then. `None`
+/// when the job is no longer being planned.
+async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)>> {
+    /// Chunks that were merged in the meantime forget who owned them; more than a few in a row do not
+    /// happen.
+    const TRIES_MAX: u32 = 10;
+    let input = &job.spec.input;
+    let mut known = job.snapshot;
+    for _ in 0..TRIES_MAX {
+        let time = match known {
+            Some(time) => time,
+            None => {
+                let time = store.cluster_time().await?;
+                let planning = doc! { "state": JobState::Planning.as_str() };
+                if !store.set_job(&job.id, planning, doc! { "snapshot": time }).await? {
+                    return Ok(None);
+                }
+                time
+            }
+        };
+        let owned_at = (input.read == ReadMode::Snapshot).then_some(time);
+        if let Some(placement) = store.placement(&input.db, &input.collection, owned_at).await? {
+            return Ok(Some((placement, time)));
+        }
+        // Nothing has been read yet, so a later instant is as good.
+        known = None;
+    }
+    Err(Error::refused(
+        "the input's chunks are being merged all the time, so that nobody knows who owned them",
+        "submit the job again when that is over, or with --read committed",
+    ))
+}
+
+/// Whether only one reader can know which documents come first.
+fn in_one_order(spec: &JobSpec) -> bool {
+    spec.input.limit.is_some() || spec.input.sort.is_some()
 }
 
 /// The target must be replaceable; its options are what the hidden collection is created with.

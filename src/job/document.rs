@@ -51,6 +51,9 @@ pub struct Job {
     /// Reduce tasks of the plan.
     #[serde(default)]
     pub reduce_tasks: u32,
+    /// Where the partitions are reduced: partition `p` on the `p`-th of these shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reduce_on: Vec<String>,
     /// Bytes of input as the server estimated them when the job was planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_bytes: Option<i64>,
@@ -69,6 +72,14 @@ pub struct Job {
     /// Whether everything the job no longer needs is gone.
     #[serde(default)]
     pub cleaned: bool,
+}
+
+impl Job {
+    /// The shard that reduces a partition; on a replica set, the set.
+    pub fn reducing_shard(&self, partition: u32) -> &str {
+        let at = usize::try_from(partition).ok().and_then(|p| self.reduce_on.get(p));
+        at.unwrap_or(&self.shard)
+    }
 }
 
 /// Why a job failed.

@@ -3,6 +3,8 @@
 //! The token makes a block its attempt's own, so a zombie can never write over a block that a
 //! manifest names; the job in front makes one range of all a job's blocks.
 
+use std::collections::BTreeSet;
+
 use bson::spec::BinarySubtype;
 use bson::{RawDocumentBuf, doc, rawdoc};
 use mongodb::Collection;
@@ -16,6 +18,8 @@ use crate::shuffle::block::Block;
 /// A block's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockName {
+    /// The shard that the block is addressed to: the one that reduces its partition.
+    pub shard: String,
     /// The job.
     pub job: JobId,
     /// The partition it belongs to.
@@ -45,14 +49,14 @@ impl Store {
         self.database().collection(INTERMEDIATES)
     }
 
-    /// A block as a document, addressed to the shard that will reduce it.
+    /// A block as a document.
     ///
     /// # Errors
     /// [`Error::Internal`] when it does not fit into a document.
-    pub fn block_document(name: &BlockName, shard: &str, block: &Block) -> RawDocumentBuf {
+    pub fn block_document(name: &BlockName, block: &Block) -> RawDocumentBuf {
         rawdoc! {
             "_id": name.id(),
-            "shard": shard,
+            "shard": name.shard.as_str(),
             "job": name.job.as_str(),
             "records": i64::from(block.records),
             "raw_bytes": i64::from(block.raw_bytes),
@@ -75,19 +79,21 @@ impl Store {
         }
     }
 
-    /// Reads one block that a committed manifest names.
+    /// Reads one block that a committed manifest names; `task` on `shard` is the one that wrote it.
     ///
     /// # Errors
     /// [`Error::BlockMissing`] when it is not there, [`Error::Store`].
-    pub async fn block(&self, name: &BlockName, task: &TaskId) -> Result<Block> {
+    pub async fn block(&self, name: &BlockName, task: &TaskId, shard: &str) -> Result<Block> {
         let found = self
-            .intermediates()
-            .find_one(doc! { "_id": name.id(), "shard": self.shard() })
+            .near(&name.shard)
+            .collection::<RawDocumentBuf>(INTERMEDIATES)
+            .find_one(doc! { "_id": name.id(), "shard": &name.shard })
             .await
             .action("read a block of the shuffle")?;
         let missing = || Error::BlockMissing {
             block: name.id(),
             task: task.clone(),
+            shard: shard.to_owned(),
             token: name.token.clone(),
         };
         let found = found.ok_or_else(missing)?;
@@ -101,7 +107,7 @@ impl Store {
     pub async fn delete_blocks(&self, job: &JobId) -> Result<u64> {
         let outcome = self
             .intermediates()
-            .delete_many(doc! { "shard": self.shard(), "_id": job_range(job) })
+            .delete_many(doc! { "shard": self.every_shard(), "_id": job_range(job) })
             .await
             .action("remove blocks of the shuffle")?;
         Ok(outcome.deleted_count)
@@ -112,26 +118,30 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn jobs_with_blocks(&self) -> Result<Vec<JobId>> {
-        let mut jobs = Vec::new();
-        let mut after = String::new();
-        // One index seek a job: from each job's first block to beyond its last.
-        loop {
-            let next = self
-                .intermediates()
-                .clone_with_type::<bson::Document>()
-                .find_one(doc! { "shard": self.shard(), "_id": { "$gt": &after } })
-                .projection(doc! { "_id": 1 })
-                .sort(doc! { "_id": 1 })
-                .await
-                .action("look for blocks")?;
-            let Some(id) = next.as_ref().and_then(|row| row.get_str("_id").ok()) else {
-                return Ok(jobs);
-            };
-            let job = id.split('/').next().unwrap_or(id).to_owned();
-            // '0' follows '/': the first name beyond the job's range.
-            after = format!("{job}0");
-            jobs.push(JobId::from_text(job));
+        let mut jobs = BTreeSet::new();
+        for shard in self.known_shards() {
+            let mut after = String::new();
+            // One index seek a job: from each job's first block to beyond its last.
+            while let Some(job) = self.next_job_with_blocks(&shard, &after).await? {
+                // '0' follows '/': the first name beyond the job's range.
+                after = format!("{job}0");
+                jobs.insert(job);
+            }
         }
+        Ok(jobs.into_iter().map(JobId::from_text).collect())
+    }
+
+    async fn next_job_with_blocks(&self, shard: &str, after: &str) -> Result<Option<String>> {
+        let next = self
+            .intermediates()
+            .clone_with_type::<bson::Document>()
+            .find_one(doc! { "shard": shard, "_id": { "$gt": after } })
+            .projection(doc! { "_id": 1 })
+            .sort(doc! { "_id": 1 })
+            .await
+            .action("look for blocks")?;
+        let id = next.as_ref().and_then(|row| row.get_str("_id").ok());
+        Ok(id.map(|id| id.split('/').next().unwrap_or(id).to_owned()))
     }
 }
 

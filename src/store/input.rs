@@ -2,9 +2,9 @@
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
-use mongodb::Collection;
 use mongodb::options::{FindOptions, Hint, ReadConcern};
 use mongodb::raw_batch_cursor::RawBatch;
+use mongodb::{Client, ClusterTime, Collection};
 use tokio::sync::mpsc;
 
 use super::Store;
@@ -12,7 +12,7 @@ use super::error::Action;
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::{Input, ReadMode};
-use crate::task::Split;
+use crate::task::{Range, Split};
 
 /// What the planner needs to know of an input collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,7 +91,8 @@ impl Store {
             _ => {}
         }
         let collection: Collection<Document> = db.collection(&input.collection);
-        let stats = collection
+        // One row for each shard that has a part of it.
+        let stats: Vec<Document> = collection
             .aggregate(vec![
                 doc! { "$collStats": { "storageStats": {} } },
                 doc! { "$project": {
@@ -104,11 +105,10 @@ impl Store {
             .await
             .action(format!("measure {name}"))
             .map_err(|e| self.explain(e))?
-            .try_next()
+            .try_collect()
             .await
-            .action(format!("measure {name}"))?
-            .unwrap_or_default();
-        if stats.get_bool("capped").unwrap_or(false)
+            .action(format!("measure {name}"))?;
+        if stats.iter().any(|row| row.get_bool("capped").unwrap_or(false))
             && input.read == ReadMode::Snapshot
             && !self.reads_capped_snapshots()
         {
@@ -119,7 +119,8 @@ impl Store {
                 "submit the job with --read committed",
             ));
         }
-        Ok(InputSize { documents: number(stats.get("count")), bytes: number(stats.get("size")) })
+        let sum = |field: &str| stats.iter().map(|row| number(row.get(field))).sum();
+        Ok(InputSize { documents: sum("count"), bytes: sum("size") })
     }
 
     /// Has the server look at query, order and projection without running them.
@@ -151,46 +152,67 @@ impl Store {
         }
     }
 
-    /// Samples `_id`s, in index order whatever their types, to cut the collection at.
+    /// Samples the values of some fields; a field that a document lacks is null. The rows are in the
+    /// server's order of them.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn sample_ids(&self, input: &Input, samples: u64) -> Result<Vec<Bson>> {
+    pub async fn sample(
+        &self,
+        input: &Input,
+        fields: &[String],
+        samples: u64,
+    ) -> Result<Vec<Vec<Bson>>> {
         let collection: Collection<Document> =
             self.other_db(&input.db).collection(&input.collection);
         let samples = i64::try_from(samples).unwrap_or(i64::MAX);
-        collection
+        let order: Document = fields.iter().map(|field| (field.clone(), Bson::Int32(1))).collect();
+        let values: Vec<Bson> = fields
+            .iter()
+            .map(|field| doc! { "$ifNull": [format!("${field}"), Bson::Null] }.into())
+            .collect();
+        let rows: Vec<Document> = collection
             .aggregate(vec![
                 doc! { "$sample": { "size": samples } },
-                doc! { "$project": { "_id": 1 } },
-                doc! { "$sort": { "_id": 1 } },
+                doc! { "$sort": order },
+                doc! { "$project": { "_id": 0, "values": values } },
             ])
             .allow_disk_use(true)
             .read_concern(ReadConcern::local())
             .await
             .action("sample the input")
             .map_err(|e| self.explain(e))?
-            .try_filter_map(async |mut row| Ok(row.remove("_id")))
             .try_collect()
             .await
-            .action("sample the input")
+            .action("sample the input")?;
+        Ok(rows.into_iter().filter_map(|row| row.get_array("values").ok().cloned()).collect())
     }
 
-    /// Reads one split; replies arrive on the channel, read ahead by a few.
+    /// Reads one split of the documents that `shard` owned at the snapshot; replies arrive on the
+    /// channel, read ahead by a few.
+    ///
+    /// They are read from the member that this process is beside if it is one of `shard`, and through
+    /// the router otherwise, or when the job reads without a snapshot: a member by itself cannot tell
+    /// what it owns now.
     ///
     /// The last thing sent is an error, if there was one. Dropping the receiver ends the reading.
     pub fn read_split(
         &self,
         input: &Input,
+        shard: &str,
         split: &Split,
         snapshot: Option<Timestamp>,
         size: InputSize,
     ) -> mpsc::Receiver<Result<InputBatch>> {
         let (tx, rx) = mpsc::channel(config::READ_AHEAD_BATCHES);
         let (store, input, split) = (self.clone(), input.clone(), split.clone());
+        let snapshot = snapshot.filter(|_| input.read == ReadMode::Snapshot);
+        let alone = snapshot.is_some() && !split.of_all_shards;
+        let beside = self.beside(shard).filter(|_| alone).cloned();
         // A driver future must be polled to its end, so the reading is a task of its own.
         tokio::spawn(async move {
-            if let Err(error) = store.read_into(&input, &split, snapshot, size, &tx).await {
+            let outcome = store.read_into(&input, &split, snapshot, size, beside, &tx).await;
+            if let Err(error) = outcome {
                 // A closed channel means that nobody wants to know.
                 let _ = tx.send(Err(explain_history(error))).await;
             }
@@ -204,45 +226,31 @@ impl Store {
         split: &Split,
         snapshot: Option<Timestamp>,
         size: InputSize,
+        beside: Option<Client>,
         tx: &mpsc::Sender<Result<InputBatch>>,
     ) -> Result<()> {
         const ACTION: &str = "read the input";
-        let collection: Collection<RawDocumentBuf> =
-            self.other_db(&input.db).collection(&input.collection);
-        let snapshot = snapshot.filter(|_| input.read == ReadMode::Snapshot);
+        let client = beside.as_ref().unwrap_or_else(|| self.client());
         let mut session = match snapshot {
-            Some(time) => self.client().start_session().snapshot(true).snapshot_time(time),
-            None => self.client().start_session(),
+            Some(time) => client.start_session().snapshot(true).snapshot_time(time),
+            None => client.start_session(),
         }
         .await
         .action(ACTION)?;
-        let mut options = find_options(input, split, size);
-        if snapshot.is_some() {
-            // The session says the read concern; the database's own must not contradict it.
-            options.read_concern = None;
-        } else {
-            options.read_concern = Some(ReadConcern::majority());
+        if beside.is_some() {
+            // A shard answers for a time only after it has heard of it, which the routers have.
+            if let Some(time) = self.latest_cluster_time().await? {
+                session.advance_cluster_time(&time);
+            }
         }
-        let plain: Collection<RawDocumentBuf> = if snapshot.is_some() {
-            self.client().database(&input.db).collection(&input.collection)
-        } else {
-            collection
-        };
-        let mut reads = vec![(input.query.clone(), options.clone())];
-        if split.min.is_some() && split.max.is_none() {
-            // The server takes an open end for "below MaxKey", which is an `_id` like any other, but
-            // not in a clustered collection: leave it out of the range, and read it by itself.
-            let and = |id: Document| doc! { "$and": [input.query.clone(), { "_id": id }] };
-            let below = and(doc! { "$ne": Bson::MaxKey });
-            let last = and(doc! { "$eq": Bson::MaxKey });
-            reads = vec![(below, options.clone())];
-            (options.min, options.hint) = (None, None);
-            reads.push((last, options));
-        }
-        for (query, options) in reads {
-            let mut cursor = plain
-                .find(query)
-                .with_options(options)
+        // A snapshot session says the read concern; the database's own must not contradict it.
+        let collection: Collection<RawDocumentBuf> =
+            client.database(&input.db).collection(&input.collection);
+        for mut read in reads(input, split, size) {
+            read.options.read_concern = snapshot.is_none().then(ReadConcern::majority);
+            let mut cursor = collection
+                .find(read.query)
+                .with_options(read.options)
                 .session(&mut session)
                 .batch()
                 .await
@@ -258,6 +266,20 @@ impl Store {
         Ok(())
     }
 
+    /// The latest time that the deployment is known to have reached, as its servers sign it.
+    async fn latest_cluster_time(&self) -> Result<Option<ClusterTime>> {
+        const ACTION: &str = "ask for the cluster time";
+        let mut session = self.client().start_session().await.action(ACTION)?;
+        let ping = doc! { "ping": 1 };
+        self.client()
+            .database("admin")
+            .run_command(ping)
+            .session(&mut session)
+            .await
+            .action(ACTION)?;
+        Ok(session.cluster_time().cloned())
+    }
+
     /// Reads up to `limit` matching documents, for trying functions out.
     ///
     /// # Errors
@@ -265,7 +287,7 @@ impl Store {
     pub async fn sample_documents(&self, input: &Input, limit: i64) -> Result<Vec<RawDocumentBuf>> {
         let collection: Collection<RawDocumentBuf> =
             self.other_db(&input.db).collection(&input.collection);
-        let mut options = find_options(input, &Split::default(), InputSize::default());
+        let mut options = find_options(input, InputSize::default());
         options.limit = Some(input.limit.map_or(limit, |asked| asked.min(limit)));
         collection
             .find(input.query.clone())
@@ -279,7 +301,44 @@ impl Store {
     }
 }
 
-fn find_options(input: &Input, split: &Split, size: InputSize) -> FindOptions {
+/// One find.
+struct Read {
+    query: Document,
+    options: FindOptions,
+}
+
+/// The finds that read a split.
+fn reads(input: &Input, split: &Split, size: InputSize) -> Vec<Read> {
+    let options = find_options(input, size);
+    if split.ranges.is_empty() {
+        return vec![Read { query: input.query.clone(), options }];
+    }
+    split.ranges.iter().flat_map(|range| reads_of_range(input, split, range, &options)).collect()
+}
+
+fn reads_of_range(input: &Input, split: &Split, range: &Range, options: &FindOptions) -> Vec<Read> {
+    let mut bounded = options.clone();
+    bounded.min = range.min.clone();
+    bounded.max = range.max.clone();
+    if range.min.is_some() || range.max.is_some() {
+        // Unlike $gte and $lt, bounds on the index itself span every type of value.
+        bounded.hint = Some(Hint::Keys(split.by.clone()));
+    }
+    let hashed = split.by.values().any(|direction| direction.as_str().is_some());
+    if range.min.is_none() || range.max.is_some() || hashed {
+        return vec![Read { query: input.query.clone(), options: bounded }];
+    }
+    // The server takes an open end for "below MaxKey", which is a value like any other, but not in a
+    // clustered collection: leave it out of the range, and read it by itself.
+    let last: Document = split.by.keys().map(|field| (field.clone(), Bson::MaxKey)).collect();
+    let and = |condition: Document| doc! { "$and": [input.query.clone(), condition] };
+    vec![
+        Read { query: and(doc! { "$nor": [&last] }), options: bounded },
+        Read { query: and(last), options: options.clone() },
+    ]
+}
+
+fn find_options(input: &Input, size: InputSize) -> FindOptions {
     const DOC_BYTES_GUESS: u64 = 1 << 10;
     let average = size.bytes.checked_div(size.documents).unwrap_or(DOC_BYTES_GUESS).max(16);
     let batch = (config::READ_BATCH_BYTES / average).clamp(1, 100_000);
@@ -289,12 +348,6 @@ fn find_options(input: &Input, split: &Split, size: InputSize) -> FindOptions {
     options.projection = input.projection.clone();
     options.sort = input.sort.clone();
     options.limit = input.limit;
-    options.min = split.min.clone().map(|id| doc! { "_id": id });
-    options.max = split.max.clone().map(|id| doc! { "_id": id });
-    if options.min.is_some() || options.max.is_some() {
-        // Unlike $gte and $lt, bounds on the index itself span every type of `_id`.
-        options.hint = Some(Hint::Keys(doc! { "_id": 1 }));
-    }
     options
 }
 

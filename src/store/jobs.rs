@@ -44,7 +44,7 @@ impl Store {
     pub async fn job(&self, id: &JobId) -> Result<Option<Job>> {
         self.aviary()
             .clone_with_type::<Job>()
-            .find_one(doc! { "_id": id, "kind": "job" })
+            .find_one(doc! { "_id": id, "shard": self.home(), "kind": "job" })
             .await
             .action("read the job")
     }
@@ -119,7 +119,7 @@ impl Store {
             JobState::ALL.iter().filter(|s| !s.is_terminal()).map(|s| s.as_str()).collect();
         self.aviary()
             .clone_with_type::<Job>()
-            .find(doc! { "shard": self.shard(), "kind": "job", "$or": [
+            .find(doc! { "shard": self.home(), "kind": "job", "$or": [
                 { "state": { "$in": open } },
                 { "cleaned": false },
             ] })
@@ -152,7 +152,7 @@ impl Store {
             .ok_or_else(|| Error::Internal(format!("{event:?} leads nowhere")))?;
         let sources: Vec<Bson> = sources.into_iter().map(|s| s.as_str().into()).collect();
         let mut filter =
-            doc! { "_id": id, "shard": self.shard(), "kind": "job", "state": { "$in": sources } };
+            doc! { "_id": id, "shard": self.home(), "kind": "job", "state": { "$in": sources } };
         filter.extend(and);
         let mut set = set;
         set.insert("state", target.as_str());
@@ -185,7 +185,7 @@ impl Store {
             .aviary()
             .clone_with_type::<Job>()
             .find_one_and_update(
-                doc! { "_id": id, "shard": self.shard(), "state": JobState::Planning.as_str() },
+                doc! { "_id": id, "shard": self.home(), "state": JobState::Planning.as_str() },
                 doc! { "$inc": { "plan": 1 } },
             )
             .return_document(mongodb::options::ReturnDocument::After)
@@ -199,7 +199,7 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn set_job(&self, id: &JobId, and: Document, set: Document) -> Result<bool> {
-        let mut filter = doc! { "_id": id, "shard": self.shard(), "kind": "job" };
+        let mut filter = doc! { "_id": id, "shard": self.home(), "kind": "job" };
         filter.extend(and);
         let outcome = self
             .aviary()
@@ -229,7 +229,7 @@ impl Store {
     pub async fn delete_job(&self, id: &JobId) -> Result<()> {
         self.aviary().delete_many(doc! { "job": id }).await.action("remove the job's tasks")?;
         self.aviary()
-            .delete_one(doc! { "_id": id, "shard": self.shard(), "kind": "job" })
+            .delete_one(doc! { "_id": id, "shard": self.home(), "kind": "job" })
             .await
             .action("remove the job")?;
         Ok(())

@@ -53,16 +53,19 @@ impl Store {
         want: usize,
         settings: &Settings,
     ) -> Result<Vec<Claimed>> {
-        let mut candidates: Vec<String> = self
-            .aviary()
-            .find(self.claimable())
-            .projection(doc! { "_id": 1 })
+        let mut candidates: Vec<(TaskId, String)> = self
+            .aviary_of_served()
+            .find(claimable(self.served()))
+            .projection(doc! { "_id": 1, "shard": 1 })
             .sort(doc! { "priority": -1, "_id": 1 })
             .limit(config::CLAIM_CANDIDATES_MAX.max(i64::try_from(want).unwrap_or(0)))
             .read_concern(ReadConcern::local())
             .await
             .action("look for tasks")?
-            .try_filter_map(async |found| Ok(found.get_str("_id").ok().map(str::to_owned)))
+            .try_filter_map(async |found| {
+                let (id, shard) = (found.get_str("_id").ok(), found.get_str("shard").ok());
+                Ok(id.zip(shard).map(|(id, shard)| (TaskId::from_text(id), shard.to_owned())))
+            })
             .try_collect()
             .await
             .action("look for tasks")?;
@@ -74,7 +77,7 @@ impl Store {
             let tries: Vec<_> = open
                 .by_ref()
                 .take(missing)
-                .map(|id| self.claim_one(TaskId::from_text(id), worker, settings))
+                .map(|(id, shard)| self.claim_one(id, shard, worker, settings))
                 .collect();
             if tries.is_empty() {
                 break;
@@ -86,34 +89,19 @@ impl Store {
         Ok(claimed)
     }
 
-    fn claimable(&self) -> Document {
-        doc! {
-            "shard": self.shard(),
-            "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
-            "state": { "$in": [TaskState::Ready.as_str(), TaskState::Leased.as_str()] },
-            "$expr": { "$and": [
-                { "$lt": ["$attempts", config::ATTEMPTS_MAX] },
-                { "$cond": [
-                    { "$eq": ["$state", TaskState::Ready.as_str()] },
-                    { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
-                    { "$lt": ["$until", "$$NOW"] },
-                ] },
-            ] },
-        }
-    }
-
     async fn claim_one(
         &self,
         id: TaskId,
+        shard: String,
         worker: &WorkerId,
         settings: &Settings,
     ) -> Result<Option<Claimed>> {
         let token = Token::generate();
-        let mut filter = self.claimable();
+        let mut filter = claimable(Bson::String(shard.clone()));
         filter.insert("_id", &id);
         let sent = Instant::now();
         let found = self
-            .aviary()
+            .aviary_at(&shard)
             .clone_with_type::<Task>()
             .find_one_and_update(filter, claim_update(worker, &token, settings))
             .return_document(ReturnDocument::After)
@@ -121,7 +109,7 @@ impl Store {
             .await;
         match found {
             Ok(Some(task)) => {
-                let lease = std::sync::Arc::new(Lease::new(id, token, sent, settings));
+                let lease = std::sync::Arc::new(Lease::new(id, &shard, token, sent, settings));
                 Ok(Some(Claimed { task, lease }))
             }
             Ok(None) => Ok(None),
@@ -139,8 +127,8 @@ impl Store {
             "progress": progress,
         } }];
         let outcome = self
-            .aviary()
-            .update_one(self.fence(lease, TaskState::Leased), update)
+            .aviary_at(&lease.shard)
+            .update_one(fence(lease, TaskState::Leased), update)
             .write_concern(WriteConcern::builder().w(Acknowledgment::Nodes(1)).build())
             .await
             .action("renew a lease")?;
@@ -168,8 +156,8 @@ impl Store {
         ];
         loop {
             let written = self
-                .aviary()
-                .update_one(self.fence(lease, TaskState::Leased), update.clone())
+                .aviary_at(&lease.shard)
+                .update_one(fence(lease, TaskState::Leased), update.clone())
                 .write_concern(WriteConcern::majority())
                 .await;
             match written {
@@ -193,7 +181,7 @@ impl Store {
             .aviary()
             .find_one(doc! {
                 "_id": &lease.task,
-                "shard": self.shard(),
+                "shard": &lease.shard,
                 "state": TaskState::Done.as_str(),
                 "result.token": &lease.token,
             })
@@ -232,8 +220,8 @@ impl Store {
             doc! { "$unset": ["token", "until"] },
         ];
         let outcome = self
-            .aviary()
-            .update_one(self.fence(lease, TaskState::Leased), update)
+            .aviary_at(&lease.shard)
+            .update_one(fence(lease, TaskState::Leased), update)
             .await
             .action("record a failed attempt")?;
         Ok(outcome.matched_count == 1)
@@ -255,8 +243,8 @@ impl Store {
             doc! { "$unset": ["token", "until"] },
         ];
         let outcome = self
-            .aviary()
-            .update_one(self.fence(lease, TaskState::Leased), update)
+            .aviary_at(&lease.shard)
+            .update_one(fence(lease, TaskState::Leased), update)
             .await
             .action("hand a lease back")?;
         Ok(outcome.matched_count == 1)
@@ -266,7 +254,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn reopen_lost(&self, task: &TaskId, token: &Token) -> Result<bool> {
+    pub async fn reopen_lost(&self, task: &TaskId, shard: &str, token: &Token) -> Result<bool> {
         let sources: Vec<&str> = TaskState::sources_of(TaskEvent::BlocksLost)
             .into_iter()
             .map(TaskState::as_str)
@@ -276,7 +264,7 @@ impl Store {
             .update_one(
                 doc! {
                     "_id": task,
-                    "shard": self.shard(),
+                    "shard": shard,
                     "state": { "$in": sources },
                     "result.token": token,
                 },
@@ -315,7 +303,7 @@ impl Store {
             .update_many(
                 doc! {
                     "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
-                    "shard": self.shard(),
+                    "shard": self.every_shard(),
                     "state": TaskState::Leased.as_str(),
                     "attempts": { "$gte": config::ATTEMPTS_MAX },
                     "$expr": { "$lt": ["$until", "$$NOW"] },
@@ -367,7 +355,7 @@ impl Store {
         } }];
         let filter = doc! {
             "_id": ROLE,
-            "shard": self.shard(),
+            "shard": self.home(),
             "$or": [
                 { "token": token },
                 { "token": null },
@@ -381,7 +369,8 @@ impl Store {
             .await
             .action("hold the role of coordinator")?
             .matched_count;
-        let lease = || Lease::new(TaskId::from_text(ROLE), token.clone(), sent, settings);
+        let lease =
+            || Lease::new(TaskId::from_text(ROLE), self.home(), token.clone(), sent, settings);
         Ok((matched == 1).then(lease))
     }
 
@@ -391,7 +380,7 @@ impl Store {
         let created = self
             .aviary()
             .update_one(
-                doc! { "_id": ROLE, "shard": self.shard() },
+                doc! { "_id": ROLE, "shard": self.home() },
                 doc! { "$setOnInsert": { "kind": ROLE } },
             )
             .upsert(true)
@@ -411,7 +400,7 @@ impl Store {
     pub async fn has_coordinator(&self) -> Result<bool> {
         let held = doc! {
             "_id": ROLE,
-            "shard": self.shard(),
+            "shard": self.home(),
             "$expr": { "$gt": ["$until", "$$NOW"] },
         };
         Ok(self.aviary().find_one(held).await.action("look for a coordinator")?.is_some())
@@ -424,27 +413,44 @@ impl Store {
     pub async fn release_role(&self, token: &Token) -> Result<()> {
         self.aviary()
             .update_one(
-                doc! { "_id": ROLE, "shard": self.shard(), "token": token },
+                doc! { "_id": ROLE, "shard": self.home(), "token": token },
                 doc! { "$unset": { "token": "", "until": "" } },
             )
             .await
             .action("give up the role of coordinator")?;
         Ok(())
     }
-
-    /// The filter behind which every write of a holder stands.
-    fn fence(&self, lease: &Lease, state: TaskState) -> Document {
-        doc! {
-            "_id": &lease.task,
-            "shard": self.shard(),
-            "token": &lease.token,
-            "state": state.as_str(),
-        }
-    }
 }
 
 /// The `_id` and kind of the coordinator's lease.
 const ROLE: &str = "coordinator";
+
+/// Tasks of these shards that may be claimed now.
+fn claimable(shards: Bson) -> Document {
+    doc! {
+        "shard": shards,
+        "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
+        "state": { "$in": [TaskState::Ready.as_str(), TaskState::Leased.as_str()] },
+        "$expr": { "$and": [
+            { "$lt": ["$attempts", config::ATTEMPTS_MAX] },
+            { "$cond": [
+                { "$eq": ["$state", TaskState::Ready.as_str()] },
+                { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
+                { "$lt": ["$until", "$$NOW"] },
+            ] },
+        ] },
+    }
+}
+
+/// The filter behind which every write of a holder stands.
+fn fence(lease: &Lease, state: TaskState) -> Document {
+    doc! {
+        "_id": &lease.task,
+        "shard": &lease.shard,
+        "token": &lease.token,
+        "state": state.as_str(),
+    }
+}
 
 fn claim_update(worker: &WorkerId, token: &Token, settings: &Settings) -> Vec<Document> {
     vec![

@@ -11,11 +11,15 @@ pub mod functions;
 pub mod input;
 pub mod jobs;
 pub mod leases;
+mod links;
 pub mod output;
 pub mod schema;
 pub mod tasks;
+pub mod topology;
 pub mod watch;
 pub mod workers;
+
+use std::sync::Arc;
 
 use bson::{Document, doc};
 use mongodb::options::{
@@ -26,6 +30,8 @@ use mongodb::{Client, Collection, Database};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use error::{Action, classify};
+use links::Direct;
+use topology::Topology;
 
 /// Jobs, tasks, workers, the coordinator's lease.
 pub const AVIARY: &str = "aviary";
@@ -44,7 +50,10 @@ const WIRE_VERSION_CAPPED: i32 = 25;
 pub struct Store {
     client: Client,
     db: Database,
-    shard: String,
+    topology: Arc<Topology>,
+    /// The shard that this process works for; every shard, without one.
+    served: Option<String>,
+    direct: Option<Arc<Direct>>,
     wire_version: i32,
 }
 
@@ -57,6 +66,10 @@ pub struct ConnectOptions {
     pub db: Option<String>,
     /// What the server's logs and fail points call this process.
     pub app_name: String,
+    /// In a sharded cluster, the shard whose tasks this process works on; every shard's, without one.
+    pub shard: Option<String>,
+    /// In a sharded cluster, a member of that shard, to be asked without a router between.
+    pub shard_uri: Option<String>,
 }
 
 impl Store {
@@ -67,41 +80,64 @@ impl Store {
     /// [`Error::Refused`] for a standalone server, a server before 5.0 or bad credentials.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let shown = redact(&options.uri);
-        let mut client_options = ClientOptions::parse(&options.uri).await.map_err(|e| {
-            Error::Usage(format!("{shown} is not a usable MongoDB URI: {}", reason(&e)))
-        })?;
-        client_options.app_name = Some(options.app_name.clone());
-        client_options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
-        client_options.connect_timeout.get_or_insert(config::CONNECT_TIMEOUT);
-        client_options.max_pool_size.get_or_insert(64);
+        let client_options = prepared(&options.uri, &options.app_name).await?;
         let name =
             options.db.clone().or_else(|| client_options.default_database.clone()).ok_or_else(
                 || Error::Usage("no database given; name one with -d NAME or in the URI".into()),
             )?;
-        let client = Client::with_options(client_options).map_err(|e| {
-            Error::Usage(format!("{shown} is not a usable MongoDB URI: {}", reason(&e)))
-        })?;
-        let db = client.database_with_options(
-            &name,
-            mongodb::options::DatabaseOptions::builder()
-                .read_concern(ReadConcern::majority())
-                .write_concern(WriteConcern::majority())
-                .build(),
-        );
-        let hello = hello(&db, &shown).await?;
-        let shard = deployment_name(&hello, &shown)?;
+        let client = links::client(client_options, &shown)?;
+        let db = database_of(&client, &name);
+        let hello = hello(&client, &shown).await?;
+        let topology = match deployment(&hello, &shown)? {
+            Deployment::Set(name) => Topology::of_set(name),
+            Deployment::Cluster => Topology::of_cluster(&client).await?,
+        };
         let wire_version = hello.get_i32("maxWireVersion").unwrap_or(WIRE_VERSION_MIN);
-        Ok(Self { client, db, shard, wire_version })
+        let topology = Arc::new(topology);
+        let store = Self { client, db, topology, served: None, direct: None, wire_version };
+        store.serving(options, &name).await
+    }
+
+    /// Binds the store to the shard that the options name.
+    async fn serving(mut self, options: &ConnectOptions, db: &str) -> Result<Self> {
+        if !self.is_sharded() {
+            if options.shard.is_some() || options.shard_uri.is_some() {
+                return Err(Error::Usage(format!(
+                    "{} is no sharded cluster; leave --shard and --shard-uri out",
+                    redact(&options.uri)
+                )));
+            }
+            self.served = Some(self.home().to_owned());
+            return Ok(self);
+        }
+        if let Some(uri) = &options.shard_uri {
+            let direct = Direct::connect(options, uri, db, &self).await?;
+            if options.shard.as_ref().is_some_and(|shard| *shard != direct.shard) {
+                return Err(Error::Usage(format!(
+                    "--shard-uri {} leads to the shard {}, not to --shard {}",
+                    redact(uri),
+                    direct.shard,
+                    options.shard.as_deref().unwrap_or_default()
+                )));
+            }
+            self.served = Some(direct.shard.clone());
+            self.direct = Some(Arc::new(direct));
+        } else if let Some(shard) = &options.shard {
+            let known = self.known_shards();
+            if !known.contains(shard) {
+                return Err(Error::NotFound {
+                    what: format!("shard {shard}"),
+                    hint: format!("the cluster's shards are {}", known.join(", ")),
+                });
+            }
+            self.served = Some(shard.clone());
+        }
+        Ok(self)
     }
 
     /// The database that holds Aviary's collections.
     pub fn db_name(&self) -> &str {
         self.db.name()
-    }
-
-    /// The shard this process works for; on a replica set, the set's name.
-    pub fn shard(&self) -> &str {
-        &self.shard
     }
 
     /// The latest operation time of the deployment, majority-committed: a snapshot read at this
@@ -110,20 +146,28 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn cluster_time(&self) -> Result<bson::Timestamp> {
-        let mut session = self.client.start_session().await.action("start a session")?;
-        // A majority write moves the operation time past everything acknowledged before it.
-        self.aviary()
-            .update_one(
-                doc! { "_id": "clock", "shard": &self.shard },
-                doc! { "$set": { "kind": "clock" }, "$currentDate": { "seen": true } },
-            )
-            .upsert(true)
-            .session(&mut session)
-            .await
-            .action("read the cluster time")?;
-        session
-            .operation_time()
-            .ok_or_else(|| Error::refused("the server reports no operation time", NEEDS_SET))
+        let mut latest = None;
+        // Each shard has a clock of its own, and they only agree on what they have told each other.
+        for shard in self.known_shards() {
+            let mut session = self.client.start_session().await.action("start a session")?;
+            // A majority write moves the operation time past everything acknowledged before it.
+            self.aviary()
+                .update_one(
+                    doc! { "_id": format!("clock/{shard}"), "shard": &shard },
+                    doc! { "$set": { "kind": "clock" }, "$currentDate": { "seen": true } },
+                )
+                .upsert(true)
+                .session(&mut session)
+                .await
+                .action("read the cluster time")?;
+            let time = session
+                .operation_time()
+                .ok_or_else(|| Error::refused("the server reports no operation time", NEEDS_SET))?;
+            latest = latest.max(Some((time.time, time.increment)));
+        }
+        latest
+            .map(|(time, increment)| bson::Timestamp { time, increment })
+            .ok_or_else(|| Error::refused("the cluster has no shards", "add one: sh.addShard()"))
     }
 
     /// Loads documents into a collection of the database, for demonstrations.
@@ -198,27 +242,40 @@ impl Store {
 
     /// Another database under the same concerns.
     pub(crate) fn other_db(&self, name: &str) -> Database {
-        self.client.database_with_options(
-            name,
-            mongodb::options::DatabaseOptions::builder()
-                .read_concern(ReadConcern::majority())
-                .write_concern(WriteConcern::majority())
-                .build(),
-        )
+        database_of(&self.client, name)
     }
+}
+
+/// A database under Aviary's concerns: what decides something is read and written by a majority.
+fn database_of(client: &Client, name: &str) -> Database {
+    client.database_with_options(
+        name,
+        mongodb::options::DatabaseOptions::builder()
+            .read_concern(ReadConcern::majority())
+            .write_concern(WriteConcern::majority())
+            .build(),
+    )
+}
+
+/// A URI's options with Aviary's defaults.
+async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
+    let mut options = ClientOptions::parse(uri).await.map_err(|e| {
+        Error::Usage(format!("{} is not a usable MongoDB URI: {}", redact(uri), reason(&e)))
+    })?;
+    options.app_name = Some(app_name.to_owned());
+    options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
+    options.connect_timeout.get_or_insert(config::CONNECT_TIMEOUT);
+    options.max_pool_size.get_or_insert(64);
+    Ok(options)
 }
 
 const NEEDS_SET: &str = "Aviary needs a replica set (one member is enough): start mongod with \
                          --replSet NAME and run rs.initiate()";
 
-async fn hello(db: &Database, shown: &str) -> Result<Document> {
+async fn hello(client: &Client, shown: &str) -> Result<Document> {
     let any = SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None });
-    let answer = db
-        .client()
-        .database("admin")
-        .run_command(doc! { "hello": 1 })
-        .selection_criteria(any)
-        .await;
+    let answer =
+        client.database("admin").run_command(doc! { "hello": 1 }).selection_criteria(any).await;
     answer.map_err(|e| {
         let source = classify(&e);
         if source.kind == StoreErrorKind::Unauthorized {
@@ -232,7 +289,15 @@ async fn hello(db: &Database, shown: &str) -> Result<Document> {
     })
 }
 
-fn deployment_name(hello: &Document, shown: &str) -> Result<String> {
+/// What a URI leads to.
+enum Deployment {
+    /// A replica set of this name.
+    Set(String),
+    /// A sharded cluster's router.
+    Cluster,
+}
+
+fn deployment(hello: &Document, shown: &str) -> Result<Deployment> {
     if hello.get_i32("maxWireVersion").unwrap_or(0) < WIRE_VERSION_MIN {
         return Err(Error::refused(
             format!("{shown} runs a MongoDB older than 5.0"),
@@ -240,13 +305,10 @@ fn deployment_name(hello: &Document, shown: &str) -> Result<String> {
         ));
     }
     if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
-        return Err(Error::refused(
-            format!("{shown} is the router of a sharded cluster"),
-            "this version of Aviary runs on a replica set",
-        ));
+        return Ok(Deployment::Cluster);
     }
     match hello.get_str("setName") {
-        Ok(name) => Ok(name.to_owned()),
+        Ok(name) => Ok(Deployment::Set(name.to_owned())),
         Err(_) => Err(Error::refused(format!("{shown} is a standalone server"), NEEDS_SET)),
     }
 }

@@ -45,6 +45,8 @@ pub struct JobPhases {
 pub struct MapRuns {
     /// The map task.
     pub task: TaskId,
+    /// The shard its document lives on.
+    pub shard: String,
     /// Its number, which orders the runs.
     pub n: u32,
     /// The attempt whose blocks count.
@@ -183,6 +185,7 @@ impl Store {
             })
             .projection(doc! {
                 "n": 1,
+                "shard": 1,
                 "result.token": 1,
                 "result.parts": { "$filter": {
                     "input": "$result.parts",
@@ -198,6 +201,7 @@ impl Store {
             seen += 1;
             let malformed = || Error::Internal(format!("a map task of {} is malformed", task.job));
             let id = row.get_str("_id").map_err(|_| malformed())?;
+            let shard = row.get_str("shard").map_err(|_| malformed())?;
             let n = int(row.get("n")).ok_or_else(malformed)?;
             let result = row.get_document("result").map_err(|_| malformed())?;
             let token = result.get_str("token").map_err(|_| malformed())?;
@@ -208,6 +212,7 @@ impl Store {
                 .map_err(|e| Error::Internal(format!("a manifest is malformed: {e}")))?;
             runs.push(MapRuns {
                 task: TaskId::from_text(id),
+                shard: shard.to_owned(),
                 n,
                 token: Token::from_text(token),
                 runs: part.runs,
@@ -303,7 +308,7 @@ impl Store {
             .distinct(
                 "job",
                 doc! {
-                    "shard": self.shard(),
+                    "shard": self.every_shard(),
                     "kind": { "$in": ["map", "reduce"] },
                     "state": TaskState::Planned.as_str(),
                 },

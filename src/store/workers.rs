@@ -56,7 +56,7 @@ impl Store {
             .collect();
         self.aviary()
             .update_one(
-                doc! { "_id": format!("worker/{id}"), "shard": self.shard() },
+                doc! { "_id": format!("worker/{id}"), "shard": self.served_name() },
                 vec![doc! { "$set": set }, doc! { "$set": literals }],
             )
             .upsert(true)
@@ -72,7 +72,7 @@ impl Store {
     /// [`crate::error::Error::Store`].
     pub async fn worker_gone(&self, id: &WorkerId) -> Result<()> {
         self.aviary()
-            .delete_one(doc! { "_id": format!("worker/{id}"), "shard": self.shard() })
+            .delete_one(doc! { "_id": format!("worker/{id}"), "shard": self.served_name() })
             .await
             .action("sign the worker off")?;
         Ok(())

@@ -1,6 +1,6 @@
 //! The task as a document in the `aviary` collection: made to be read in mongosh.
 
-use bson::{Bson, DateTime, Document};
+use bson::{DateTime, Document};
 use serde::{Deserialize, Serialize};
 
 use super::state::TaskState;
@@ -121,16 +121,32 @@ impl Task {
     }
 }
 
-/// A range of the input: `min ≤ _id < max` in index order, which unlike a comparison in a query
-/// spans every type of `_id`. A missing bound is open.
+/// A piece of the input: ranges of one of its indexes. Without a range, all of it.
+///
+/// Unlike a comparison in a query, a range of an index spans every type of value.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Split {
-    /// The first `_id`, included.
+    /// The index that the ranges are of.
+    #[serde(default, skip_serializing_if = "Document::is_empty")]
+    pub by: Document,
+    /// The ranges, none of which overlap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Range>,
+    /// Whether it is to be read from all shards, through the router: only there are documents of
+    /// several shards in one order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_all_shards: bool,
+}
+
+/// `min ≤ key < max` in index order. A missing bound is open.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// The first key, included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min: Option<Bson>,
-    /// The first `_id` beyond.
+    pub min: Option<Document>,
+    /// The first key beyond.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<Bson>,
+    pub max: Option<Document>,
 }
 
 /// What a committed attempt left behind: the manifest, and its counters.

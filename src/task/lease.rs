@@ -15,6 +15,8 @@ use crate::ids::{TaskId, Token};
 pub struct Lease {
     /// The task.
     pub task: TaskId,
+    /// The shard the task's document lives on.
+    pub shard: String,
     /// The fence.
     pub token: Token,
     origin: Instant,
@@ -27,11 +29,18 @@ pub struct Lease {
 impl Lease {
     /// A lease whose claim was *sent* at `sent`: the server counts its time to live from some later
     /// moment, so counting from `sent` can only end trust early.
-    pub fn new(task: TaskId, token: Token, sent: Instant, settings: &Settings) -> Self {
+    pub fn new(
+        task: TaskId,
+        shard: &str,
+        token: Token,
+        sent: Instant,
+        settings: &Settings,
+    ) -> Self {
         let window =
             Duration::from_millis(settings.lease_ttl_ms.saturating_sub(settings.lease_margin_ms));
         Self {
             task,
+            shard: shard.to_owned(),
             token,
             origin: sent,
             trusted_until_ms: AtomicU64::new(millis(window)),
@@ -83,7 +92,7 @@ mod tests {
     fn lease(ttl_ms: u64, margin_ms: u64, sent: Instant) -> Lease {
         let settings =
             Settings { lease_ttl_ms: ttl_ms, lease_margin_ms: margin_ms, ..Settings::default() };
-        Lease::new(TaskId::from_text("j/map/1.00000"), Token::generate(), sent, &settings)
+        Lease::new(TaskId::from_text("j/map/1.00000"), "rs", Token::generate(), sent, &settings)
     }
 
     #[test]

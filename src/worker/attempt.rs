@@ -176,9 +176,9 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
             tracing::debug!(task = %lease.task, why, "not yet");
             retrying(|| store.release(lease, "waited", NOT_YET_PAUSE_MS)).await
         }
-        Error::BlockMissing { task, token, .. } => {
+        Error::BlockMissing { task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
-            if let Err(error) = store.reopen_lost(task, token).await {
+            if let Err(error) = store.reopen_lost(task, shard, token).await {
                 tracing::warn!(%error, "could not send the map task back");
             }
             retrying(|| store.release(lease, "block missing", NOT_YET_PAUSE_MS)).await

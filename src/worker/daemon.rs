@@ -49,7 +49,7 @@ pub async fn run(
         busy.clone(),
         stop.child_token(),
     ));
-    tracing::info!(worker = %id, slots = options.slots, shard = store.shard(), "worker started");
+    tracing::info!(worker = %id, slots = options.slots, shard = store.served_name(), "worker started");
     let context = Arc::new(Context {
         store: store.clone(),
         host,

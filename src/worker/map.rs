@@ -36,7 +36,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let split = attempt.task.split.clone().unwrap_or_default();
     let size =
         InputSize { documents: unsigned(job.input_documents), bytes: unsigned(job.input_bytes) };
-    let input = store.read_split(&job.spec.input, &split, job.snapshot, size);
+    let input = store.read_split(&job.spec.input, &attempt.task.shard, &split, job.snapshot, size);
     let target = if job.spec.reduce.is_some() { Target::Blocks } else { Target::Output };
     let (writer, written) = writer::start(attempt, target);
     let work = attempt.clone();
@@ -249,6 +249,7 @@ impl TakeBlocks for ToDatabase {
         let attempt = &self.attempt;
         attempt.check()?;
         let name = BlockName {
+            shard: attempt.job.reducing_shard(partition).to_owned(),
             job: attempt.job.id.clone(),
             partition,
             n: attempt.task.n,
@@ -256,7 +257,7 @@ impl TakeBlocks for ToDatabase {
             run,
             seq: block.seq,
         };
-        self.writer.push(Store::block_document(&name, attempt.store.shard(), block))
+        self.writer.push(Store::block_document(&name, block))
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -121,6 +121,7 @@ fn sources(attempt: &Arc<Attempt>, manifest: Vec<MapRuns>) -> Vec<Box<dyn RunSou
     for of_task in manifest {
         for (run, blocks) in (0_u32..).zip(&of_task.runs) {
             let first = BlockName {
+                shard: attempt.task.shard.clone(),
                 job: attempt.job.id.clone(),
                 partition: attempt.task.n,
                 n: of_task.n,
@@ -131,6 +132,7 @@ fn sources(attempt: &Arc<Attempt>, manifest: Vec<MapRuns>) -> Vec<Box<dyn RunSou
             sources.push(Box::new(StoredRun {
                 store: attempt.store.clone(),
                 task: of_task.task.clone(),
+                shard: of_task.shard.clone(),
                 runtime: Handle::current(),
                 next: first,
                 blocks: *blocks,
@@ -145,6 +147,7 @@ fn sources(attempt: &Arc<Attempt>, manifest: Vec<MapRuns>) -> Vec<Box<dyn RunSou
 struct StoredRun {
     store: Store,
     task: crate::ids::TaskId,
+    shard: String,
     runtime: Handle,
     next: BlockName,
     blocks: u32,
@@ -156,9 +159,10 @@ impl StoredRun {
         if self.next.seq >= self.blocks {
             return None;
         }
-        let (store, name, task) = (self.store.clone(), self.next.clone(), self.task.clone());
+        let (store, name) = (self.store.clone(), self.next.clone());
+        let (task, shard) = (self.task.clone(), self.shard.clone());
         self.next.seq += 1;
-        Some(self.runtime.spawn(async move { store.block(&name, &task).await }))
+        Some(self.runtime.spawn(async move { store.block(&name, &task, &shard).await }))
     }
 }
 

@@ -1,0 +1,182 @@
+//! Links to the servers that documents live on.
+//!
+//! A store has a *routed* link: a router, or the replica set itself. A worker beside a shard's server may
+//! have a *direct* link to that shard too, and then claims, commits and reads there, without a router
+//! between. What a direct link says is only worth something while everything that Aviary files under the
+//! shard really lives on it, which [`Store::verify_placement`] makes sure of before the link is trusted,
+//! and again when a write finds nothing to write to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bson::{Document, doc};
+use mongodb::options::{ClientOptions, ServerAddress};
+use mongodb::{Client, Collection, Database};
+
+use super::error::{Action, classify};
+use super::topology::{config, one_of};
+use super::{AVIARY, ConnectOptions, Store, database_of, hello, prepared, redact};
+use crate::error::{Error, Result};
+
+/// A direct link to one shard.
+#[derive(Debug)]
+pub(super) struct Direct {
+    /// The shard's name.
+    pub(super) shard: String,
+    /// Aviary's database, through the shard's primary.
+    db: Database,
+    /// The member that this process is beside: input is read there.
+    beside: Client,
+    trusted: AtomicBool,
+}
+
+/// Identifies a shard to its own members: written by the cluster that it was added to.
+struct Identity {
+    shard: String,
+    cluster: Option<bson::oid::ObjectId>,
+}
+
+impl Direct {
+    /// Connects to a shard's member and to its primary, and makes sure that it belongs to the cluster
+    /// behind `routed`.
+    pub(super) async fn connect(
+        options: &ConnectOptions,
+        uri: &str,
+        db: &str,
+        routed: &Store,
+    ) -> Result<Self> {
+        let shown = redact(uri);
+        let mut member = prepared(uri, &options.app_name).await?;
+        if member.hosts.len() == 1 {
+            member.direct_connection = Some(true);
+        }
+        let beside = client(member.clone(), &shown)?;
+        let hello = hello(&beside, &shown).await?;
+        let (Ok(set), Ok(hosts)) = (hello.get_str("setName"), hello.get_array("hosts")) else {
+            return Err(not_a_shard(&shown, "it is no member of a replica set"));
+        };
+        let identity = identity(&beside, &shown).await?;
+        let cluster = cluster_id(routed).await?;
+        let known = routed.known_shards().contains(&identity.shard);
+        if !known || identity.cluster.is_some() && identity.cluster != cluster {
+            return Err(not_a_shard(
+                &shown,
+                &format!("it is the shard {} of another cluster than --uri", identity.shard),
+            ));
+        }
+        let mut primary = member;
+        primary.direct_connection = None;
+        primary.repl_set_name = Some(set.to_owned());
+        primary.hosts =
+            hosts.iter().filter_map(|host| ServerAddress::parse(host.as_str()?).ok()).collect();
+        let db = database_of(&client(primary, &shown)?, db);
+        Ok(Self { shard: identity.shard, db, beside, trusted: AtomicBool::new(false) })
+    }
+}
+
+impl Store {
+    /// The shard that this process works for by a link of its own, if any.
+    pub fn direct_shard(&self) -> Option<&str> {
+        self.direct.as_ref().map(|direct| direct.shard.as_str())
+    }
+
+    /// Verifies that what is filed under the own shard lives there, and trusts the direct link as far
+    /// as that is so.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; the link is not trusted then.
+    pub async fn verify_placement(&self) -> Result<bool> {
+        let Some(direct) = &self.direct else { return Ok(false) };
+        direct.trusted.store(false, Ordering::Release);
+        let placed = self.is_placed(&direct.shard).await?;
+        if !placed {
+            tracing::warn!(
+                shard = direct.shard,
+                "Aviary's collections are not where they belong (run aviary init); using the router"
+            );
+        }
+        direct.trusted.store(placed, Ordering::Release);
+        Ok(placed)
+    }
+
+    fn trusted(&self, shard: &str) -> Option<&super::links::Direct> {
+        let direct = self.direct.as_deref()?;
+        (direct.shard == shard && direct.trusted.load(Ordering::Acquire)).then_some(direct)
+    }
+
+    /// Aviary's database by the shortest way to what is filed under `shard`.
+    pub(super) fn near(&self, shard: &str) -> &Database {
+        self.trusted(shard).map_or(&self.db, |direct| &direct.db)
+    }
+
+    /// The member of `shard` that this process is beside, to read the input from.
+    pub(super) fn beside(&self, shard: &str) -> Option<&Client> {
+        let direct = self.direct.as_ref()?;
+        // Input is bounded by what the shard owned, wherever Aviary's own collections are.
+        (direct.shard == shard).then_some(&direct.beside)
+    }
+
+    /// Tasks of `shard`.
+    pub(super) fn aviary_at(&self, shard: &str) -> Collection<Document> {
+        self.near(shard).collection(AVIARY)
+    }
+
+    /// Tasks of the shards that this process works for.
+    pub(super) fn aviary_of_served(&self) -> Collection<Document> {
+        match &self.served {
+            Some(shard) => self.aviary_at(shard),
+            None => self.aviary(),
+        }
+    }
+
+    /// The shard that this process works for; [`home`](Store::home) when it works for all.
+    pub fn served_name(&self) -> &str {
+        self.served.as_deref().unwrap_or_else(|| self.home())
+    }
+
+    /// A condition on the field `shard` that holds for the shards that this process works for.
+    pub(super) fn served(&self) -> bson::Bson {
+        match &self.served {
+            Some(shard) => shard.as_str().into(),
+            None => one_of(self.known_shards()),
+        }
+    }
+}
+
+/// A client from options.
+pub(super) fn client(options: ClientOptions, shown: &str) -> Result<Client> {
+    Client::with_options(options).map_err(|e| {
+        Error::Usage(format!("{shown} is not a usable MongoDB URI: {}", super::reason(&e)))
+    })
+}
+
+async fn identity(member: &Client, shown: &str) -> Result<Identity> {
+    let found = member
+        .database("admin")
+        .collection::<Document>("system.version")
+        .find_one(doc! { "_id": "shardIdentity" })
+        .await
+        .map_err(|e| Error::Store {
+            action: format!("ask {shown} for its shard"),
+            source: classify(&e),
+        })?;
+    let found = found.ok_or_else(|| not_a_shard(shown, "it was never added to a cluster"))?;
+    Ok(Identity {
+        shard: found.get_str("shardName").unwrap_or_default().to_owned(),
+        cluster: found.get_object_id("clusterId").ok(),
+    })
+}
+
+async fn cluster_id(routed: &Store) -> Result<Option<bson::oid::ObjectId>> {
+    let version = config(routed.client(), "version")
+        .find_one(doc! {})
+        .await
+        .action("ask for the cluster's identity")?;
+    Ok(version.and_then(|version| version.get_object_id("clusterId").ok()))
+}
+
+fn not_a_shard(shown: &str, why: &str) -> Error {
+    Error::refused(
+        format!("--shard-uri {shown} is no shard of the cluster: {why}"),
+        "name a mongod of one of the shards that sh.status() lists, or leave the flag out",
+    )
+}

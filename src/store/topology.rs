@@ -1,0 +1,379 @@
+//! The deployment's shape: a replica set, or a cluster of shards, as its config servers describe it.
+//!
+//! `aviary` and `aviary-intermediates` are sharded by `{shard: 1, _id: 1}`, so a document's field
+//! `shard` says where it lives. Jobs, the coordinator's role and the clock bear a name of their own,
+//! [`HOME`], so that they stay where they are when shards come and go. On a replica set everything
+//! bears the set's name.
+
+use std::sync::{PoisonError, RwLock};
+
+use bson::{Bson, Document, Timestamp, doc};
+use futures_util::TryStreamExt;
+use mongodb::options::ReadConcern;
+use mongodb::{Client, Collection};
+
+use super::error::Action;
+use super::{AVIARY, INTERMEDIATES, Store};
+use crate::error::{Error, Result, StoreErrorKind};
+
+/// What jobs and the coordinator's role are filed under in a sharded cluster.
+pub const HOME: &str = "home";
+
+/// A shard of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its name.
+    pub name: String,
+    /// Its replica set and members, `set/host:port,…`.
+    pub host: String,
+    /// Whether it is being removed.
+    pub draining: bool,
+}
+
+/// A range of a sharded collection and who owned it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// The first shard key, included.
+    pub min: Document,
+    /// The first shard key beyond.
+    pub max: Document,
+    /// The shard that owned it at the time asked for.
+    pub shard: String,
+}
+
+/// Where an input's documents were at some time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Placement {
+    /// All on one shard: on a replica set, or in a collection that is not sharded.
+    One(String),
+    /// In chunks, in the order of their ranges.
+    Chunks {
+        /// The shard key's pattern.
+        key: Document,
+        /// The index that the ranges are read by: the shard key, perhaps followed by other fields.
+        index: Document,
+        /// All of them.
+        chunks: Vec<Chunk>,
+    },
+}
+
+/// What a store knows of its deployment.
+#[derive(Debug)]
+pub(super) struct Topology {
+    pub(super) sharded: bool,
+    pub(super) home: String,
+    known: RwLock<Vec<String>>,
+}
+
+impl Topology {
+    pub(super) fn of_set(name: String) -> Self {
+        Self { sharded: false, home: name.clone(), known: RwLock::new(vec![name]) }
+    }
+
+    pub(super) async fn of_cluster(client: &Client) -> Result<Self> {
+        let shards = read_shards(client).await?;
+        let topology =
+            Self { sharded: true, home: HOME.to_owned(), known: RwLock::new(Vec::new()) };
+        topology.learn(&shards);
+        Ok(topology)
+    }
+
+    fn learn(&self, shards: &[Shard]) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // A shard that has gone may still be named by documents, which live elsewhere now.
+        for shard in shards {
+            if !known.contains(&shard.name) {
+                known.push(shard.name.clone());
+            }
+        }
+    }
+
+    fn known(&self) -> Vec<String> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Store {
+    /// Whether the deployment is a sharded cluster.
+    pub fn is_sharded(&self) -> bool {
+        self.topology.sharded
+    }
+
+    /// What jobs and the coordinator's role are filed under.
+    pub fn home(&self) -> &str {
+        &self.topology.home
+    }
+
+    /// Every shard that has been heard of.
+    pub(super) fn known_shards(&self) -> Vec<String> {
+        self.topology.known()
+    }
+
+    /// A condition on the field `shard` that holds for every shard.
+    pub(super) fn every_shard(&self) -> Bson {
+        one_of(self.known_shards())
+    }
+
+    /// The shards there are now; on a replica set, the set.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] without the privilege to read the cluster's configuration, [`Error::Store`].
+    pub async fn shards(&self) -> Result<Vec<Shard>> {
+        if !self.is_sharded() {
+            let name = self.home().to_owned();
+            return Ok(vec![Shard { host: name.clone(), name, draining: false }]);
+        }
+        let shards = read_shards(self.client()).await?;
+        self.topology.learn(&shards);
+        Ok(shards)
+    }
+
+    /// Where a collection's documents were at `time` (now, without one).
+    ///
+    /// `None` means that the cluster no longer knows who owned some range then: chunks were merged
+    /// since. A later time is needed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when no index can be read along the shard key, [`Error::Store`].
+    pub async fn placement(
+        &self,
+        db: &str,
+        collection: &str,
+        time: Option<Timestamp>,
+    ) -> Result<Option<Placement>> {
+        if !self.is_sharded() {
+            return Ok(Some(Placement::One(self.home().to_owned())));
+        }
+        let namespace = format!("{db}.{collection}");
+        let Some(entry) = self.sharded_collection(&namespace).await? else {
+            return Ok(Some(Placement::One(self.primary_shard(db).await?)));
+        };
+        let pattern = entry.get_document("key").cloned().unwrap_or_default();
+        let Some(chunks) = self.chunks(&entry, time).await? else { return Ok(None) };
+        let index = self.index_along(db, collection, &pattern).await?;
+        Ok(Some(Placement::Chunks { key: pattern, index, chunks }))
+    }
+
+    /// The cluster's description of a sharded collection, or `None`.
+    pub(super) async fn sharded_collection(&self, namespace: &str) -> Result<Option<Document>> {
+        config(self.client(), "collections")
+            .find_one(doc! { "_id": namespace, "dropped": { "$ne": true } })
+            .await
+            .action(format!("learn how {namespace} is sharded"))
+            .map_err(needs_config)
+    }
+
+    /// The shard that holds the collections of a database that are not sharded.
+    pub(super) async fn primary_shard(&self, db: &str) -> Result<String> {
+        let found = config(self.client(), "databases")
+            .find_one(doc! { "_id": db })
+            .await
+            .action(format!("learn where the database {db} is"))
+            .map_err(needs_config)?;
+        found
+            .as_ref()
+            .and_then(|entry| entry.get_str("primary").ok())
+            .map(str::to_owned)
+            .ok_or_else(|| Error::NotFound { what: format!("database {db}"), hint: String::new() })
+    }
+
+    /// The chunks of a collection with their owners at `time`.
+    async fn chunks(
+        &self,
+        entry: &Document,
+        time: Option<Timestamp>,
+    ) -> Result<Option<Vec<Chunk>>> {
+        let mut rows = config(self.client(), "chunks")
+            .find(chunks_of(entry))
+            .sort(doc! { "min": 1 })
+            .await
+            .action("read the chunks")
+            .map_err(needs_config)?;
+        let mut chunks = Vec::new();
+        while let Some(row) = rows.try_next().await.action("read the chunks")? {
+            let bound = |name: &str| row.get_document(name).cloned().unwrap_or_default();
+            let Some(shard) = owner_at(&row, time) else { return Ok(None) };
+            chunks.push(Chunk { min: bound("min"), max: bound("max"), shard });
+        }
+        Ok(Some(chunks))
+    }
+
+    /// An index whose fields begin with the shard key's: ranges of the one are ranges of the other.
+    async fn index_along(
+        &self,
+        db: &str,
+        collection: &str,
+        pattern: &Document,
+    ) -> Result<Document> {
+        let indexes: Vec<Document> = self
+            .other_db(db)
+            .run_cursor_command(doc! { "listIndexes": collection })
+            .await
+            .action("list the input's indexes")
+            .map_err(|e| self.explain(e))?
+            .try_collect()
+            .await
+            .action("list the input's indexes")?;
+        let begins = |keys: &Document| {
+            keys.len() >= pattern.len()
+                && keys.iter().zip(pattern).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
+        };
+        indexes
+            .into_iter()
+            // An index that leaves documents out cannot be read instead of the collection.
+            .filter(|index| {
+                !index.get_bool("sparse").unwrap_or(false)
+                    && !index.contains_key("partialFilterExpression")
+                    && !index.get_bool("hidden").unwrap_or(false)
+            })
+            .filter_map(|index| index.get_document("key").ok().cloned())
+            .filter(begins)
+            .min_by_key(Document::len)
+            .ok_or_else(|| {
+                Error::refused(
+                    format!("no index of {db}.{collection} begins with its shard key {pattern}"),
+                    "create one: a cluster needs it too",
+                )
+            })
+    }
+
+    /// Whether everything that Aviary files under `shard` lives on that shard.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) async fn is_placed(&self, shard: &str) -> Result<bool> {
+        for name in [AVIARY, INTERMEDIATES] {
+            let namespace = format!("{}.{name}", self.db_name());
+            let Some(entry) = self.sharded_collection(&namespace).await? else { return Ok(false) };
+            let (low, high) = range_of(shard);
+            let mut elsewhere = chunks_of(&entry);
+            elsewhere.extend(doc! {
+                "min": { "$lt": high },
+                "max": { "$gt": low },
+                "shard": { "$ne": shard },
+            });
+            let found = config(self.client(), "chunks")
+                .find_one(elsewhere)
+                .await
+                .action("verify where Aviary's collections are")
+                .map_err(needs_config)?;
+            if found.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The range of shard keys that is filed under a shard.
+pub(super) fn range_of(shard: &str) -> (Document, Document) {
+    (doc! { "shard": shard, "_id": Bson::MinKey }, doc! { "shard": shard, "_id": Bson::MaxKey })
+}
+
+/// A condition that holds for each of these values.
+pub(super) fn one_of(values: Vec<String>) -> Bson {
+    match <[String; 1]>::try_from(values) {
+        Ok([one]) => Bson::String(one),
+        Err(several) => doc! { "$in": several }.into(),
+    }
+}
+
+/// The filter for a collection's chunks: by identity, or before MongoDB 5.0's metadata by name.
+pub(super) fn chunks_of(entry: &Document) -> Document {
+    match (entry.contains_key("timestamp"), entry.get("uuid"), entry.get("_id")) {
+        (true, Some(uuid), _) => doc! { "uuid": uuid },
+        (_, _, name) => doc! { "ns": name.cloned().unwrap_or(Bson::Null) },
+    }
+}
+
+/// Who owned a chunk at `time`, from its history, newest first.
+fn owner_at(chunk: &Document, time: Option<Timestamp>) -> Option<String> {
+    let now = chunk.get_str("shard").ok().map(str::to_owned);
+    let (Some(time), Ok(history)) = (time, chunk.get_array("history")) else { return now };
+    if history.is_empty() {
+        return now;
+    }
+    history.iter().filter_map(Bson::as_document).find_map(|entry| {
+        let since = entry.get_timestamp("validAfter").ok()?;
+        let shard = entry.get_str("shard").ok()?;
+        ((since.time, since.increment) <= (time.time, time.increment)).then(|| shard.to_owned())
+    })
+}
+
+async fn read_shards(client: &Client) -> Result<Vec<Shard>> {
+    let rows: Vec<Document> = config(client, "shards")
+        .find(doc! {})
+        .sort(doc! { "_id": 1 })
+        .await
+        .action("list the shards")
+        .map_err(needs_config)?
+        .try_collect()
+        .await
+        .action("list the shards")
+        .map_err(needs_config)?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Shard {
+            name: row.get_str("_id").unwrap_or_default().to_owned(),
+            host: row.get_str("host").unwrap_or_default().to_owned(),
+            draining: row.get_bool("draining").unwrap_or(false),
+        })
+        .collect())
+}
+
+/// A collection of the cluster's configuration, read as a majority knows it.
+pub(super) fn config(client: &Client, name: &str) -> Collection<Document> {
+    let options = mongodb::options::CollectionOptions::builder()
+        .read_concern(ReadConcern::majority())
+        .build();
+    client.database("config").collection_with_options(name, options)
+}
+
+fn needs_config(error: Error) -> Error {
+    match error {
+        Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
+            Error::refused(
+                format!("not permitted to {action}: {}", source.message),
+                "grant the user the role clusterMonitor on admin, and read on config",
+            )
+        }
+        other => other,
+    }
+}
+
+fn same(a: &Bson, b: &Bson) -> bool {
+    let number = |value: &Bson| match value {
+        Bson::Int32(n) => Some(f64::from(*n)),
+        Bson::Double(n) => Some(*n),
+        #[expect(clippy::cast_precision_loss, reason = "a direction is 1 or -1")]
+        Bson::Int64(n) => Some(*n as f64),
+        _ => None,
+    };
+    a == b || number(a).is_some() && number(a) == number(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: u32) -> Option<Timestamp> {
+        Some(Timestamp { time, increment: 1 })
+    }
+
+    #[test]
+    fn the_owner_at_a_time_is_the_newest_that_is_not_later() {
+        let since = |time| Bson::Timestamp(Timestamp { time, increment: 1 });
+        let chunk = doc! { "shard": "c", "history": [
+            { "validAfter": since(30), "shard": "c" },
+            { "validAfter": since(20), "shard": "b" },
+            { "validAfter": since(10), "shard": "a" },
+        ] };
+        let owner = |time| owner_at(&chunk, time);
+        assert_eq!(owner(None).as_deref(), Some("c"));
+        assert_eq!(owner(at(31)).as_deref(), Some("c"));
+        assert_eq!(owner(at(30)).as_deref(), Some("c"));
+        assert_eq!(owner(at(29)).as_deref(), Some("b"));
+        assert_eq!(owner(at(10)).as_deref(), Some("a"));
+        assert_eq!(owner(at(9)), None);
+    }
+}
