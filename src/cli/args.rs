@@ -412,6 +412,14 @@ pub(super) struct ResultsArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
+    /// In a sharded cluster, a member of the shard to work for, asked without a router between: the
+    /// server that this worker runs beside, by its unix socket where it has one.
+    #[arg(long, env = "AVIARY_SHARD_URI", value_name = "U")]
+    pub(super) shard_uri: Option<String>,
+    /// In a sharded cluster, the shard to work for through the router [default: that of --shard-uri,
+    /// or all of them].
+    #[arg(long, env = "AVIARY_SHARD", value_name = "NAME")]
+    pub(super) shard: Option<String>,
     /// Tasks run at once [default: the processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) slots: Option<u16>,

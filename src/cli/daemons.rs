@@ -12,7 +12,7 @@ use crate::{coordinator, store::Store};
 pub(super) async fn coordinator(global: &Global) -> Result<()> {
     let settings = Settings::from_env()?;
     let stop = stop_on_signal()?;
-    let store = patient_store(global, "aviary-coordinator", &stop).await?;
+    let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
     let outcome = coordinator::run(store.clone(), settings, stop).await;
     store.close().await;
     outcome
@@ -21,7 +21,9 @@ pub(super) async fn coordinator(global: &Global) -> Result<()> {
 pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
     let settings = Settings::from_env()?;
     let stop = stop_on_signal()?;
-    let store = patient_store(global, "aviary-worker", &stop).await?;
+    let (shard, shard_uri) = (&args.shard, &args.shard_uri);
+    let connect = || global.store_beside("aviary-worker", shard.clone(), shard_uri.clone());
+    let store = patiently(&stop, connect).await?;
     let slots = args.slots.map_or_else(
         || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         usize::from,
@@ -52,9 +54,13 @@ pub(super) fn host(memory_mb: u64) -> Result<Host> {
 }
 
 /// Connects, waiting for a deployment that is not up yet: a daemon often starts before it is.
-async fn patient_store(global: &Global, app_name: &str, stop: &CancellationToken) -> Result<Store> {
+async fn patiently<C, S>(stop: &CancellationToken, connect: C) -> Result<Store>
+where
+    C: Fn() -> S,
+    S: Future<Output = Result<Store>>,
+{
     loop {
-        match global.store(app_name).await {
+        match connect().await {
             Err(error) if error.is_transient() && !stop.is_cancelled() => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::select! {

@@ -96,6 +96,16 @@ async fn run(cli: Cli) -> Result<()> {
 impl Global {
     /// Connects to the deployment that the command line names.
     async fn store(&self, app_name: &str) -> Result<Store> {
+        self.store_beside(app_name, None, None).await
+    }
+
+    /// The same for a worker, which may have a shard to work for and a link of its own to it.
+    async fn store_beside(
+        &self,
+        app_name: &str,
+        shard: Option<String>,
+        shard_uri: Option<String>,
+    ) -> Result<Store> {
         let uri = self.uri.clone().ok_or_else(|| {
             Error::Usage(
                 "no deployment given; use --uri or AVIARY_URI, or start one with aviary up".into(),
@@ -105,8 +115,8 @@ impl Global {
             uri,
             db: self.db.clone(),
             app_name: app_name.to_owned(),
-            shard: None,
-            shard_uri: None,
+            shard,
+            shard_uri,
         };
         Store::connect(&options).await
     }

@@ -162,8 +162,15 @@ impl Store {
                 .await;
             match written {
                 Ok(outcome) if outcome.matched_count == 1 => return Ok(()),
-                // Either fenced, or an earlier try of this loop took effect.
-                Ok(_) => return self.was_committed(lease).await,
+                // Either fenced, or an earlier try of this loop took effect, or the task no longer lives
+                // where it was looked for.
+                Ok(_) => {
+                    let was_trusted = self.trusts_direct();
+                    if was_trusted && !self.verify_placement().await? {
+                        continue;
+                    }
+                    return self.was_committed(lease).await;
+                }
                 Err(error) if classify(&error).kind == StoreErrorKind::Transient => {
                     tracing::debug!(task = %lease.task, %error, "commit's outcome is unknown");
                     if !lease.is_trusted() {

@@ -83,10 +83,9 @@ impl Store {
     /// as that is so.
     ///
     /// # Errors
-    /// [`Error::Store`]; the link is not trusted then.
+    /// [`Error::Store`]; the link is trusted or not as before.
     pub async fn verify_placement(&self) -> Result<bool> {
         let Some(direct) = &self.direct else { return Ok(false) };
-        direct.trusted.store(false, Ordering::Release);
         let placed = self.is_placed(&direct.shard).await?;
         if !placed {
             tracing::warn!(
@@ -98,7 +97,12 @@ impl Store {
         Ok(placed)
     }
 
-    fn trusted(&self, shard: &str) -> Option<&super::links::Direct> {
+    /// Whether claims and commits go to the own shard without a router between.
+    pub fn trusts_direct(&self) -> bool {
+        self.direct.as_ref().is_some_and(|direct| direct.trusted.load(Ordering::Acquire))
+    }
+
+    fn trusted(&self, shard: &str) -> Option<&Direct> {
         let direct = self.direct.as_deref()?;
         (direct.shard == shard && direct.trusted.load(Ordering::Acquire)).then_some(direct)
     }

@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod leases;
 mod links;
 pub mod output;
+mod pinning;
 pub mod schema;
 pub mod tasks;
 pub mod topology;

@@ -1,4 +1,4 @@
-//! `aviary init`: collections, validators, indexes. Idempotent.
+//! `aviary init`: collections, validators, indexes; on a sharded cluster, their places too. Idempotent.
 
 use bson::{Document, doc};
 use mongodb::IndexModel;
@@ -23,6 +23,9 @@ impl Store {
         ] {
             self.ensure_collection(name, validator).await?;
         }
+        if self.is_sharded() {
+            self.pin().await?;
+        }
         self.aviary()
             .create_indexes(aviary_indexes())
             .await
@@ -44,6 +47,9 @@ impl Store {
             .action("list collections")
             .map_err(|e| self.explain(e))?;
         if names.len() < 3 {
+            return Ok(false);
+        }
+        if self.is_sharded() && !self.is_pinned().await? {
             return Ok(false);
         }
         // The indexes come last, so an init that was cut short is found out by them.

@@ -107,6 +107,16 @@ pub async fn run(
     Ok(())
 }
 
+/// Finds out whether the link to the own shard may be trusted. Until it may, the router serves.
+async fn verify(store: &Store) {
+    if store.trusts_direct() {
+        return;
+    }
+    if let Err(error) = store.verify_placement().await {
+        tracing::warn!(%error, "could not verify where Aviary's collections are");
+    }
+}
+
 /// Says every few seconds that the worker is alive.
 async fn report(
     store: Store,
@@ -118,6 +128,8 @@ async fn report(
     const EVERY: Duration = Duration::from_secs(5);
     let slots = i32::try_from(slots).unwrap_or(i32::MAX);
     while !stop.is_cancelled() {
+        // A shard may have been added, or Aviary's collections set up, since the last time.
+        verify(&store).await;
         let facts = doc! {
             "host": crate::telemetry::host_name(),
             "pid": i64::from(std::process::id()),
