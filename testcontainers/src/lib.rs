@@ -32,6 +32,7 @@ mod ports;
 pub mod process;
 mod progress;
 pub mod replica_set;
+pub mod router;
 pub mod standalone;
 pub mod state;
 mod uri;
