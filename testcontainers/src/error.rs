@@ -167,6 +167,24 @@ pub enum Error {
         count: usize,
     },
 
+    /// There is no shard of that number.
+    #[error("find shard {index} of {count}")]
+    NoShard {
+        /// The number asked for, from zero.
+        index: usize,
+        /// How many shards there are.
+        count: usize,
+    },
+
+    /// The test router could not listen.
+    #[error("start a router on port {port}: {source}")]
+    Router {
+        /// The port it was to listen on.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
     /// The options contradict themselves.
     #[error("use the option {option}: {reason}")]
     Options {

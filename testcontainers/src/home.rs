@@ -70,11 +70,7 @@ impl Home {
 
     /// Has the watchdog end this process too.
     pub(crate) fn watch(&self, record: &Record) -> Result<()> {
-        let path = self.path.join("pids");
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(&path).at("open", &path)?;
-        let line = format!("{} {}\n", record.pid, record.started_ticks);
-        file.write_all(line.as_bytes()).at("write", &path)
+        watch_in(&self.path, record)
     }
 
     /// Lets everything outlive this program.
@@ -84,4 +80,12 @@ impl Home {
             watchdog.disarm();
         }
     }
+}
+
+/// Has the watchdog over `dir` end this process too.
+pub(crate) fn watch_in(dir: &Path, record: &Record) -> Result<()> {
+    let path = dir.join("pids");
+    let mut file = OpenOptions::new().create(true).append(true).open(&path).at("open", &path)?;
+    let line = format!("{} {}\n", record.pid, record.started_ticks);
+    file.write_all(line.as_bytes()).at("write", &path)
 }

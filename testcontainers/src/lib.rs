@@ -1,8 +1,9 @@
 //! Real MongoDB deployments made of `mongod` processes on this machine.
 //!
 //! Tests use it to run against true servers and to hurt them; `aviary demo` and `aviary up` use it
-//! to give a newcomer a database. It starts replica sets of one or three members and single
-//! servers, and it takes them down again whatever becomes of the program that started them.
+//! to give a newcomer a database. It starts replica sets of one or three members, single servers
+//! and sharded clusters, and it takes them down again whatever becomes of the program that started
+//! them.
 //!
 //! It is not a container runtime, and not a way to run a production database: every server
 //! listens on 127.0.0.1 only and has a small cache.
@@ -12,6 +13,9 @@
 //! * [`mongod`]: finds a server program, or fetches one ([`Progress`] reports on it).
 //! * [`process`]: one managed child process, its log, and the faults that can be put on it.
 //! * [`replica_set`] and [`standalone`]: the deployments.
+//! * [`sharded`]: a sharded cluster made of replica sets, behind a `mongos` where there is one.
+//! * [`router`]: the test-only stand-in for `mongos` otherwise, which `bin/router.rs` makes a
+//!   program of.
 //! * [`state`]: the file that describes a deployment left running, and taking it [`state::down`].
 //! * `watchdog`: the child that cleans up when the owner dies without a word.
 #![deny(
@@ -32,6 +36,8 @@ mod ports;
 pub mod process;
 mod progress;
 pub mod replica_set;
+pub mod router;
+pub mod sharded;
 pub mod standalone;
 pub mod state;
 mod uri;
@@ -42,5 +48,6 @@ pub use error::{Error, Result};
 pub use mongodb;
 pub use process::{Managed, ManagedCommand};
 pub use progress::Progress;
-pub use replica_set::{FailCommand, ReplicaSet, ReplicaSetOptions};
+pub use replica_set::{FailCommand, ReplicaSet, ReplicaSetOptions, Role};
+pub use sharded::{RouterProgram, ShardedCluster, ShardedClusterOptions};
 pub use standalone::{Standalone, StandaloneOptions};

@@ -39,11 +39,25 @@ const HEARTBEAT_INTERVAL_MS: u32 = 300;
 const HEARTBEAT_TIMEOUT_S: i32 = 2;
 const ALREADY_INITIALIZED: i32 = 23;
 
+/// What a replica set is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// To be used by itself.
+    #[default]
+    Plain,
+    /// To be a shard of a sharded cluster.
+    Shard,
+    /// To be the config servers of a sharded cluster.
+    Config,
+}
+
 /// What a replica set is started with.
 #[derive(Debug, Clone)]
 pub struct ReplicaSetOptions {
     /// The replica set's name.
     pub name: String,
+    /// What it is for.
+    pub role: Role,
     /// How many members: 1 or 3.
     pub members: usize,
     /// Where data and logs are; a temporary directory otherwise, which is removed at the end. A
@@ -77,6 +91,7 @@ impl Default for ReplicaSetOptions {
     fn default() -> Self {
         Self {
             name: "rs0".to_owned(),
+            role: Role::Plain,
             members: 1,
             dir: None,
             ports: None,
@@ -394,7 +409,7 @@ impl ReplicaSet {
         let hosts = (0_i32..).zip(&self.ports);
         let members: Vec<Document> =
             hosts.map(|(id, port)| doc! { "_id": id, "host": host(*port) }).collect();
-        let config = doc! {
+        let mut config = doc! {
             "_id": &self.name,
             "members": members,
             "settings": {
@@ -403,6 +418,9 @@ impl ReplicaSet {
                 "heartbeatTimeoutSecs": HEARTBEAT_TIMEOUT_S,
             },
         };
+        if options.role == Role::Config {
+            config.insert("configsvr", true);
+        }
         let command = doc! { "replSetInitiate": config, "$db": "admin" };
         match wire::command(self.port(0)?, command, CONDITION).await {
             Err(Error::Command { code, .. }) if code == ALREADY_INITIALIZED => Ok(()),
@@ -508,6 +526,12 @@ async fn start_members(
     leases: &[Lease],
 ) -> Result<Vec<Managed>> {
     let mut members = Vec::with_capacity(leases.len());
+    let role = match options.role {
+        Role::Plain => None,
+        Role::Shard => Some("--shardsvr".to_owned()),
+        Role::Config => Some("--configsvr".to_owned()),
+    };
+    let extra_args: Vec<String> = role.into_iter().chain(options.extra_args.clone()).collect();
     for (index, lease) in leases.iter().enumerate() {
         let launch = Launch {
             mongod,
@@ -519,7 +543,7 @@ async fn start_members(
             key_file,
             parameters: &options.parameters,
             test_commands: options.test_commands,
-            extra_args: &options.extra_args,
+            extra_args: &extra_args,
         };
         let member = launch.spawn()?;
         home.watch(member.record())?;

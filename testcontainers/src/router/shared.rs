@@ -1,0 +1,141 @@
+//! What all client connections of one router share: what is known of the cluster, its clock, and
+//! where cursors live. All of it can be lost and found again, cursors excepted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
+
+use super::placement::{Database, Placement};
+
+/// Cursors remembered at most; a client that asks for an older one is told that it is gone.
+const CURSORS_MAX: usize = 100_000;
+/// Spoken until a server has said what it speaks: that of MongoDB 6.0.
+const WIRE_VERSION: i32 = 17;
+
+/// Where a cursor is.
+#[derive(Debug, Clone)]
+pub(super) struct CursorHome {
+    pub(super) host: String,
+    /// Whether it is one of a router command, which goes to all shards by itself.
+    pub(super) cluster: bool,
+    pub(super) change_stream: bool,
+    /// The comment by which its parts are known on the shards.
+    pub(super) tag: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    /// The hosts of each shard.
+    pub(super) shards: BTreeMap<String, Vec<String>>,
+    /// The primaries of shards, and of the config servers under the name `config`.
+    pub(super) primaries: HashMap<String, String>,
+    pub(super) databases: HashMap<String, Database>,
+    pub(super) collections: HashMap<String, Placement>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config_hosts: Vec<String>,
+    catalog: Mutex<Catalog>,
+    cursors: Mutex<HashMap<i64, CursorHome>>,
+    clock: Mutex<Option<(Timestamp, RawDocumentBuf)>>,
+    wire_version: AtomicI32,
+    connections: AtomicU64,
+    tags: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(config_hosts: Vec<String>) -> Self {
+        Self {
+            config_hosts,
+            catalog: Mutex::default(),
+            cursors: Mutex::default(),
+            clock: Mutex::default(),
+            wire_version: AtomicI32::new(WIRE_VERSION),
+            connections: AtomicU64::new(1),
+            tags: AtomicU64::new(1),
+        }
+    }
+
+    /// Not to be held across an await.
+    pub(super) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        lock(&self.catalog)
+    }
+
+    pub(super) fn forget_primary(&self, host: &str) {
+        self.catalog().primaries.retain(|_, primary| primary != host);
+    }
+
+    /// Has a collection, and its database, looked up anew.
+    pub(super) fn forget_placement(&self, namespace: &str) {
+        let mut catalog = self.catalog();
+        catalog.collections.remove(namespace);
+        let db = namespace.split('.').next().unwrap_or_default();
+        catalog.databases.remove(db);
+    }
+
+    pub(super) fn forget_all_placements(&self) {
+        let mut catalog = self.catalog();
+        catalog.collections.clear();
+        catalog.databases.clear();
+    }
+
+    pub(super) fn add_cursor(&self, id: i64, home: CursorHome) {
+        let mut cursors = lock(&self.cursors);
+        if cursors.len() >= CURSORS_MAX {
+            cursors.clear();
+        }
+        cursors.insert(id, home);
+    }
+
+    pub(super) fn cursor(&self, id: i64) -> Option<CursorHome> {
+        lock(&self.cursors).get(&id).cloned()
+    }
+
+    pub(super) fn remove_cursor(&self, id: i64) -> Option<CursorHome> {
+        lock(&self.cursors).remove(&id)
+    }
+
+
+    pub(super) fn next_tag(&self) -> String {
+        let number = self.tags.fetch_add(1, Ordering::Relaxed);
+        format!("aviary-test-router {} {number}", std::process::id())
+    }
+
+    pub(super) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn wire_version(&self) -> i32 {
+        self.wire_version.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_wire_version(&self, version: i32) {
+        self.wire_version.store(version, Ordering::Relaxed);
+    }
+
+    /// Takes note of the cluster's time in a command or a reply.
+    pub(super) fn hear_time(&self, body: &RawDocument) {
+        let Ok(Some(RawBsonRef::Document(heard))) = body.get("$clusterTime") else {
+            return;
+        };
+        let Ok(time) = heard.get_timestamp("clusterTime") else {
+            return;
+        };
+        let mut clock = lock(&self.clock);
+        if clock.as_ref().is_none_or(|(known, _)| *known < time) {
+            *clock = Some((time, heard.to_owned()));
+        }
+    }
+
+    /// The latest time heard, in the form it is passed on.
+    pub(super) fn time(&self) -> Option<RawDocumentBuf> {
+        lock(&self.clock).as_ref().map(|(_, form)| form.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,307 @@
+//! A sharded cluster: config servers, shards, and a router in front of them.
+//!
+//! Config servers and shards are replica sets of real servers. The router is a `mongos` where one
+//! is installed, and the test-only stand-in [`crate::router`] otherwise.
+
+use std::path::{Path, PathBuf};
+
+use mongodb::bson::{Document, doc};
+use tokio::task::JoinSet;
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::launch::{self, CONDITION};
+use crate::replica_set::{CACHE_GB, ELECTION_TIMEOUT_MS, Role};
+use crate::state::{self, FORMAT, State};
+use crate::uri::{host, uri_of};
+use crate::{Progress, ReplicaSet, ReplicaSetOptions, wire};
+
+mod administration;
+mod front;
+
+pub use administration::Chunk;
+pub use front::{Front, MONGOS_VARIABLE, ROUTER_VARIABLE, RouterProgram};
+
+
+/// The name of the config servers' replica set.
+const CONFIG_SET: &str = "cfg";
+/// The size of each member's replication log, in MB: the smallest the server accepts.
+const OPLOG_MB: u32 = 990;
+/// How long a shard leaves what moved away where it was. By default a quarter of an hour, for which
+/// the range cannot move back; here no time at all.
+const CLEANUP_DELAY: &str = "orphanCleanupDelaySecs";
+
+/// What a sharded cluster is started with.
+#[derive(Debug, Clone)]
+pub struct ShardedClusterOptions {
+    /// How many shards, named `s0`, `s1`, and so on.
+    pub shards: usize,
+    /// How many members each shard has: 1 or 3.
+    pub shard_members: usize,
+    /// How many config servers: 1 or 3.
+    pub config_members: usize,
+    /// Where data and logs are; a temporary directory otherwise, which is removed at the end. A
+    /// directory that an earlier cluster left behind is served again.
+    pub dir: Option<PathBuf>,
+    /// The router's port; a free one otherwise.
+    pub port: Option<u16>,
+    /// The size of each server's cache, in GB.
+    pub cache_gb: f64,
+    /// How long a silent primary is put up with, in milliseconds.
+    pub election_timeout_ms: u32,
+    /// Whether chunks are moved without being asked for.
+    pub balancer: bool,
+    /// Whether commands meant for tests, such as fail points, are allowed.
+    pub test_commands: bool,
+    /// Whether it outlives this program. [`state::down`] ends it then.
+    pub persistent: bool,
+    /// Parameters to set on every server. Unless `orphanCleanupDelaySecs` is among them, shards
+    /// delete what moved away at once.
+    pub parameters: Vec<(String, String)>,
+    /// The server program; [`crate::mongod::locate`] finds one otherwise.
+    pub mongod: Option<PathBuf>,
+    /// What to use as the router.
+    pub router: RouterProgram,
+    /// Told about steps that take long.
+    pub progress: Progress,
+}
+
+impl Default for ShardedClusterOptions {
+    fn default() -> Self {
+        Self {
+            shards: 2,
+            shard_members: 1,
+            config_members: 1,
+            dir: None,
+            port: None,
+            cache_gb: CACHE_GB,
+            election_timeout_ms: ELECTION_TIMEOUT_MS,
+            balancer: false,
+            test_commands: false,
+            persistent: false,
+            parameters: Vec::new(),
+            mongod: None,
+            router: RouterProgram::Auto,
+            progress: Progress::silent(),
+        }
+    }
+}
+
+/// A running sharded cluster. Dropping it ends it, unless it is persistent.
+#[derive(Debug)]
+pub struct ShardedCluster {
+    front: Front,
+    shards: Vec<ReplicaSet>,
+    config: ReplicaSet,
+    options: ShardedClusterOptions,
+    // Last, so that the directory goes after the processes in it.
+    home: Home,
+}
+
+impl ShardedCluster {
+    /// Starts all servers at once, then the router, and makes the shards known to each other.
+    ///
+    /// # Errors
+    ///
+    /// When no server program is found, when the options contradict each other, or when a server
+    /// does not start; the error shows the telling lines of its log.
+    pub async fn start(mut options: ShardedClusterOptions) -> Result<Self> {
+        if options.shards == 0 {
+            return Err(Error::Options { option: "shards", reason: "at least 1".to_owned() });
+        }
+        let mongod = launch::program(options.mongod.as_deref(), &options.progress).await?;
+        options.mongod = Some(mongod);
+        let home = Home::create(options.dir.as_deref(), options.persistent)?;
+        let (config, shards) = start_sets(&options, home.path()).await?;
+        let front = Front::start(&options, &config_db(&config)?, &home).await?;
+        let cluster = Self { front, shards, config, options, home };
+        for shard in &cluster.shards {
+            cluster.register(shard).await?;
+        }
+        if !cluster.options.balancer {
+            cluster.stop_balancer().await?;
+        }
+        cluster.write_state()?;
+        if cluster.options.persistent {
+            cluster.front.detach()?;
+            cluster.home.leave();
+        }
+        Ok(cluster)
+    }
+
+    /// The address of the router. Writes are not retried: the stand-in cannot tell a write it has
+    /// done from a new one.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        uri_of(None, &[self.front.port()], "retryWrites=false")
+    }
+
+    /// The directory that holds the replica sets' directories and the router's log.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// A shard, with all that can be done to a replica set.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such shard.
+    pub fn shard(&self, index: usize) -> Result<&ReplicaSet> {
+        let count = self.shards.len();
+        self.shards.get(index).ok_or(Error::NoShard { index, count })
+    }
+
+    /// The shards' names, which are those of their replica sets.
+    #[must_use]
+    pub fn shard_names(&self) -> Vec<String> {
+        self.shards.iter().map(|shard| shard.name().to_owned()).collect()
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The config servers, with all that can be done to a replica set.
+    #[must_use]
+    pub fn config(&self) -> &ReplicaSet {
+        &self.config
+    }
+
+    /// The router: to kill it, to start it again, and to see its process.
+    #[must_use]
+    pub fn router(&self) -> &Front {
+        &self.front
+    }
+
+    /// Starts another shard, adds it, and says which number it has.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start or cannot be added.
+    pub async fn add_shard(&mut self) -> Result<usize> {
+        let index = self.shards.len();
+        let options = set_options(&self.options, self.home.path(), Some(index));
+        let shard = ReplicaSet::start(options).await?;
+        self.register(&shard).await?;
+        self.shards.push(shard);
+        self.write_state()?;
+        Ok(index)
+    }
+
+    /// Runs a command on the database `admin` through the router.
+    ///
+    /// # Errors
+    ///
+    /// When it is refused.
+    pub async fn run_admin(&self, command: Document) -> Result<Document> {
+        self.run_on("admin", command).await
+    }
+
+    /// Runs a command on a database through the router.
+    ///
+    /// # Errors
+    ///
+    /// When it is refused.
+    pub async fn run_on(&self, db: &str, mut command: Document) -> Result<Document> {
+        command.insert("$db", db);
+        wire::command(self.front.port(), command, CONDITION).await
+    }
+
+    /// Ends everything, persistent or not; in good order when the data are kept.
+    ///
+    /// # Errors
+    ///
+    /// When a process cannot be ended.
+    pub async fn shutdown(self) -> Result<()> {
+        let keep = !self.home.is_temporary();
+        let dir = self.home.path().to_path_buf();
+        self.front.kill().await.ok();
+        if keep {
+            state::down(&dir, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn register(&self, shard: &ReplicaSet) -> Result<()> {
+        let hosts: Vec<String> = ports_of(shard)?.into_iter().map(host).collect();
+        let address = format!("{}/{}", shard.name(), hosts.join(","));
+        self.run_admin(doc! { "addShard": address, "name": shard.name() }).await.map(|_| ())
+    }
+
+    /// One file for all, so that [`state::down`] ends a cluster like any other deployment.
+    fn write_state(&self) -> Result<()> {
+        let sets = self.shards.iter().chain([&self.config]);
+        State {
+            format: FORMAT,
+            name: "sharded".to_owned(),
+            uri: self.uri(),
+            ports: vec![self.front.port()],
+            root: None,
+            boot: state::boot(),
+            members: sets.flat_map(|set| set.state().members).collect(),
+            others: self.front.record().into_iter().collect(),
+        }
+        .write(self.home.path())
+    }
+}
+
+/// Starts the config servers and all shards at the same time.
+async fn start_sets(
+    options: &ShardedClusterOptions,
+    dir: &Path,
+) -> Result<(ReplicaSet, Vec<ReplicaSet>)> {
+    let mut starting = JoinSet::new();
+    for index in 0..options.shards {
+        let options = set_options(options, dir, Some(index));
+        starting.spawn(async move { (index, ReplicaSet::start(options).await) });
+    }
+    let config = ReplicaSet::start(set_options(options, dir, None)).await;
+    // All of them are waited for, whatever becomes of one, so that none is left half started.
+    let mut started = starting.join_all().await;
+    started.sort_by_key(|(index, _)| *index);
+    let shards = started.into_iter().map(|(_, shard)| shard).collect::<Result<_>>()?;
+    Ok((config?, shards))
+}
+
+fn set_options(
+    options: &ShardedClusterOptions,
+    dir: &Path,
+    shard: Option<usize>,
+) -> ReplicaSetOptions {
+    let (name, role, members) = match shard {
+        Some(index) => (format!("s{index}"), Role::Shard, options.shard_members),
+        None => (CONFIG_SET.to_owned(), Role::Config, options.config_members),
+    };
+    let mut parameters = options.parameters.clone();
+    if role == Role::Shard && !parameters.iter().any(|(name, _)| name == CLEANUP_DELAY) {
+        parameters.push((CLEANUP_DELAY.to_owned(), "0".to_owned()));
+    }
+    ReplicaSetOptions {
+        dir: Some(dir.join(&name)),
+        name,
+        role,
+        members,
+        cache_gb: options.cache_gb,
+        oplog_mb: OPLOG_MB,
+        election_timeout_ms: options.election_timeout_ms,
+        test_commands: options.test_commands,
+        persistent: options.persistent,
+        parameters,
+        mongod: options.mongod.clone(),
+        progress: options.progress.clone(),
+        ..ReplicaSetOptions::default()
+    }
+}
+
+fn ports_of(set: &ReplicaSet) -> Result<Vec<u16>> {
+    (0..set.member_count()).map(|index| set.port(index)).collect()
+}
+
+/// The config servers in the form `mongos --configdb` takes.
+fn config_db(config: &ReplicaSet) -> Result<String> {
+    let hosts: Vec<String> = ports_of(config)?.into_iter().map(host).collect();
+    Ok(format!("{}/{}", config.name(), hosts.join(",")))
+}
