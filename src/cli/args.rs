@@ -164,7 +164,17 @@ pub(super) enum Command {
     Worker(WorkerArgs),
     /// Run functions over a sample in this process: no workers, no writes.
     Try(Box<TryArgs>),
+    /// The stand-in for mongos that `up --shards` and tests start. For trying things out only.
+    #[command(name = ROUTER_VERB, hide = true)]
+    TestRouter {
+        /// Those of mongos.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
+
+/// The hidden verb that runs the stand-in for mongos.
+pub(super) const ROUTER_VERB: &str = "test-router";
 
 impl Command {
     /// Whether the verb runs until it is told to stop, and logs.
@@ -188,10 +198,14 @@ pub(super) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
-    /// Members of the replica set.
+    /// A sharded cluster with so many shards, instead of a replica set. Its router is a mongos where
+    /// one is on PATH, otherwise a stand-in for trying things out.
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(super) shards: usize,
+    /// Members of the replica set, or of each shard.
     #[arg(long, default_value = "1", value_parser = ["1", "3"], value_name = "M")]
     pub(super) members: String,
-    /// Worker processes.
+    /// Worker processes; in a sharded cluster, for each shard.
     #[arg(long, default_value_t = 1, value_name = "K")]
     pub(super) workers: usize,
     /// Tasks a worker runs at once.

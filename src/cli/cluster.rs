@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use aviary_testcontainers::{Managed, ManagedCommand, Progress, ReplicaSet, ReplicaSetOptions};
+use aviary_testcontainers::sharded::RouterProgram;
+use aviary_testcontainers::{
+    Managed, ManagedCommand, Progress, ReplicaSet, ReplicaSetOptions, ShardedCluster,
+    ShardedClusterOptions,
+};
 
 use super::args::{DownArgs, Global, UpArgs};
 use crate::error::{Error, Result};
@@ -13,14 +17,22 @@ pub(super) const DB_DEFAULT: &str = "test";
 /// A deployment on this machine with its daemons. Everything ends when it is dropped, unless it was
 /// made to stay.
 pub(super) struct Local {
-    set: ReplicaSet,
+    servers: Servers,
     daemons: Vec<Managed>,
     uri: String,
 }
 
+enum Servers {
+    Set(Box<ReplicaSet>),
+    Cluster(Box<ShardedCluster>),
+}
+
 /// What a local deployment is made of.
 pub(super) struct LocalOptions {
+    /// Shards of a sharded cluster; a replica set without any.
+    pub(super) shards: usize,
     pub(super) members: usize,
+    /// Worker processes, in a sharded cluster for each shard.
     pub(super) workers: usize,
     pub(super) slots: usize,
     pub(super) dir: Option<PathBuf>,
@@ -30,27 +42,117 @@ pub(super) struct LocalOptions {
     pub(super) quiet: bool,
 }
 
+impl Servers {
+    async fn start(options: &LocalOptions, progress: Progress) -> Result<Self> {
+        let LocalOptions { shards, members, port, stays: persistent, .. } = *options;
+        let dir = options.dir.clone();
+        if shards == 0 {
+            let options = ReplicaSetOptions {
+                members,
+                dir,
+                ports: port,
+                persistent,
+                progress,
+                ..ReplicaSetOptions::default()
+            };
+            let set = ReplicaSet::start(options).await.map_err(local)?;
+            return Ok(Self::Set(Box::new(set)));
+        }
+        let options = ShardedClusterOptions {
+            shards,
+            shard_members: members,
+            dir,
+            port,
+            balancer: true,
+            persistent,
+            router: router_program()?,
+            progress,
+            ..ShardedClusterOptions::default()
+        };
+        let cluster = ShardedCluster::start(options).await.map_err(local)?;
+        Ok(Self::Cluster(Box::new(cluster)))
+    }
+
+    fn uri(&self) -> String {
+        match self {
+            Self::Set(set) => set.uri(),
+            Self::Cluster(cluster) => cluster.uri(),
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        match self {
+            Self::Set(set) => set.dir(),
+            Self::Cluster(cluster) => cluster.dir(),
+        }
+    }
+
+    fn adopt(&self, daemon: &Managed) -> Result<()> {
+        match self {
+            Self::Set(set) => set.adopt(daemon),
+            Self::Cluster(cluster) => cluster.adopt(daemon),
+        }
+        .map_err(local)
+    }
+
+    /// For each worker the server it runs beside, if it is to have a link of its own: the members of
+    /// each shard in turn.
+    fn beside(&self, workers: usize) -> Result<Vec<Option<String>>> {
+        let Self::Cluster(cluster) = self else { return Ok(vec![None; workers]) };
+        let mut links = Vec::new();
+        for shard in 0..cluster.shard_count() {
+            let shard = cluster.shard(shard).map_err(local)?;
+            for worker in 0..workers {
+                let member = worker % shard.member_count().max(1);
+                links.push(Some(member_uri(shard, member)?));
+            }
+        }
+        Ok(links)
+    }
+
+    async fn shutdown(self) -> Result<()> {
+        match self {
+            Self::Set(set) => set.shutdown().await,
+            Self::Cluster(cluster) => cluster.shutdown().await,
+        }
+        .map_err(local)
+    }
+}
+
+/// A member's address: its unix socket where it has one.
+fn member_uri(set: &ReplicaSet, member: usize) -> Result<String> {
+    let host = match set.socket(member).map_err(local)? {
+        Some(socket) => socket.display().to_string().replace('/', "%2F"),
+        None => format!("127.0.0.1:{}", set.port(member).map_err(local)?),
+    };
+    Ok(format!("mongodb://{host}/?directConnection=true"))
+}
+
+/// A real mongos where there is one; otherwise this very program as a stand-in for it.
+fn router_program() -> Result<RouterProgram> {
+    if aviary_testcontainers::sharded::mongos().is_some() {
+        return Ok(RouterProgram::Auto);
+    }
+    let path = std::env::current_exe().map_err(|e| Error::io("find this program", e))?;
+    Ok(RouterProgram::Program { path, args: vec![super::args::ROUTER_VERB.to_owned()] })
+}
+
 impl Local {
     /// Starts servers and daemons.
     pub(super) async fn start(options: LocalOptions) -> Result<Self> {
-        let quiet = options.quiet;
-        let progress =
-            if quiet { Progress::silent() } else { Progress::new(|line| eprintln!("{line}")) };
-        let set = ReplicaSet::start(ReplicaSetOptions {
-            members: options.members,
-            dir: options.dir,
-            ports: options.port,
-            persistent: options.stays,
-            progress,
-            ..ReplicaSetOptions::default()
-        })
-        .await
-        .map_err(local)?;
-        let uri = with_db(&set.uri(), &options.db);
-        let mut started = Self { set, daemons: Vec::new(), uri };
+        let progress = if options.quiet {
+            Progress::silent()
+        } else {
+            Progress::new(|line| eprintln!("{line}"))
+        };
+        let servers = Servers::start(&options, progress).await?;
+        let uri = with_db(&servers.uri(), &options.db);
+        let links = servers.beside(options.workers)?;
+        let mut started = Self { servers, daemons: Vec::new(), uri };
         started.spawn("coordinator", &["coordinator".into()])?;
-        for n in 0..options.workers {
-            let args = ["worker".into(), "--slots".into(), options.slots.to_string()];
+        for (n, link) in links.into_iter().enumerate() {
+            let mut args = vec!["worker".into(), "--slots".into(), options.slots.to_string()];
+            args.extend(link.into_iter().flat_map(|link| ["--shard-uri".into(), link]));
             started.spawn(&format!("worker-{n}"), &args)?;
         }
         Ok(started)
@@ -63,12 +165,12 @@ impl Local {
 
     /// Where data and logs are.
     pub(super) fn dir(&self) -> &Path {
-        self.set.dir()
+        self.servers.dir()
     }
 
     fn spawn(&mut self, name: &str, args: &[String]) -> Result<()> {
         let program = std::env::current_exe().map_err(|e| Error::io("find this program", e))?;
-        let log = self.set.dir().join(format!("{name}.log"));
+        let log = self.servers.dir().join(format!("{name}.log"));
         let daemon = ManagedCommand::new(program, log)
             .name(name)
             .args(args)
@@ -77,7 +179,7 @@ impl Local {
             .env_remove("AVIARY_CONFIG")
             .spawn()
             .map_err(local)?;
-        self.set.adopt(&daemon).map_err(local)?;
+        self.servers.adopt(&daemon)?;
         self.daemons.push(daemon);
         Ok(())
     }
@@ -88,7 +190,7 @@ impl Local {
         for daemon in &self.daemons {
             daemon.stop(GRACE).await.map_err(local)?;
         }
-        self.set.shutdown().await.map_err(local)
+        self.servers.shutdown().await
     }
 
     /// Leaves everything running.
@@ -96,8 +198,8 @@ impl Local {
         for daemon in &self.daemons {
             daemon.detach();
         }
-        // A persistent set outlives its handle.
-        drop(self.set);
+        // Persistent servers outlive their handle.
+        drop(self.servers);
     }
 }
 
@@ -111,6 +213,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
     };
     let stop = super::daemons::stop_on_signal()?;
     let local = Local::start(LocalOptions {
+        shards: args.shards,
         members: args.members.parse().unwrap_or(1),
         workers: args.workers,
         slots: args.slots,
@@ -153,6 +256,15 @@ pub(super) async fn down(global: &Global, args: DownArgs) -> Result<()> {
         eprintln!("processes ended: {}", ended.len());
     }
     Ok(())
+}
+
+/// Runs the stand-in for mongos until the process is ended.
+pub(super) async fn router(args: &[String]) -> Result<()> {
+    let ended = aviary_testcontainers::router::program::main(args).await;
+    if ended == std::process::ExitCode::SUCCESS {
+        return Ok(());
+    }
+    Err(Error::Usage("the router did not start".into()))
 }
 
 fn detached_dir() -> PathBuf {

@@ -19,6 +19,7 @@ const MAP: &str = include_str!("../../examples/word_count.js");
 pub(super) async fn run(global: &Global, args: DemoArgs) -> Result<()> {
     let stop = super::daemons::stop_on_signal()?;
     let local = Local::start(LocalOptions {
+        shards: 0,
         members: 1,
         workers: 2,
         slots: 1,

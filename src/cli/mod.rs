@@ -90,6 +90,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Coordinator => daemons::coordinator(&global).await,
         Command::Worker(args) => daemons::worker(&global, args).await,
         Command::Try(args) => trial::run(&global, *args).await,
+        Command::TestRouter { args } => cluster::router(&args).await,
     }
 }
 

@@ -39,7 +39,7 @@ impl Store {
                 self.assign_zone(&namespace, &shard.name, &shard.name).await?;
             }
             self.assign_zone(&namespace, self.home(), &home).await?;
-            self.shard_collection(&namespace).await?;
+            self.shard_collection(collection).await?;
             self.leave_to_us(&namespace).await?;
             for shard in &staying {
                 self.put(&namespace, &shard.name, &shard.name).await?;
@@ -107,13 +107,21 @@ impl Store {
         Ok(())
     }
 
-    async fn shard_collection(&self, namespace: &str) -> Result<()> {
+    async fn shard_collection(&self, collection: &str) -> Result<()> {
+        let namespace = &format!("{}.{collection}", self.db_name());
         if self.sharded_collection(namespace).await?.is_some() {
             return Ok(());
         }
         let action = format!("shard {namespace}");
         let database = doc! { "enableSharding": self.db_name() };
         self.admin(database, &action).await.map_err(needs_manager)?;
+        let index = mongodb::IndexModel::builder().keys(doc! { "shard": 1, "_id": 1 }).build();
+        // A worker may have reported before, and what is in a collection has to be found by its key.
+        self.database()
+            .collection::<Document>(collection)
+            .create_index(index)
+            .await
+            .action(&action)?;
         let command = doc! { "shardCollection": namespace, "key": { "shard": 1, "_id": 1 } };
         match self.admin(command, &action).await {
             Err(Error::Store { source, .. }) if source.code == Some(ALREADY_INITIALIZED) => Ok(()),

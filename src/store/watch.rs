@@ -26,7 +26,11 @@ impl Store {
     /// Rings `bell` whenever something that matters to `audience` changes, until `stop`.
     pub fn watch(&self, audience: WakeFor, bell: Arc<Notify>, stop: CancellationToken) {
         const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-        let collection = self.aviary();
+        let collection = match audience {
+            // A stream on the own shard is spared the wait for the slowest of all.
+            WakeFor::Workers => self.aviary_of_served(),
+            WakeFor::Coordinator => self.aviary(),
+        };
         tokio::spawn(async move {
             while !stop.is_cancelled() {
                 match collection.watch().pipeline([doc! { "$match": wanted(audience) }]).await {

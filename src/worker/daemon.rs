@@ -37,6 +37,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let id = WorkerId::generate(&crate::telemetry::host_name());
+    verify(&store).await;
     let bell = Arc::new(Notify::new());
     if options.settings.watch {
         store.watch(WakeFor::Workers, bell.clone(), stop.child_token());

@@ -1,56 +1,9 @@
 //! `aviary-test-router`: the test-only stand-in for mongos as a process, so that tests can kill it.
-//!
-//! Takes the two options of mongos it needs, `--configdb name/host:port,…` and `--port N`; others
-//! are ignored. Exit codes: 2 for wrong arguments, 1 when it cannot listen.
 
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-
-use aviary_testcontainers::router::Router;
-
-fn option(args: &[String], name: &str) -> Option<String> {
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        if let Some(rest) = arg.strip_prefix(name) {
-            return match rest.strip_prefix('=') {
-                Some(value) => Some(value.to_owned()),
-                None if rest.is_empty() => args.next().cloned(),
-                None => continue,
-            };
-        }
-    }
-    None
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let port = option(&args, "--port").and_then(|port| port.parse::<u16>().ok());
-    let (Some(config_db), Some(port)) = (option(&args, "--configdb"), port) else {
-        report("usage: aviary-test-router --configdb NAME/HOST:PORT,… --port PORT");
-        return ExitCode::from(2);
-    };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match Router::bind(&config_db, address).await {
-        Ok(router) => {
-            // The words that mongod and mongos use, which starters wait for.
-            report(&format!("Waiting for connections on {address} (a test-only router)"));
-            router.run().await;
-            ExitCode::SUCCESS
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            report(&format!("failed to listen on {address}: Address already in use"));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            report(&format!("failed to listen on {address}: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn report(line: &str) {
-    // With nowhere to write there is nobody to tell.
-    writeln!(std::io::stdout(), "{line}").ok();
+    aviary_testcontainers::router::program::main(&args).await
 }

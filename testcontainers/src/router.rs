@@ -42,10 +42,11 @@ mod gather;
 mod message;
 mod order;
 mod placement;
+pub mod program;
 mod rewrite;
 mod session;
-mod shared;
 mod sharding;
+mod shared;
 mod targeted;
 mod upstream;
 

@@ -4,6 +4,7 @@
 //! is installed, and the test-only stand-in [`crate::router`] otherwise.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use mongodb::bson::{Document, doc};
 use tokio::task::JoinSet;
@@ -11,17 +12,17 @@ use tokio::task::JoinSet;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::launch::{self, CONDITION};
+use crate::process::Record;
 use crate::replica_set::{CACHE_GB, ELECTION_TIMEOUT_MS, Role};
 use crate::state::{self, FORMAT, State};
 use crate::uri::{host, uri_of};
-use crate::{Progress, ReplicaSet, ReplicaSetOptions, wire};
+use crate::{Managed, Progress, ReplicaSet, ReplicaSetOptions, wire};
 
 mod administration;
 mod front;
 
 pub use administration::Chunk;
-pub use front::{Front, MONGOS_VARIABLE, ROUTER_VARIABLE, RouterProgram};
-
+pub use front::{Front, MONGOS_VARIABLE, ROUTER_VARIABLE, RouterProgram, mongos};
 
 /// The name of the config servers' replica set.
 const CONFIG_SET: &str = "cfg";
@@ -94,6 +95,7 @@ pub struct ShardedCluster {
     shards: Vec<ReplicaSet>,
     config: ReplicaSet,
     options: ShardedClusterOptions,
+    adopted: Mutex<Vec<Record>>,
     // Last, so that the directory goes after the processes in it.
     home: Home,
 }
@@ -114,7 +116,7 @@ impl ShardedCluster {
         let home = Home::create(options.dir.as_deref(), options.persistent)?;
         let (config, shards) = start_sets(&options, home.path()).await?;
         let front = Front::start(&options, &config_db(&config)?, &home).await?;
-        let cluster = Self { front, shards, config, options, home };
+        let cluster = Self { front, shards, config, options, adopted: Mutex::default(), home };
         for shard in &cluster.shards {
             cluster.register(shard).await?;
         }
@@ -225,6 +227,21 @@ impl ShardedCluster {
         Ok(())
     }
 
+    /// Lets a process end with the cluster: when the handle is dropped, when this program dies, or
+    /// with [`state::down`].
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be recorded.
+    pub fn adopt(&self, process: &Managed) -> Result<()> {
+        if self.options.persistent {
+            process.detach();
+        }
+        self.home.watch(process.record())?;
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).push(process.record().clone());
+        self.write_state()
+    }
+
     async fn register(&self, shard: &ReplicaSet) -> Result<()> {
         let hosts: Vec<String> = ports_of(shard)?.into_iter().map(host).collect();
         let address = format!("{}/{}", shard.name(), hosts.join(","));
@@ -241,8 +258,9 @@ impl ShardedCluster {
             ports: vec![self.front.port()],
             root: None,
             boot: state::boot(),
-            members: sets.flat_map(|set| set.state().members).collect(),
-            others: self.front.record().into_iter().collect(),
+            // The router ends with the servers, after what was adopted, which may need it to the last.
+            members: sets.flat_map(|set| set.state().members).chain(self.front.record()).collect(),
+            others: self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
         .write(self.home.path())
     }

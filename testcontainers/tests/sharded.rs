@@ -81,7 +81,8 @@ async fn a_hashed_collection_is_spread_and_read_as_one(cluster: &ShardedCluster,
     assert_eq!(things.count_documents(doc! {}).await.unwrap(), 3_000);
     assert_eq!(things.count_documents(doc! { "k": { "$lt": 10 } }).await.unwrap(), 10);
 
-    let found = all(things.find(doc! {}).sort(doc! { "k": -1 }).batch_size(70).await.unwrap()).await;
+    let found =
+        all(things.find(doc! {}).sort(doc! { "k": -1 }).batch_size(70).await.unwrap()).await;
     let keys: Vec<i32> = found.iter().map(|found| found.get_i32("k").unwrap()).collect();
     assert_eq!(keys, (0..3_000).rev().collect::<Vec<_>>());
 
@@ -157,7 +158,8 @@ async fn find_and_modify_goes_to_the_owner_wherever_it_moves(
     assert_eq!(found.get_i32("moved").unwrap(), done);
 
     let unsharded = client.database("fresh").collection::<Document>("things");
-    unsharded.find_one_and_update(doc! { "_id": 1 }, doc! { "$set": { "a": 1 } })
+    unsharded
+        .find_one_and_update(doc! { "_id": 1 }, doc! { "$set": { "a": 1 } })
         .upsert(true)
         .await
         .unwrap();
@@ -172,7 +174,9 @@ async fn a_snapshot_is_whole_while_a_chunk_moves(cluster: &ShardedCluster, clien
     let majority = aviary_testcontainers::mongodb::options::WriteConcern::majority();
     things.insert_one(doc! { "_id": -1, "k": -1 }).write_concern(majority.clone()).await.unwrap();
     let ping = db.run_command(doc! { "find": "things", "limit": 1 }).await.unwrap();
-    let Bson::Timestamp(time) = ping.get("operationTime").cloned().unwrap() else { panic!("{ping}") };
+    let Bson::Timestamp(time) = ping.get("operationTime").cloned().unwrap() else {
+        panic!("{ping}")
+    };
     let read_at = |time: Timestamp| {
         doc! {
             "find": "things",

@@ -3,9 +3,9 @@
 use mongodb::bson::{Bson, Document, doc};
 
 use super::failure::Result;
+use super::failure::{Failure, is_stale};
 use super::message::{Reply, Request};
 use super::session::{Patience, Safety, Session, Target, batch};
-use super::failure::{Failure, is_stale};
 
 /// The fields of both commands that an aggregation has too.
 const SHARED_FIELDS: [&str; 7] =

@@ -11,8 +11,15 @@ use super::targeted::{is_internal, remember_plain_cursor};
 
 /// Fields of a client's command that are not for the coordinator's.
 const NOT_FOR_COORDINATORS: [&str; 9] = [
-    "$db", "$clusterTime", "$readPreference", "lsid", "txnNumber", "apiVersion", "apiStrict",
-    "apiDeprecationErrors", "writeConcern",
+    "$db",
+    "$clusterTime",
+    "$readPreference",
+    "lsid",
+    "txnNumber",
+    "apiVersion",
+    "apiStrict",
+    "apiDeprecationErrors",
+    "writeConcern",
 ];
 
 /// Makes sure that a database exists, and says where.
@@ -158,8 +165,7 @@ pub(super) async fn list_collections(session: &mut Session, request: &Request) -
     };
     let rewrite = super::rewrite::Rewrite { time: session.shared.time(), ..Default::default() };
     let body = rewrite.apply(&request.body)?;
-    let (host, reply) =
-        session.send(&Target::Shard(shard), &body, &[], Safety::Repeatable).await?;
+    let (host, reply) = session.send(&Target::Shard(shard), &body, &[], Safety::Repeatable).await?;
     remember_plain_cursor(session, host, &reply);
     Ok(reply)
 }

@@ -49,11 +49,7 @@ pub(super) async fn run(session: &mut Session, request: &Request) -> Result<Repl
     }
 }
 
-async fn run_administration(
-    session: &mut Session,
-    request: &Request,
-    name: &str,
-) -> Result<Reply> {
+async fn run_administration(session: &mut Session, request: &Request, name: &str) -> Result<Reply> {
     match name {
         "listDatabases" => gather::list_databases(session, request).await,
         "dbStats" | "dbstats" => gather::db_stats(session, request).await,
@@ -64,9 +60,7 @@ async fn run_administration(
         "setParameter" | "configureFailPoint" | "fsync" | "killSessions" | "killAllSessions"
         | "refreshSessions" => gather::broadcast(session, request).await,
         "enableSharding" | "enablesharding" => sharding::enable_sharding(session, request).await,
-        "shardCollection" | "shardcollection" => {
-            sharding::shard_collection(session, request).await
-        }
+        "shardCollection" | "shardcollection" => sharding::shard_collection(session, request).await,
         "refineCollectionShardKey" => sharding::refine_shard_key(session, request).await,
         "movePrimary" | "moveprimary" => sharding::move_primary(session, request).await,
         "split" => sharding::split(session, request).await,
@@ -74,11 +68,18 @@ async fn run_administration(
         "mergeChunks" => sharding::merge_chunks(session, request).await,
         "listShards" | "listshards" => sharding::list_shards(session).await,
         "flushRouterConfig" => sharding::flush(session),
-        "createUser" | "updateUser" | "dropUser" | "usersInfo" | "grantRolesToUser"
-        | "revokeRolesFromUser" | "createRole" | "updateRole" | "dropRole" | "rolesInfo"
-        | "setDefaultRWConcern" | "getDefaultRWConcern" => {
-            gather::pass(session, request, &Target::config()).await
-        }
+        "createUser"
+        | "updateUser"
+        | "dropUser"
+        | "usersInfo"
+        | "grantRolesToUser"
+        | "revokeRolesFromUser"
+        | "createRole"
+        | "updateRole"
+        | "dropRole"
+        | "rolesInfo"
+        | "setDefaultRWConcern"
+        | "getDefaultRWConcern" => gather::pass(session, request, &Target::config()).await,
         "abortTransaction" | "commitTransaction" | "reshardCollection" | "mapReduce"
         | "mapreduce" => Err(Failure::command(
             Code::CommandNotSupported,

@@ -13,9 +13,23 @@ use super::targeted::{merged, send_to_all};
 
 /// Sizes and counts that add up over shards.
 const SUMS: [&str; 17] = [
-    "count", "size", "storageSize", "freeStorageSize", "totalIndexSize", "totalSize",
-    "numOrphanDocs", "collections", "views", "objects", "dataSize", "indexes", "indexSize",
-    "fileSize", "fsUsedSize", "fsTotalSize", "indexFreeStorageSize",
+    "count",
+    "size",
+    "storageSize",
+    "freeStorageSize",
+    "totalIndexSize",
+    "totalSize",
+    "numOrphanDocs",
+    "collections",
+    "views",
+    "objects",
+    "dataSize",
+    "indexes",
+    "indexSize",
+    "fileSize",
+    "fsUsedSize",
+    "fsTotalSize",
+    "indexFreeStorageSize",
 ];
 
 /// Sends the command as it is to the primary of every shard.

@@ -16,10 +16,9 @@ fn rank(kind: ElementType) -> i32 {
         ElementType::MinKey => -1,
         ElementType::Undefined => 0,
         ElementType::Null => 5,
-        ElementType::Double
-        | ElementType::Int32
-        | ElementType::Int64
-        | ElementType::Decimal128 => 10,
+        ElementType::Double | ElementType::Int32 | ElementType::Int64 | ElementType::Decimal128 => {
+            10
+        }
         ElementType::String | ElementType::Symbol => 15,
         ElementType::EmbeddedDocument => 20,
         ElementType::Array => 25,
@@ -60,12 +59,16 @@ fn compare_within(left: &Bson, right: &Bson) -> Ordering {
                     .then_with(|| left_name.cmp(right_name))
                     .then_with(|| compare_within(left, right))
             });
-            fields.into_iter().find(|order| order.is_ne())
+            fields
+                .into_iter()
+                .find(|order| order.is_ne())
                 .unwrap_or_else(|| left.len().cmp(&right.len()))
         }
         (Bson::Array(left), Bson::Array(right)) => {
             let items = left.iter().zip(right).map(|(left, right)| compare(left, right));
-            items.into_iter().find(|order| order.is_ne())
+            items
+                .into_iter()
+                .find(|order| order.is_ne())
                 .unwrap_or_else(|| left.len().cmp(&right.len()))
         }
         (Bson::Binary(left), Bson::Binary(right)) => (left.bytes.len().cmp(&right.bytes.len()))
@@ -85,9 +88,9 @@ fn compare_numbers(left: &Bson, right: &Bson) -> Ordering {
     }
     match (float(left), float(right)) {
         // Not-a-number comes before all numbers.
-        (Some(left), Some(right)) => left
-            .partial_cmp(&right)
-            .unwrap_or_else(|| right.is_nan().cmp(&left.is_nan())),
+        (Some(left), Some(right)) => {
+            left.partial_cmp(&right).unwrap_or_else(|| right.is_nan().cmp(&left.is_nan()))
+        }
         _ => Ordering::Equal,
     }
 }

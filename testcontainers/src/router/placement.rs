@@ -92,11 +92,8 @@ impl Sharded {
             let Some(value) = equality(filter, field) else {
                 return Ok(None);
             };
-            let value = if kind.as_str() == Some("hashed") {
-                Bson::Int64(hash(&value)?)
-            } else {
-                value
-            };
+            let value =
+                if kind.as_str() == Some("hashed") { Bson::Int64(hash(&value)?) } else { value };
             key.insert(field, value);
         }
         Ok(Some(key))

@@ -8,7 +8,8 @@ use mongodb::bson::{Bson, RawBson, RawDocument, RawDocumentBuf};
 use super::message::invalid;
 
 /// Fields the servers' router commands do not take. A `txnNumber` even ends a server of 6.0.
-const NOT_FOR_ROUTER_COMMANDS: [&str; 5] = ["txnNumber", "stmtId", "stmtIds", "startTransaction", "autocommit"];
+const NOT_FOR_ROUTER_COMMANDS: [&str; 5] =
+    ["txnNumber", "stmtId", "stmtIds", "startTransaction", "autocommit"];
 /// The internal commands are in no declared API.
 const NOT_FOR_ANY: [&str; 4] = ["apiVersion", "apiStrict", "apiDeprecationErrors", "$clusterTime"];
 

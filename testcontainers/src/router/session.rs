@@ -99,7 +99,9 @@ impl Session {
         let mut patience = Patience::new();
         loop {
             let sent = match self.resolve(target).await? {
-                Some(host) => self.send_to(&host, body, sequences, safety).await?.map(|r| (host, r)),
+                Some(host) => {
+                    self.send_to(&host, body, sequences, safety).await?.map(|r| (host, r))
+                }
                 None => None,
             };
             if let Some((host, reply)) = sent {
@@ -236,17 +238,13 @@ impl Session {
     }
 
     /// All shards with their hosts.
-    pub(super) async fn shards(
-        &mut self,
-    ) -> Result<BTreeMap<String, Vec<String>>> {
+    pub(super) async fn shards(&mut self) -> Result<BTreeMap<String, Vec<String>>> {
         let known = self.shared.catalog().shards.clone();
         if known.is_empty() { self.load_shards().await } else { Ok(known) }
     }
 
     /// Reads anew which shards there are.
-    pub(super) async fn load_shards(
-        &mut self,
-    ) -> Result<BTreeMap<String, Vec<String>>> {
+    pub(super) async fn load_shards(&mut self) -> Result<BTreeMap<String, Vec<String>>> {
         let found = self.read_config("shards", doc! {}, doc! {}).await?;
         let shard = |shard: &Document| {
             let hosts = shard.get_str("host").ok()?;
@@ -279,8 +277,7 @@ impl Session {
         let mut patience = Patience::new();
         loop {
             if let Some(host) = self.config_host().await
-                && let Some(reply) =
-                    self.send_to(&host, &command, &[], Safety::Repeatable).await?
+                && let Some(reply) = self.send_to(&host, &command, &[], Safety::Repeatable).await?
             {
                 match reply.error_code() {
                     None => return batch(&reply.document()?),

@@ -223,10 +223,9 @@ async fn fresh(session: &mut Session, namespace: &str) -> Result<std::sync::Arc<
     session.shared.forget_placement(namespace);
     match session.placement(namespace).await? {
         Placement::Sharded(sharded) => Ok(sharded),
-        Placement::Unsharded => Err(Failure::command(
-            Code::NamespaceNotSharded,
-            format!("{namespace} is not sharded"),
-        )),
+        Placement::Unsharded => {
+            Err(Failure::command(Code::NamespaceNotSharded, format!("{namespace} is not sharded")))
+        }
     }
 }
 

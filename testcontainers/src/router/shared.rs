@@ -98,7 +98,6 @@ impl Shared {
         lock(&self.cursors).remove(&id)
     }
 
-
     pub(super) fn next_tag(&self) -> String {
         let number = self.tags.fetch_add(1, Ordering::Relaxed);
         format!("aviary-test-router {} {number}", std::process::id())

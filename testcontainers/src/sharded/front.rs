@@ -204,16 +204,21 @@ async fn spawn_task(config_db: &str, port: u16) -> Result<JoinHandle<()>> {
 }
 
 /// The program to start and its first arguments; `None` for a task of this program.
+/// The real `mongos` of this machine: the one that `AVIARY_MONGOS` names, or that is on `PATH`.
+#[must_use]
+pub fn mongos() -> Option<PathBuf> {
+    named(MONGOS_VARIABLE).or_else(on_path)
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 fn program(choice: &RouterProgram) -> Option<(PathBuf, Vec<String>)> {
-    let named = |variable: &str| {
-        std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
-    };
     let found = match choice {
         RouterProgram::Program { path, args } => return Some((path.clone(), args.clone())),
         RouterProgram::InProcess => None,
-        RouterProgram::Auto => {
-            named(MONGOS_VARIABLE).or_else(on_path).or_else(|| named(ROUTER_VARIABLE)).or_else(beside)
-        }
+        RouterProgram::Auto => mongos().or_else(|| named(ROUTER_VARIABLE)).or_else(beside),
     };
     found.map(|path| (path, Vec::new()))
 }
