@@ -16,7 +16,8 @@
 //!
 //! Layout, in reading order: `dispatch` says which command goes where. `client` is one connection
 //! of a client's, `session` its ways to servers (`upstream`), and what is retried. `data`,
-//! `cursors` and `counting` are the commands the servers' own router code does; `targeted` those
+//! `cursors` and `counting` are the commands the servers' own router code does; `streams` merges
+//! change streams, the one thing that code cannot do outside of a mongos; `targeted` are those
 //! sent to the owners of data with the versions of `placement`; `ddl`, `sharding`, `gather` and
 //! `explain` the rest. `shared` is what is known of the cluster. `message`, `bytes` and `rewrite`
 //! are the wire; `order` compares and hashes shard keys; `failure` is every error.
@@ -47,6 +48,7 @@ mod rewrite;
 mod session;
 mod sharding;
 mod shared;
+mod streams;
 mod targeted;
 mod upstream;
 

@@ -28,9 +28,11 @@ pub use front::{Front, MONGOS_VARIABLE, ROUTER_VARIABLE, RouterProgram, mongos};
 const CONFIG_SET: &str = "cfg";
 /// The size of each member's replication log, in MB: the smallest the server accepts.
 const OPLOG_MB: u32 = 990;
-/// How long a shard leaves what moved away where it was. By default a quarter of an hour, for which
-/// the range cannot move back; here no time at all.
-const CLEANUP_DELAY: &str = "orphanCleanupDelaySecs";
+/// What a test cannot wait for. By default a shard leaves what moved away where it was for a quarter
+/// of an hour, in which the range cannot move back; and a shard without writes keeps the events of
+/// all others from a change stream's reader for ten seconds.
+const SHARD_PARAMETERS: [(&str, &str); 2] =
+    [("orphanCleanupDelaySecs", "0"), ("periodicNoopIntervalSecs", "1")];
 
 /// What a sharded cluster is started with.
 #[derive(Debug, Clone)]
@@ -56,8 +58,9 @@ pub struct ShardedClusterOptions {
     pub test_commands: bool,
     /// Whether it outlives this program. [`state::down`] ends it then.
     pub persistent: bool,
-    /// Parameters to set on every server. Unless `orphanCleanupDelaySecs` is among them, shards
-    /// delete what moved away at once.
+    /// Parameters to set on every server. Unless they are among them, `orphanCleanupDelaySecs` is
+    /// 0 on shards (what moved away is deleted at once) and `periodicNoopIntervalSecs` is 1 (a
+    /// quiet shard delays change streams by a second at most).
     pub parameters: Vec<(String, String)>,
     /// The server program; [`crate::mongod::locate`] finds one otherwise.
     pub mongod: Option<PathBuf>,
@@ -294,8 +297,10 @@ fn set_options(
         None => (CONFIG_SET.to_owned(), Role::Config, options.config_members),
     };
     let mut parameters = options.parameters.clone();
-    if role == Role::Shard && !parameters.iter().any(|(name, _)| name == CLEANUP_DELAY) {
-        parameters.push((CLEANUP_DELAY.to_owned(), "0".to_owned()));
+    for (name, value) in SHARD_PARAMETERS {
+        if role == Role::Shard && !parameters.iter().any(|(set, _)| set == name) {
+            parameters.push((name.to_owned(), value.to_owned()));
+        }
     }
     ReplicaSetOptions {
         dir: Some(dir.join(&name)),

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 
 use mongodb::bson::{Bson, Document, doc};
 
-use super::data::{cursor_id, label_resumable};
+use super::data::cursor_id;
 use super::failure::{Code, Failure, Result};
 use super::message::{Reply, Request, encode};
 use super::rewrite::Rewrite;
 use super::session::{Safety, Session, Target, batch};
 use super::shared::CursorHome;
+use super::streams;
 
 /// `getMore`: to the server that has the cursor, and to no other.
 pub(super) async fn get_more(session: &mut Session, request: &Request) -> Result<Reply> {
     let id = request.body.get_i64("getMore").unwrap_or(0);
+    if let Some(shelf) = session.shared.stream(id) {
+        return streams::get_more(session, request, id, shelf).await;
+    }
     let home = session.shared.cursor(id).ok_or_else(|| not_found(id))?;
     let rewrite = Rewrite {
         name: home.cluster.then_some("clusterGetMore"),
@@ -24,7 +28,7 @@ pub(super) async fn get_more(session: &mut Session, request: &Request) -> Result
     let sent = session.send_to(&home.host, &body, &[], Safety::Once).await;
     let reply = match sent {
         Ok(Some(reply)) => reply,
-        // The cursor went with its server. A stream is resumed after this error.
+        // The cursor went with its server.
         Ok(None) | Err(Failure::Lost { .. }) => {
             session.shared.remove_cursor(id);
             return Err(not_found(id));
@@ -34,7 +38,7 @@ pub(super) async fn get_more(session: &mut Session, request: &Request) -> Result
     if cursor_id(&reply.body).is_none() {
         session.shared.remove_cursor(id);
     }
-    if home.change_stream { label_resumable(reply) } else { Ok(reply) }
+    Ok(reply)
 }
 
 fn not_found(id: i64) -> Failure {
@@ -48,6 +52,11 @@ pub(super) async fn kill(session: &mut Session, request: &Request) -> Result<Rep
     let ids = command.get_array("cursors").map(Vec::as_slice).unwrap_or_default();
     let (mut killed, mut missing) = (Vec::new(), Vec::new());
     for id in ids.iter().filter_map(Bson::as_i64) {
+        if let Some(shelf) = session.shared.remove_stream(id) {
+            streams::kill(session, shelf).await?;
+            killed.push(Bson::Int64(id));
+            continue;
+        }
         match session.shared.remove_cursor(id) {
             Some(home) => {
                 kill_one(session, request, id, &home).await?;

@@ -7,6 +7,7 @@ use super::message::{Reply, Request};
 use super::rewrite::Rewrite;
 use super::session::{Patience, Safety, Session, Target};
 use super::shared::CursorHome;
+use super::streams;
 
 /// The name of the servers' own router command, for the commands that have one.
 pub(super) fn cluster_name(command: &str) -> Option<&'static str> {
@@ -22,6 +23,9 @@ pub(super) fn cluster_name(command: &str) -> Option<&'static str> {
 
 /// Runs a `find`, `insert`, `update`, `delete` or `aggregate` on all shards it concerns.
 pub(super) async fn run(session: &mut Session, request: &Request, name: &str) -> Result<Reply> {
+    if name == "clusterAggregate" && is_change_stream(&request.body) {
+        return streams::open(session, request).await;
+    }
     let reads = match name {
         "clusterFind" => true,
         "clusterAggregate" => !writes(&request.body),
@@ -38,18 +42,14 @@ pub(super) async fn run(session: &mut Session, request: &Request, name: &str) ->
     };
     let body = rewrite.apply(&request.body)?;
     let mut patience = Patience::new();
-    let (host, mut reply) = loop {
+    let (host, reply) = loop {
         let sent = session.send(&Target::Any, &body, &request.sequences, safety).await?;
         if !(did_nothing_as_stale(&sent.1) && patience.wait().await) {
             break sent;
         }
     };
-    let change_stream = name == "clusterAggregate" && is_change_stream(&request.body);
-    if change_stream {
-        reply = label_resumable(reply)?;
-    }
     if let Some(id) = cursor_id(&reply.body) {
-        session.shared.add_cursor(id, CursorHome { host, cluster: true, change_stream, tag });
+        session.shared.add_cursor(id, CursorHome { host, cluster: true, tag });
     }
     Ok(reply)
 }
@@ -63,8 +63,7 @@ pub(super) fn cursor_id(reply: &RawDocument) -> Option<i64> {
     }
 }
 
-/// Servers label the errors of a stream that may be resumed by the command's name, and do not know
-/// these names; a driver goes by the label.
+/// A driver resumes a stream after errors with this label only; servers give it to some of them.
 pub(super) fn label_resumable(reply: Reply) -> Result<Reply> {
     let resumable = reply.error_code().is_some_and(is_resumable);
     if !resumable || matches!(reply.body.get("errorLabels"), Ok(Some(_))) {

@@ -209,7 +209,7 @@ impl Session {
         }
     }
 
-    async fn primary_of(&mut self, shard: &str) -> Result<Option<String>> {
+    pub(super) async fn primary_of(&mut self, shard: &str) -> Result<Option<String>> {
         if let Some(host) = self.shared.catalog().primaries.get(shard) {
             return Ok(Some(host.clone()));
         }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
 
 use super::placement::{Database, Placement};
+use super::streams::Shelf;
 
 /// Cursors remembered at most; a client that asks for an older one is told that it is gone.
 const CURSORS_MAX: usize = 100_000;
@@ -20,7 +21,6 @@ pub(super) struct CursorHome {
     pub(super) host: String,
     /// Whether it is one of a router command, which goes to all shards by itself.
     pub(super) cluster: bool,
-    pub(super) change_stream: bool,
     /// The comment by which its parts are known on the shards.
     pub(super) tag: Option<String>,
 }
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     pub(super) config_hosts: Vec<String>,
     catalog: Mutex<Catalog>,
     cursors: Mutex<HashMap<i64, CursorHome>>,
+    streams: Mutex<HashMap<i64, Shelf>>,
     clock: Mutex<Option<(Timestamp, RawDocumentBuf)>>,
     wire_version: AtomicI32,
     connections: AtomicU64,
@@ -52,6 +53,7 @@ impl Shared {
             config_hosts,
             catalog: Mutex::default(),
             cursors: Mutex::default(),
+            streams: Mutex::default(),
             clock: Mutex::default(),
             wire_version: AtomicI32::new(WIRE_VERSION),
             connections: AtomicU64::new(1),
@@ -96,6 +98,18 @@ impl Shared {
 
     pub(super) fn remove_cursor(&self, id: i64) -> Option<CursorHome> {
         lock(&self.cursors).remove(&id)
+    }
+
+    pub(super) fn add_stream(&self, id: i64, stream: Shelf) {
+        lock(&self.streams).insert(id, stream);
+    }
+
+    pub(super) fn stream(&self, id: i64) -> Option<Shelf> {
+        lock(&self.streams).get(&id).cloned()
+    }
+
+    pub(super) fn remove_stream(&self, id: i64) -> Option<Shelf> {
+        lock(&self.streams).remove(&id)
     }
 
     pub(super) fn next_tag(&self) -> String {

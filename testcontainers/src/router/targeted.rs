@@ -194,7 +194,7 @@ pub(super) fn merged(replies: Vec<(String, Reply)>) -> Result<Reply> {
 /// A cursor of one server alone.
 pub(super) fn remember_plain_cursor(session: &Session, host: String, reply: &Reply) {
     if let Some(id) = cursor_id(&reply.body) {
-        let home = CursorHome { host, cluster: false, change_stream: false, tag: None };
+        let home = CursorHome { host, cluster: false, tag: None };
         session.shared.add_cursor(id, home);
     }
 }
