@@ -492,14 +492,14 @@ async fn a_deployment_that_cannot_be_used_says_why_and_never_shows_a_password() 
     const PASSWORD: &str = "pa55word-of-the-reader";
     let bed = Bed::with(ReplicaSetOptions { auth: true, ..ReplicaSetOptions::default() }).await;
     bed.load("docs", vec![doc! { "_id": 1, "g": 1 }]).await;
-    bed.set
+    bed.set()
         .create_user("reader", PASSWORD, vec![doc! { "role": "read", "db": "test" }.into()])
         .await
         .unwrap();
     let good = bed.file("good.js", GOOD_MAP).display().to_string();
     let submit =
         ["submit", "--quiet", "-d", "test", "-c", "docs", "--map", &good, "--reduce", "_sum"];
-    let root_password = bed.set.root().unwrap().password.clone();
+    let root_password = bed.set().root().unwrap().password.clone();
     let before = names(&bed, "test").await;
 
     let secretive = |ran: &Ran, what: &str| {
@@ -508,9 +508,9 @@ async fn a_deployment_that_cannot_be_used_says_why_and_never_shows_a_password() 
             assert!(!ran.stderr.contains(secret), "{what}: {ran:#?}");
         }
     };
-    let reader = bed.set.uri_for_user("reader", PASSWORD);
-    let wrong = bed.set.uri_for_user("reader", "wr0ng-pass");
-    let anonymous = bed.set.uri_without_user();
+    let reader = bed.set().uri_for_user("reader", PASSWORD);
+    let wrong = bed.set().uri_for_user("reader", "wr0ng-pass");
+    let anonymous = bed.set().uri_without_user();
     // Bound and let go at once: nobody listens there.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody =

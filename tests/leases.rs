@@ -28,7 +28,7 @@ fn short() -> Settings {
 
 async fn store(bed: &Bed) -> Store {
     let options = ConnectOptions {
-        uri: bed.set.uri(),
+        uri: bed.set().uri(),
         db: Some("test".into()),
         app_name: "leases".into(),
         shard: None,

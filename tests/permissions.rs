@@ -13,7 +13,7 @@ async fn the_least_role_is_enough_for_coordinator_workers_and_submit() {
     let Some(mongosh) = mongosh().await else { return };
     let bed = Bed::with(ReplicaSetOptions { auth: true, ..ReplicaSetOptions::default() }).await;
     let made = tokio::process::Command::new(mongosh)
-        .arg(bed.set.uri())
+        .arg(bed.set().uri())
         .args(["--quiet", "--file"])
         .arg(root().join("deploy/role.js"))
         .env("DB", "test")
@@ -23,8 +23,8 @@ async fn the_least_role_is_enough_for_coordinator_workers_and_submit() {
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let role = Bson::Document(doc! { "role": "aviary", "db": "admin" });
-    bed.set.create_user("worker", "least-of-all", vec![role]).await.unwrap();
-    let uri = bed.set.uri_for_user("worker", "least-of-all");
+    bed.set().create_user("worker", "least-of-all", vec![role]).await.unwrap();
+    let uri = bed.set().uri_for_user("worker", "least-of-all");
     let shop = bed.client.database("shop").collection::<bson::Document>("orders");
     shop.insert_many((0..500).map(|n| doc! { "_id": n, "k": n % 5 })).await.unwrap();
     bed.load("totals", vec![doc! { "_id": "old" }]).await;

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use aviary_testcontainers::{Managed, ManagedCommand, ReplicaSet, ReplicaSetOptions};
+use aviary_testcontainers::{
+    Managed, ManagedCommand, ReplicaSet, ReplicaSetOptions, RouterProgram, ShardedCluster,
+    ShardedClusterOptions,
+};
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::{Client, Collection, Database};
@@ -21,22 +24,101 @@ pub const LEASE_TTL_MS: &str = "3000";
 
 /// A deployment for one test, gone with it.
 pub struct Bed {
-    pub set: ReplicaSet,
+    servers: Servers,
     pub client: Client,
     pub dir: tempfile::TempDir,
+    /// How the workers of a sharded cluster get to their shard.
+    pub links: Links,
     started: std::sync::atomic::AtomicUsize,
+    /// Workers of the other shards than the one that was asked for.
+    companions: std::sync::Mutex<Vec<Managed>>,
 }
+
+enum Servers {
+    Set(Box<ReplicaSet>),
+    Cluster(Box<ShardedCluster>),
+}
+
+/// How workers get to the shard they work for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// One beside each shard's primary, with a link of its own.
+    Direct,
+    /// One beside a member of each shard that is not its primary.
+    Secondary,
+    /// Through the router; one worker serves all shards.
+    Routed,
+}
+
+/// The deployment that [`Bed::start`] gives, so that a suite can be run on each: a replica set without
+/// it, else a cluster of two shards whose workers are linked so.
+const DEPLOYMENT: &str = "AVIARY_TEST_LINKS";
 
 impl Bed {
     pub async fn start(members: usize) -> Self {
-        Self::with(ReplicaSetOptions { members, ..ReplicaSetOptions::default() }).await
+        let links = match std::env::var(DEPLOYMENT).as_deref() {
+            Ok("direct") => Links::Direct,
+            Ok("routed") => Links::Routed,
+            Ok(other) => panic!("{DEPLOYMENT} is direct or routed, not {other}"),
+            Err(_) => {
+                let options = ReplicaSetOptions { members, ..ReplicaSetOptions::default() };
+                return Self::with(options).await;
+            }
+        };
+        Self::sharded(ShardedClusterOptions { shard_members: members, ..cluster(2) }, links).await
     }
 
     pub async fn with(options: ReplicaSetOptions) -> Self {
         let set = ReplicaSet::start(options).await.expect("a replica set");
-        let client = Client::with_uri_str(set.uri()).await.expect("a client");
+        Self::of(Servers::Set(Box::new(set)), Links::Direct).await
+    }
+
+    /// A sharded cluster; its router is a process of its own.
+    pub async fn sharded(options: ShardedClusterOptions, links: Links) -> Self {
+        let cluster = ShardedCluster::start(options).await.expect("a sharded cluster");
+        Self::of(Servers::Cluster(Box::new(cluster)), links).await
+    }
+
+    async fn of(servers: Servers, links: Links) -> Self {
+        let uri = match &servers {
+            Servers::Set(set) => set.uri(),
+            Servers::Cluster(cluster) => cluster.uri(),
+        };
+        let client = Client::with_uri_str(uri).await.expect("a client");
         let dir = tempfile::tempdir().expect("a directory");
-        Self { set, client, dir, started: 0.into() }
+        Self { servers, client, dir, links, started: 0.into(), companions: Vec::new().into() }
+    }
+
+    /// The replica set.
+    pub fn set(&self) -> &ReplicaSet {
+        match &self.servers {
+            Servers::Set(set) => set,
+            Servers::Cluster(_) => panic!("this is a test of replica sets"),
+        }
+    }
+
+    /// The sharded cluster.
+    pub fn cluster(&self) -> &ShardedCluster {
+        match &self.servers {
+            Servers::Cluster(cluster) => cluster,
+            Servers::Set(_) => panic!("this is a test of sharded clusters"),
+        }
+    }
+
+    /// The sharded cluster, to be changed.
+    pub fn cluster_mut(&mut self) -> &mut ShardedCluster {
+        match &mut self.servers {
+            Servers::Cluster(cluster) => cluster,
+            Servers::Set(_) => panic!("this is a test of sharded clusters"),
+        }
+    }
+
+    /// The deployment's address.
+    pub fn uri(&self) -> String {
+        match &self.servers {
+            Servers::Set(set) => set.uri(),
+            Servers::Cluster(cluster) => cluster.uri(),
+        }
     }
 
     /// The database every test works in.
@@ -51,7 +133,7 @@ impl Bed {
     /// The environment that points the binary at this deployment.
     pub fn env(&self) -> Vec<(String, String)> {
         vec![
-            ("AVIARY_URI".into(), self.set.uri()),
+            ("AVIARY_URI".into(), self.uri()),
             ("AVIARY_DB".into(), "test".into()),
             ("AVIARY_LEASE_TTL_MS".into(), LEASE_TTL_MS.into()),
             ("AVIARY_POLL_MS".into(), "200".into()),
@@ -72,7 +154,11 @@ impl Bed {
             command = command.env(*key, *value);
         }
         let process = command.spawn().expect("the binary starts");
-        self.set.adopt(&process).expect("adopted");
+        match &self.servers {
+            Servers::Set(set) => set.adopt(&process),
+            Servers::Cluster(cluster) => cluster.adopt(&process),
+        }
+        .expect("adopted");
         process
     }
 
@@ -80,8 +166,32 @@ impl Bed {
         self.spawn("coordinator", &["coordinator"], &[])
     }
 
+    /// A worker with one slot; where workers have links of their own, one for each shard, of which
+    /// the first shard's is returned.
     pub fn worker(&self) -> Managed {
-        self.spawn("worker", &["worker", "--slots", "1"], &[])
+        let mut workers = self.workers().into_iter();
+        let first = workers.next().expect("a worker");
+        self.companions.lock().expect("a lock").extend(workers);
+        first
+    }
+
+    /// Workers with one slot each, so many that every shard has one.
+    pub fn workers(&self) -> Vec<Managed> {
+        match &self.servers {
+            Servers::Cluster(cluster) if self.links != Links::Routed => {
+                (0..cluster.shard_count()).map(|shard| self.worker_of(shard, &[])).collect()
+            }
+            _ => vec![self.spawn("worker", &["worker", "--slots", "1"], &[])],
+        }
+    }
+
+    /// A worker with a link of its own to a shard.
+    pub fn worker_of(&self, shard: usize, env: &[(&str, &str)]) -> Managed {
+        let set = self.cluster().shard(shard).expect("a shard");
+        let member = if self.links == Links::Secondary { 1 } else { 0 };
+        let port = set.port(member).expect("a member");
+        let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+        self.spawn("worker", &["worker", "--slots", "1", "--shard-uri", &uri], env)
     }
 
     /// A worker or coordinator that stops for good at a named place (see `src/halt.rs`).
@@ -157,6 +267,15 @@ impl Paused {
     /// Lets the process pass, now and from now on.
     pub fn go_on(&self) {
         std::fs::write(&self.until, "").expect("written");
+    }
+}
+
+/// A cluster of so many shards of one member each, behind the binary's own router for tests.
+pub fn cluster(shards: usize) -> ShardedClusterOptions {
+    ShardedClusterOptions {
+        shards,
+        router: RouterProgram::Program { path: AVIARY.into(), args: vec!["test-router".into()] },
+        ..ShardedClusterOptions::default()
     }
 }
 

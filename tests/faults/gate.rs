@@ -30,8 +30,8 @@ struct State {
 impl Gate {
     /// Opens a gate to the primary.
     pub async fn to_primary(bed: &Bed) -> Self {
-        let primary = bed.set.wait_primary().await.expect("a primary");
-        let server = ("127.0.0.1", bed.set.port(primary).expect("a port"));
+        let primary = bed.set().wait_primary().await.expect("a primary");
+        let server = ("127.0.0.1", bed.set().port(primary).expect("a port"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(State {

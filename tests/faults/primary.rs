@@ -32,19 +32,20 @@ async fn the_primary_dies_in(bed: &Bed, phase: &str, place: &str) {
     for worker in &workers {
         worker.arrived().await;
     }
-    let old = bed.set.wait_primary().await.expect("a primary");
-    bed.set.kill(old).await.expect("killed");
-    let new =
-        wait_for("another primary", || async { bed.set.primary().await.filter(|new| *new != old) })
-            .await;
+    let old = bed.set().wait_primary().await.expect("a primary");
+    bed.set().kill(old).await.expect("killed");
+    let new = wait_for("another primary", || async {
+        bed.set().primary().await.filter(|new| *new != old)
+    })
+    .await;
     let state = jobs::job(bed, &id).await.get_str("state").expect("a state").to_owned();
     assert_eq!(state, phase, "member {new} took over while the tasks ran");
     workers.iter().for_each(Paused::go_on);
-    bed.set.restart(old).await.expect("restarted");
+    bed.set().restart(old).await.expect("restarted");
 
     jobs::succeeded(bed, &id).await;
     assert_eq!(bed.all(&output).await, bed.all("calm").await);
-    bed.set.wait_healthy().await.expect("all members serve");
+    bed.set().wait_healthy().await.expect("all members serve");
     jobs::nothing_left(bed).await;
     for Paused { process, .. } in &workers {
         assert!(process.is_running(), "no worker ended: {}", process.log().expect("its log"));
