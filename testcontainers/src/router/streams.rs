@@ -164,17 +164,12 @@ impl Stream {
         let mut patience = Patience::new();
         loop {
             if let Some(host) = session.primary_of(shard).await? {
-                let opened = open_part(session, &host, &command).await;
-                match opened {
-                    Ok(reply_and_upstream) => {
-                        let (reply, upstream) = reply_and_upstream;
-                        match reply.error_code() {
-                            None => return self.take(shard, host, upstream, &reply),
-                            Some(code) if is_passing(code) => {}
-                            Some(_) => return Err(Failure::Refused(label_resumable(reply)?)),
-                        }
+                if let Ok((reply, upstream)) = open_part(session, &host, &command).await {
+                    match reply.error_code() {
+                        None => return self.take(shard, host, upstream, &reply),
+                        Some(code) if is_passing(code) => {}
+                        Some(_) => return Err(Failure::Refused(label_resumable(reply)?)),
                     }
-                    Err(_) => {}
                 }
                 session.shared.forget_primary(&host);
             }
