@@ -59,7 +59,7 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
     if mode == OutputMode::Replace {
         let target = store.describe(&spec.output.db, &spec.output.collection).await?;
         if let Some(target) = target {
-            crate::coordinator::refuse_target(&spec.output, &target.kind, &target.options)?;
+            crate::coordinator::refuse_target(&spec.output, &target)?;
         }
     }
     let host = super::daemons::host(1024)?;

@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobError, JobEvent, JobSpec, JobState, Output, OutputMode, ReadMode};
 use crate::store::Store;
+use crate::store::output::{Described, Like};
 use crate::store::topology::Placement;
 use crate::task::{Task, TaskKind};
 
@@ -178,23 +179,31 @@ fn in_one_order(spec: &JobSpec) -> bool {
 }
 
 /// The target must be replaceable; its options are what the hidden collection is created with.
-async fn check_target(store: &Store, job: &Job) -> Result<bson::Document> {
+async fn check_target(store: &Store, job: &Job) -> Result<Like> {
     let output = &job.spec.output;
     if output.mode == OutputMode::Inline {
-        return Ok(bson::Document::new());
+        return Ok(Like::default());
     }
     let Some(target) = store.describe(&output.db, &output.collection).await? else {
-        return Ok(bson::Document::new());
+        return Ok(Like::default());
     };
-    refuse_target(output, &target.kind, &target.options)?;
-    Ok(target.options)
+    refuse_target(output, &target)?;
+    let collection = output.collection.clone();
+    Ok(Like { options: target.options, shard_key: target.shard_key, collection })
 }
 
 /// Refuses targets that a rename cannot replace without losing what they are.
 ///
 /// # Errors
 /// [`Error::Refused`].
-pub(crate) fn refuse_target(output: &Output, kind: &str, options: &bson::Document) -> Result<()> {
+pub(crate) fn refuse_target(output: &Output, target: &Described) -> Result<()> {
+    let (kind, options) = (target.kind.as_str(), &target.options);
+    if let Some(key) = target.shard_key.as_ref().filter(|key| !is_by_id(key)) {
+        return Err(Error::refused(
+            format!("the output {}.{} is sharded by {key}", output.db, output.collection),
+            "results are found by their _id alone: name a collection that is sharded by {_id: 1} or {_id: \"hashed\"}, or one that is not sharded",
+        ));
+    }
     let what = if kind == "view" {
         "a view"
     } else if kind == "timeseries" {
@@ -210,6 +219,10 @@ pub(crate) fn refuse_target(output: &Output, kind: &str, options: &bson::Documen
         format!("the output {}.{} is {what}", output.db, output.collection),
         "replace works on plain collections: name another",
     ))
+}
+
+fn is_by_id(key: &bson::Document) -> bool {
+    key.len() == 1 && key.contains_key("_id")
 }
 
 async fn tend_mapping(store: &Store, job: &Job) -> Result<()> {

@@ -20,6 +20,19 @@ pub struct Described {
     pub kind: String,
     /// Its options.
     pub options: Document,
+    /// Its shard key, if it is sharded.
+    pub shard_key: Option<Document>,
+}
+
+/// A target of which only its namespace is left to create: what the hidden collection of a job gets.
+#[derive(Debug, Clone, Default)]
+pub struct Like {
+    /// The target's options.
+    pub options: Document,
+    /// The target's shard key, if it is sharded.
+    pub shard_key: Option<Document>,
+    /// The target's name, whose chunks are where the new ones should be.
+    pub collection: String,
 }
 
 impl Store {
@@ -37,18 +50,28 @@ impl Store {
             .try_collect()
             .await
             .action(format!("look up {db}.{name}"))?;
-        Ok(found.into_iter().next().map(|row| Described {
+        let Some(row) = found.into_iter().next() else { return Ok(None) };
+        let shard_key = match self.is_sharded() {
+            true => self.sharded_collection(&format!("{db}.{name}")).await?,
+            false => None,
+        };
+        let shard_key = shard_key
+            .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
+            .and_then(|entry| entry.get_document("key").ok().cloned());
+        Ok(Some(Described {
+            shard_key,
             uuid: row.get_document("info").ok().and_then(|info| info.get("uuid").cloned()),
             kind: row.get_str("type").unwrap_or("collection").to_owned(),
             options: row.get_document("options").cloned().unwrap_or_default(),
         }))
     }
 
-    /// Creates a job's hidden collection with the options of the target it will replace.
+    /// Creates a job's hidden collection with the options of the target it will replace, and sharded
+    /// like it.
     ///
     /// # Errors
-    /// [`Error::Store`].
-    pub async fn create_hidden(&self, db: &str, name: &str, options: &Document) -> Result<()> {
+    /// [`Error::Refused`] without the privilege to shard it, [`Error::Store`].
+    pub async fn create_hidden(&self, db: &str, name: &str, like: &Like) -> Result<()> {
         const KEPT: [&str; 6] = [
             "collation",
             "validator",
@@ -59,17 +82,23 @@ impl Store {
         ];
         let mut create = doc! { "create": name };
         create.extend(
-            options
+            like.options
                 .iter()
                 .filter(|(k, _)| KEPT.contains(&k.as_str()))
                 .map(|(k, v)| (k.clone(), v.clone())),
         );
         match self.other_db(db).run_command(create).await {
-            Ok(_) => Ok(()),
-            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => Ok(()),
+            Ok(_) => {}
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => {}
             Err(e) => {
-                Err(e).action(format!("create a collection in {db}")).map_err(|e| self.explain(e))
+                return Err(e)
+                    .action(format!("create a collection in {db}"))
+                    .map_err(|e| self.explain(e));
             }
+        }
+        match &like.shard_key {
+            Some(key) => self.shard_like(db, name, key, &like.collection).await,
+            None => Ok(()),
         }
     }
 

@@ -107,6 +107,45 @@ impl Store {
         Ok(())
     }
 
+    /// Shards a collection that is still empty by `key`, one of `{_id: 1}` and `{_id: "hashed"}`, and
+    /// spreads it over the shards as `model` in the same database is.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the missing privilege, [`Error::Store`].
+    pub(super) async fn shard_like(
+        &self,
+        db: &str,
+        collection: &str,
+        key: &Document,
+        model: &str,
+    ) -> Result<()> {
+        /// Moving more empty chunks than these would take longer than the balancer's moving full ones.
+        const CHUNKS_COPIED_MAX: usize = 64;
+        let namespace = format!("{db}.{collection}");
+        if self.sharded_collection(&namespace).await?.is_some() {
+            return Ok(());
+        }
+        let simple = doc! { "locale": "simple" };
+        let command = doc! { "shardCollection": &namespace, "key": key, "collation": simple };
+        self.admin(command, "shard the results like their target").await.map_err(needs_manager)?;
+        if key.values().any(|direction| direction.as_str().is_some()) {
+            // The server spreads an empty hashed collection over all shards by itself.
+            return Ok(());
+        }
+        let Some(entry) = self.sharded_collection(&format!("{db}.{model}")).await? else {
+            return Ok(());
+        };
+        let home = self.primary_shard(db).await?;
+        for chunk in self.chunks_where(&entry, doc! {}).await?.iter().take(CHUNKS_COPIED_MAX) {
+            let bound = |name: &str| chunk.get_document(name).cloned().unwrap_or_default();
+            let shard = chunk.get_str("shard").unwrap_or(&home);
+            if shard != home {
+                self.move_range(&namespace, &bound("min"), &bound("max"), shard).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn shard_collection(&self, collection: &str) -> Result<()> {
         let namespace = &format!("{}.{collection}", self.db_name());
         if self.sharded_collection(namespace).await?.is_some() {

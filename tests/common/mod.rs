@@ -209,6 +209,15 @@ impl Bed {
         Paused { process, until }
     }
 
+    /// The same with a link of its own to a shard.
+    pub fn paused_worker_of(&self, shard: usize, place: &str) -> Paused {
+        let n = self.started.load(std::sync::atomic::Ordering::Relaxed);
+        let until = self.dir.path().join(format!("{n}-go-on"));
+        let file = until.to_str().expect("a plain path").to_owned();
+        let env = [("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", file.as_str())];
+        Paused { process: self.worker_of(shard, &env), until }
+    }
+
     /// Runs the binary to its end.
     pub async fn aviary<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Ran {
         run(args, &self.env()).await
