@@ -67,12 +67,17 @@ pub(super) fn aggregation(command: &Document, name: &str) -> Document {
 }
 
 async fn run(session: &mut Session, mut command: Document, db: &str) -> Result<Vec<Document>> {
+    let collection = command.values().next().and_then(Bson::as_str).unwrap_or_default();
+    let namespace = format!("{db}.{collection}");
     command.insert("$db", db);
     let mut patience = Patience::new();
     loop {
         match session.run(&Target::Any, command.clone(), Safety::Repeatable).await {
             Err(Failure::Refused(reply))
-                if reply.error_code().is_some_and(is_stale) && patience.wait().await => {}
+                if reply.error_code().is_some_and(is_stale) && patience.wait().await =>
+            {
+                session.look_anew(&namespace).await?;
+            }
             other => return batch(&other?),
         }
     }

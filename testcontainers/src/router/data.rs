@@ -47,6 +47,7 @@ pub(super) async fn run(session: &mut Session, request: &Request, name: &str) ->
         if !(did_nothing_as_stale(&sent.1) && patience.wait().await) {
             break sent;
         }
+        session.look_anew(&request.namespace()).await?;
     };
     if let Some(id) = cursor_id(&reply.body) {
         session.shared.add_cursor(id, CursorHome { host, cluster: true, tag });

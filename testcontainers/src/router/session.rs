@@ -177,6 +177,16 @@ impl Session {
         if reply.is_ok() { Ok(reply.document()?) } else { Err(Failure::Refused(reply)) }
     }
 
+    /// Has the server that routes for this client forget where a collection is: by itself it does
+    /// not notice that another shard has refused it for an old placement, which a mongos does.
+    pub(super) async fn look_anew(&mut self, namespace: &str) -> Result<()> {
+        let command = encode(&doc! { "flushRouterConfig": namespace, "$db": "admin" })?;
+        if let Some(host) = self.resolve(&Target::Any).await? {
+            self.send_to(&host, &command, &[], Safety::Repeatable).await?;
+        }
+        Ok(())
+    }
+
     /// Takes a server for gone or no longer primary.
     fn leave(&mut self, host: &str) {
         self.upstreams.remove(host);
