@@ -24,6 +24,10 @@ pub const POLL_MS: u64 = 1_000;
 /// A worker that has not been seen for this long is shown as gone.
 pub const WORKER_GONE_MS: i64 = 30_000;
 
+/// Bytes of input that a slot maps in a second, when a function was never run before: what a JavaScript
+/// function with some work to do manages. Only a warning depends on it.
+pub const MAP_BYTES_PER_SECOND: u64 = 8 << 20;
+
 /// Bytes of input a map task should read.
 pub const SPLIT_BYTES_TARGET: u64 = 48 << 20;
 /// Splits for each slot that a job has at least, so that slots end at about the same time.

@@ -7,6 +7,7 @@ pub mod corpus;
 mod counters;
 mod daemons;
 mod demo;
+mod foresight;
 mod functions;
 mod init;
 mod list;

@@ -3,7 +3,7 @@
 use bson::{DateTime, Document};
 
 use super::args::{Format, Global, JobFunctions, SubmitArgs};
-use super::{output, wait};
+use super::{foresight, output, wait};
 use crate::error::{Error, Result};
 use crate::functions::{self, Given};
 use crate::ids::JobId;
@@ -54,7 +54,7 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
         keep_intermediates: args.keep_intermediates,
     };
     spec.validate(store.db_name())?;
-    store.inspect_input(&spec.input).await?;
+    let size = store.inspect_input(&spec.input).await?;
     store.check_query(&spec.input).await?;
     if mode == OutputMode::Replace {
         let target = store.describe(&spec.output.db, &spec.output.collection).await?;
@@ -83,25 +83,16 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
     spec.validate(store.db_name())?;
     let job = new_job(id, &store, spec, &args);
     store.insert_job(&job).await?;
+    if !global.quiet {
+        if !args.detach {
+            eprintln!("job {} submitted", job.id);
+        }
+        foresight::warn(&store, &job, size.bytes).await?;
+    }
     if args.detach {
         return announce(global, &store, &job).await;
     }
-    if !global.quiet {
-        eprintln!("job {} submitted", job.id);
-        hint_at_missing_daemons(&store).await?;
-    }
     finish(global, &store, &job.id, args.timeout.map(Into::into)).await
-}
-
-/// A job that nobody will run should not look like a slow one.
-async fn hint_at_missing_daemons(store: &Store) -> Result<()> {
-    if store.workers().await?.iter().all(|w| w.silent_ms > crate::config::WORKER_GONE_MS) {
-        eprintln!("no worker is running; start one with: aviary worker");
-    }
-    if !store.has_coordinator().await? {
-        eprintln!("no coordinator is running; start one with: aviary coordinator");
-    }
-    Ok(())
 }
 
 /// Waits for a job, prints how it ended, and turns that into the exit code.

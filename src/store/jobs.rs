@@ -1,5 +1,7 @@
 //! Job documents: written by clients, moved on by conditional updates.
 
+use std::time::Duration;
+
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
@@ -129,6 +131,29 @@ impl Store {
             .try_collect()
             .await
             .action("read open jobs")
+    }
+
+    /// The input's bytes and the time taken of the youngest job that succeeded with this map function.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn last_run_of(&self, map_digest: &str) -> Result<Option<(u64, Duration)>> {
+        let job = self
+            .aviary()
+            .clone_with_type::<Job>()
+            .find_one(doc! {
+                "kind": "job",
+                "state": JobState::Succeeded.as_str(),
+                "spec.map.digest": map_digest,
+            })
+            .sort(doc! { "created": -1 })
+            .await
+            .action("read earlier jobs")?;
+        Ok(job.and_then(|job| {
+            let took = job.finished?.timestamp_millis() - job.started?.timestamp_millis();
+            let bytes = u64::try_from(job.input_bytes?).ok()?;
+            Some((bytes, Duration::from_millis(u64::try_from(took).ok()?)))
+        }))
     }
 
     /// Takes one arrow of the job's state diagram, and sets `set` with it.

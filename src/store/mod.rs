@@ -12,6 +12,7 @@ pub mod input;
 pub mod jobs;
 pub mod leases;
 mod links;
+mod members;
 pub mod output;
 mod pinning;
 pub mod schema;
@@ -50,6 +51,8 @@ const WIRE_VERSION_CAPPED: i32 = 25;
 #[derive(Debug, Clone)]
 pub struct Store {
     client: Client,
+    /// What the client was made from, to make others for single members.
+    options: Arc<ClientOptions>,
     db: Database,
     topology: Arc<Topology>,
     /// The shard that this process works for; every shard, without one.
@@ -86,7 +89,8 @@ impl Store {
             options.db.clone().or_else(|| client_options.default_database.clone()).ok_or_else(
                 || Error::Usage("no database given; name one with -d NAME or in the URI".into()),
             )?;
-        let client = links::client(client_options, &shown)?;
+        let client = links::client(client_options.clone(), &shown)?;
+        let options_kept = Arc::new(client_options);
         let db = database_of(&client, &name);
         let hello = hello(&client, &shown).await?;
         let topology = match deployment(&hello, &shown)? {
@@ -95,7 +99,15 @@ impl Store {
         };
         let wire_version = hello.get_i32("maxWireVersion").unwrap_or(WIRE_VERSION_MIN);
         let topology = Arc::new(topology);
-        let store = Self { client, db, topology, served: None, direct: None, wire_version };
+        let store = Self {
+            client,
+            options: options_kept,
+            db,
+            topology,
+            served: None,
+            direct: None,
+            wire_version,
+        };
         store.serving(options, &name).await
     }
 
@@ -182,34 +194,6 @@ impl Store {
             .ordered(false)
             .await
             .action("load documents")?;
-        Ok(())
-    }
-
-    /// Lets snapshots be read `window` back, on every data-bearing member that can be reached.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] without the privilege to set parameters, [`Error::Store`].
-    pub async fn raise_history_window(&self, window: std::time::Duration) -> Result<()> {
-        let seconds = i32::try_from(window.as_secs()).unwrap_or(i32::MAX).max(1);
-        let admin = self.client.database("admin");
-        let command = doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": seconds };
-        let hello = admin.run_command(doc! { "hello": 1 }).await.action("ask for the members")?;
-        let hosts: Vec<String> = hello
-            .get_array("hosts")
-            .map(|hosts| hosts.iter().filter_map(|h| h.as_str().map(str::to_owned)).collect())
-            .unwrap_or_default();
-        for host in hosts {
-            let address = host.clone();
-            let this = SelectionCriteria::Predicate(std::sync::Arc::new(move |server| {
-                server.address().to_string() == address
-            }));
-            admin
-                .run_command(command.clone())
-                .selection_criteria(this)
-                .await
-                .action(format!("raise the history window of {host}"))
-                .map_err(|e| self.explain(e))?;
-        }
         Ok(())
     }
 

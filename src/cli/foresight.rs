@@ -1,0 +1,117 @@
+//! What can be told about a job before it runs: that nobody will run it, or that it may take longer than
+//! the servers keep its snapshot.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::config;
+use crate::error::Result;
+use crate::job::{Job, ReadMode};
+use crate::store::Store;
+use crate::store::workers::WorkerRow;
+
+/// Warns on standard error.
+///
+/// # Errors
+/// [`Error::Store`](crate::error::Error::Store).
+pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<()> {
+    let workers = store.workers().await?;
+    let alive: Vec<WorkerRow> =
+        workers.into_iter().filter(|w| w.silent_ms <= config::WORKER_GONE_MS).collect();
+    missing_workers(store, &alive).await?;
+    if !store.has_coordinator().await? {
+        eprintln!("no coordinator is running; start one with: aviary coordinator");
+    }
+    if job.spec.input.read == ReadMode::Snapshot {
+        long_job(store, job, input_bytes, &alive).await?;
+    }
+    Ok(())
+}
+
+/// A job that nobody will run should not look like a slow one.
+async fn missing_workers(store: &Store, alive: &[WorkerRow]) -> Result<()> {
+    if alive.is_empty() {
+        eprintln!("no worker is running; start one with: aviary worker");
+        return Ok(());
+    }
+    let served: BTreeSet<&str> = alive.iter().map(|worker| worker.shard.as_str()).collect();
+    if served.contains(store.home()) {
+        return Ok(());
+    }
+    let shards = store.shards().await?;
+    let idle: Vec<&str> = shards
+        .iter()
+        .map(|shard| shard.name.as_str())
+        .filter(|shard| !served.contains(shard))
+        .collect();
+    if !idle.is_empty() {
+        let (which, whose) = match idle.as_slice() {
+            [one] => (format!("the shard {one}"), "its"),
+            several => (format!("the shards {}", several.join(", ")), "each one's"),
+        };
+        eprintln!(
+            "no worker serves {which}, and {whose} part of the input will wait; start one there \
+             with: aviary worker --shard-uri URI"
+        );
+    }
+    Ok(())
+}
+
+/// A job that would fail after an hour because its snapshot is gone should say so at once.
+async fn long_job(store: &Store, job: &Job, input_bytes: u64, alive: &[WorkerRow]) -> Result<()> {
+    let slots = alive.iter().map(|worker| u64::try_from(worker.slots).unwrap_or(0)).sum();
+    let before = store.last_run_of(&job.spec.map.digest).await?;
+    let expected = expected(input_bytes, slots, before);
+    // Asking every member is for nothing when no window could be too short.
+    if expected < SURELY_SHORT {
+        return Ok(());
+    }
+    let window = store.history_window().await?;
+    if expected > window {
+        eprintln!(
+            "this job may take about {}, and the servers keep its snapshot for {} only \
+             (minSnapshotHistoryWindowInSeconds); raise that with: aviary init --history-window {}; \
+             or submit with --read committed",
+            humantime::format_duration(expected),
+            humantime::format_duration(window),
+            humantime::format_duration(expected * 2),
+        );
+    }
+    Ok(())
+}
+
+/// No server's history is so short that such a job would outlast it.
+const SURELY_SHORT: Duration = Duration::from_secs(1);
+
+/// How long a job over so many bytes may take, in whole seconds: as long as the same function took
+/// for a byte before, else at [`config::MAP_BYTES_PER_SECOND`] for each slot.
+fn expected(input_bytes: u64, slots: u64, before: Option<(u64, Duration)>) -> Duration {
+    let per_second = match before {
+        Some((bytes, took)) if bytes > 0 && !took.is_zero() => {
+            (bytes as f64 / took.as_secs_f64()).max(1.0)
+        }
+        _ => (config::MAP_BYTES_PER_SECOND * slots.max(1)) as f64,
+    };
+    Duration::from_secs((input_bytes as f64 / per_second) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_expected_to_be_as_fast_as_it_was() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(expected(6_000, 1, Some((1_000, minute))), minute * 6);
+        assert_eq!(expected(6_000, 8, Some((1_000, minute))), minute * 6);
+    }
+
+    #[test]
+    fn an_unknown_function_is_expected_to_be_as_fast_as_there_are_slots() {
+        let bytes = config::MAP_BYTES_PER_SECOND * 120;
+        assert_eq!(expected(bytes, 1, None), Duration::from_secs(120));
+        assert_eq!(expected(bytes, 0, None), Duration::from_secs(120));
+        assert_eq!(expected(bytes, 4, None), Duration::from_secs(30));
+        assert_eq!(expected(bytes, 1, Some((0, Duration::ZERO))), Duration::from_secs(120));
+    }
+}

@@ -1,0 +1,119 @@
+//! What is asked of, and set on, every data-bearing member of the deployment, one by one: parameters
+//! belong to a server, and neither a replica set nor a router passes them on.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::Client;
+use mongodb::options::ServerAddress;
+use tokio::task::JoinSet;
+
+use super::error::{Action, classify};
+use super::{Store, links};
+use crate::error::{Error, Result, StoreErrorKind};
+
+/// How far back a server can read snapshots, in seconds.
+const WINDOW: &str = "minSnapshotHistoryWindowInSeconds";
+/// A server's own default of it.
+const WINDOW_DEFAULT: Duration = Duration::from_secs(300);
+/// How long a member may take to say what its window is: only a warning depends on it.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+impl Store {
+    /// Lets snapshots be read `window` back, on every data-bearing member, until it restarts. All
+    /// members are tried before the first failure is reported.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the members that could not be reached or refused for want of a
+    /// privilege, [`Error::Store`].
+    pub async fn raise_history_window(&self, window: Duration) -> Result<()> {
+        let seconds = i32::try_from(window.as_secs()).unwrap_or(i32::MAX).max(1);
+        let command = doc! { "setParameter": 1, WINDOW: seconds };
+        let mut failures = Vec::new();
+        for (member, outcome) in self.on_every_member(&command).await? {
+            if let Err(error) = outcome {
+                let known = classify(&error);
+                let why = match known.kind {
+                    StoreErrorKind::Unauthorized => "not permitted".to_owned(),
+                    _ => super::plain_reason(&known.message),
+                };
+                failures.push(format!("{member} ({why})"));
+            }
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Error::refused(
+            format!("the history window was not raised on {}", failures.join(", ")),
+            format!(
+                "let somebody with the role clusterManager there run db.adminCommand({{setParameter: 1, {WINDOW}: {seconds}}})"
+            ),
+        ))
+    }
+
+    /// How far back every member that answers can read snapshots; a server's own default where none
+    /// tells.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the members cannot be listed.
+    pub async fn history_window(&self) -> Result<Duration> {
+        let command = doc! { "getParameter": 1, WINDOW: 1 };
+        let asked = tokio::time::timeout(ANSWER_MAX, self.on_every_member(&command));
+        let answers = match asked.await {
+            Ok(answers) => answers?,
+            Err(_) => Vec::new(),
+        };
+        let windows = answers.into_iter().filter_map(|(_, answer)| {
+            let seconds = answer.ok()?.get_i32(WINDOW).ok()?;
+            u64::try_from(seconds).ok().map(Duration::from_secs)
+        });
+        Ok(windows.min().unwrap_or(WINDOW_DEFAULT))
+    }
+
+    /// Runs a command on every data-bearing member at once.
+    async fn on_every_member(
+        &self,
+        command: &Document,
+    ) -> Result<Vec<(ServerAddress, mongodb::error::Result<Document>)>> {
+        let mut asked = JoinSet::new();
+        for member in self.members().await? {
+            let client = self.to_member(member.clone())?;
+            let command = command.clone();
+            asked.spawn(
+                async move { (member, client.database("admin").run_command(command).await) },
+            );
+        }
+        let mut answers = asked.join_all().await;
+        answers.sort_by_key(|(member, _)| member.to_string());
+        Ok(answers)
+    }
+
+    /// The data-bearing members, of every shard where there are shards.
+    async fn members(&self) -> Result<Vec<ServerAddress>> {
+        let listed: Vec<String> = if self.is_sharded() {
+            let shards = self.shards().await?;
+            let hosts = shards.iter().map(|shard| {
+                shard.host.split_once('/').map_or(shard.host.as_str(), |(_, hosts)| hosts)
+            });
+            hosts.flat_map(|hosts| hosts.split(',').map(str::to_owned)).collect()
+        } else {
+            let admin = self.client().database("admin");
+            let hello = admin.run_command(doc! { "hello": 1 }).await;
+            let hello = hello.action("ask for the members")?;
+            let names =
+                ["hosts", "passives"].into_iter().filter_map(|kind| hello.get_array(kind).ok());
+            names.flatten().filter_map(|host| host.as_str().map(str::to_owned)).collect()
+        };
+        Ok(listed.iter().filter_map(|host| ServerAddress::parse(host).ok()).collect())
+    }
+
+    /// A client of one member alone, as the same user.
+    fn to_member(&self, member: ServerAddress) -> Result<Client> {
+        let shown = member.to_string();
+        let mut options = (*self.options).clone();
+        options.hosts = vec![member];
+        options.repl_set_name = None;
+        options.direct_connection = Some(true);
+        links::client(options, &shown)
+    }
+}
