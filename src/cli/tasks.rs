@@ -16,7 +16,7 @@ pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
     let wide = global.format() == Format::Wide;
     let mut headings = vec!["task", "state", "worker", "until", "attempts", "progress", "took"];
     if wide {
-        headings.extend(["epoch", "error"]);
+        headings.extend(["shard", "epoch", "error"]);
     }
     output::print_rows(
         global.format(),
@@ -35,6 +35,7 @@ pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
                 output::duration(task.leased, ended(task)),
             ];
             if wide {
+                row.push(task.shard.clone());
                 row.push(task.epoch.to_string());
                 row.push(error_of(task).unwrap_or_default());
             }
@@ -66,6 +67,7 @@ fn task_json(task: &Task) -> serde_json::Value {
         "job": task.job,
         "kind": task.kind,
         "n": task.n,
+        "shard": task.shard,
         "state": task.state,
         "worker": task.worker,
         "leased": output::date(task.leased),

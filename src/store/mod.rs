@@ -247,7 +247,7 @@ async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
     let mut options = ClientOptions::parse(uri).await.map_err(|e| {
         Error::Usage(format!("{} is not a usable MongoDB URI: {}", redact(uri), reason(&e)))
     })?;
-    options.app_name = Some(app_name.to_owned());
+    options.app_name.get_or_insert_with(|| app_name.to_owned());
     options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
     options.connect_timeout.get_or_insert(config::CONNECT_TIMEOUT);
     options.max_pool_size.get_or_insert(64);

@@ -1,0 +1,61 @@
+//! What `aviary submit` says beforehand, and `aviary init --history-window` on every member.
+
+use aviary_testcontainers::ShardedClusterOptions;
+use bson::doc;
+
+use crate::common::{Bed, Links, cluster};
+use crate::jobs;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_will_wait_or_outlast_its_snapshot_is_foreseen() {
+    let options = ShardedClusterOptions {
+        parameters: vec![("minSnapshotHistoryWindowInSeconds".into(), "1".into())],
+        ..cluster(2)
+    };
+    let bed = Bed::sharded(options, Links::Direct).await;
+    let pad = "x".repeat(4_000_000);
+    bed.load("large", (0..6).map(|i| doc! { "_id": i, "pad": &pad }).collect()).await;
+    bed.aviary(&["init"]).await.ok();
+    let map = bed.file("map.js", jobs::MAP).display().to_string();
+    let submit = async |more: &[&str]| {
+        let args = ["submit", "-c", "large", "--map", &map, "--reduce", "_count", "--detach"];
+        bed.aviary(&[&args[..], more].concat()).await.ok()
+    };
+
+    let alone = submit(&[]).await;
+    assert!(alone.stderr.contains("no worker is running"), "{alone:?}");
+    assert!(alone.stderr.contains("no coordinator is running"), "{alone:?}");
+    // 24 MB on one slot are expected to take some seconds.
+    for word in [
+        "may take about",
+        "1s only",
+        "minSnapshotHistoryWindowInSeconds",
+        "init --history-window",
+        "--read committed",
+    ] {
+        assert!(alone.stderr.contains(word), "{word} is missing: {alone:?}");
+    }
+    let unbound = submit(&["--read", "committed"]).await;
+    assert!(!unbound.stderr.contains("may take about"), "{unbound:?}");
+    let quiet = submit(&["--quiet"]).await;
+    assert_eq!(quiet.stderr, "");
+
+    let _worker = bed.worker_of(0, &[]);
+    crate::common::wait_for("the worker", || async {
+        let workers = bed.aviary(&["workers", "-o", "json"]).await.ok().json();
+        (!workers.is_empty()).then_some(())
+    })
+    .await;
+    let half = submit(&[]).await;
+    assert!(half.stderr.contains("no worker serves the shard s1"), "{half:?}");
+
+    bed.aviary(&["init", "--history-window", "2h"]).await.ok();
+    for shard in 0..2 {
+        let set = bed.cluster().shard(shard).expect("a shard");
+        let asked = doc! { "getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 };
+        let answer = set.run_on_member(0, asked).await.expect("an answer");
+        assert_eq!(answer.get_i32("minSnapshotHistoryWindowInSeconds").expect("told"), 7_200);
+    }
+    let raised = submit(&[]).await;
+    assert!(!raised.stderr.contains("may take about"), "{raised:?}");
+}
