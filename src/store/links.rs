@@ -51,6 +51,9 @@ impl Direct {
         }
         let beside = client(member.clone(), &shown)?;
         let hello = hello(&beside, &shown).await?;
+        if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+            return Err(not_a_shard(&shown, "it is a router"));
+        }
         let (Ok(set), Ok(hosts)) = (hello.get_str("setName"), hello.get_array("hosts")) else {
             return Err(not_a_shard(&shown, "it is no member of a replica set"));
         };

@@ -1,8 +1,9 @@
 //! `aviary init` on a sharded cluster: Aviary's collections are sharded by `{shard: 1, _id: 1}`, and what is
 //! filed under a shard's name is pinned to that shard.
 //!
-//! Each shard is in a zone of its own, which holds its range of both collections; the balancer leaves
-//! them alone. Jobs and the coordinator's role are filed under [`HOME`](super::topology::HOME), which is
+//! Each shard has a zone, which holds its range of both collections; the balancer leaves them alone. Another
+//! shard is in the zone too, where nothing is put: a cluster does not let a shard go that is alone in a
+//! zone with ranges. Jobs and the coordinator's role are filed under [`HOME`](super::topology::HOME), which is
 //! pinned to one of the shards too. Every step looks first, so all of it can be repeated: after a shard
 //! was added, and while one is being drained, when what it holds is moved away.
 
@@ -33,6 +34,7 @@ impl Store {
         let (leaving, staying): (Vec<Shard>, Vec<Shard>) =
             shards.into_iter().partition(|shard| shard.draining);
         let home = self.home_shard(&staying).await?;
+        self.make_zones(&staying).await?;
         for collection in [AVIARY, INTERMEDIATES] {
             let namespace = format!("{}.{collection}", self.db_name());
             for shard in &staying {
@@ -75,6 +77,38 @@ impl Store {
             .ok_or_else(|| Error::refused("the cluster has no shard that stays", "add one"))
     }
 
+    /// Gives each shard its zone, with the next shard as the one that may take its place.
+    async fn make_zones(&self, staying: &[Shard]) -> Result<()> {
+        let next = staying.iter().cycle().skip(1);
+        for (shard, stand_in) in staying.iter().zip(next) {
+            let zone = zone_of(&shard.name);
+            for member in [&shard.name, &stand_in.name] {
+                let there = config(self.client(), "shards")
+                    .find_one(doc! { "_id": member, "tags": &zone })
+                    .await
+                    .action("read the zones")?;
+                if there.is_none() {
+                    let command = doc! { "addShardToZone": member, "zone": &zone };
+                    if !self.zoned(command, "make a zone for each shard").await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a command about zones; `false`, with a warning, when that is not permitted.
+    async fn zoned(&self, command: Document, action: &str) -> Result<bool> {
+        match self.admin(command, action).await {
+            Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => {
+                tracing::warn!("not permitted to make zones; the balancer is kept away instead");
+                Ok(false)
+            }
+            outcome => outcome.map(|_| true),
+        }
+    }
+
     /// Puts what is filed under `label` into the zone of `shard`. Without the privilege for zones, the
     /// range is only moved there.
     async fn assign_zone(&self, namespace: &str, label: &str, shard: &str) -> Result<()> {
@@ -87,22 +121,16 @@ impl Store {
         if tagged.as_ref().and_then(|tag| tag.get_str("tag").ok()) == Some(&zone) {
             return Ok(());
         }
-        let mut steps = vec![doc! { "addShardToZone": shard, "zone": &zone }];
+        let mut steps = Vec::new();
         if tagged.is_some() {
             // Zones do not overlap: what was another's has to be given up first.
             steps.push(doc! { "updateZoneKeyRange": namespace, "min": &min, "max": &max, "zone": Bson::Null });
         }
         steps.push(doc! { "updateZoneKeyRange": namespace, "min": min, "max": max, "zone": &zone });
         for step in steps {
-            match self.admin(step, &format!("pin {namespace} to its shards")).await {
-                Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => {
-                    tracing::warn!(
-                        "not permitted to make zones; the balancer is kept away instead"
-                    );
-                    return Ok(());
-                }
-                outcome => outcome?,
-            };
+            if !self.zoned(step, &format!("pin {namespace} to its shards")).await? {
+                return Ok(());
+            }
         }
         Ok(())
     }
