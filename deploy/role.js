@@ -15,7 +15,9 @@ db.getSiblingDB("admin").createRole({
         "collStats", "dropCollection", "listCollections", "listIndexes", "renameCollectionSameDB",
       ],
     },
-    { resource: input, actions: ["find", "collStats", "listCollections"] },
+    { resource: input, actions: ["find", "collStats", "listCollections", "listIndexes"] },
+    // On a sharded cluster: where the chunks are, and were.
+    { resource: { db: "config", collection: "" }, actions: ["find"] },
   ],
   roles: [],
 });
