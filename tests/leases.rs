@@ -27,20 +27,22 @@ fn short() -> Settings {
 }
 
 async fn store(bed: &Bed) -> Store {
+    let (shard, shard_uri) = bed.first_shard();
     let options = ConnectOptions {
-        uri: bed.set().uri(),
+        uri: bed.uri(),
         db: Some("test".into()),
         app_name: "leases".into(),
-        shard: None,
-        shard_uri: None,
+        shard,
+        shard_uri,
     };
     let store = Store::connect(&options).await.unwrap();
     store.init().await.unwrap();
+    assert_eq!(store.verify_placement().await.unwrap(), bed.first_shard().1.is_some());
     store
 }
 
 fn ready(store: &Store, job: &JobId, n: u32) -> Task {
-    Task { state: TaskState::Ready, ..Task::planned(TaskKind::Map, job, 1, n, store.home()) }
+    Task { state: TaskState::Ready, ..Task::planned(TaskKind::Map, job, 1, n, store.served_name()) }
 }
 
 async fn fresh(bed: &Bed, store: &Store, count: u32) -> JobId {

@@ -39,7 +39,7 @@ async fn mongosh_shows_tasks_and_leases_of_a_running_job() {
     })
     .await;
 
-    let uri = bed.set().uri().replace("/?", "/test?");
+    let uri = bed.uri().replace("/?", "/test?");
     let ask = |eval: &str| {
         let shell = Command::new(&mongosh)
             .args([&uri, "--quiet", "--norc", "--eval", eval])

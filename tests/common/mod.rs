@@ -249,6 +249,14 @@ impl Bed {
             .expect("read")
     }
 
+    /// Where there are shards, the first one's name and, over direct links, its address.
+    pub fn first_shard(&self) -> (Option<String>, Option<String>) {
+        let Servers::Cluster(cluster) = &self.servers else { return (None, None) };
+        let set = cluster.shard(0).expect("a shard");
+        let direct = (self.links != Links::Routed).then(|| set.uri());
+        (Some(set.name().to_owned()), direct)
+    }
+
     /// Names of collections that only a job in the making may own.
     pub async fn leftovers(&self) -> Vec<String> {
         let names = self.db().list_collection_names().await.expect("listed");

@@ -63,7 +63,6 @@ async fn a_link_that_leads_elsewhere_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_waits_for_a_shard_that_is_away_and_a_submit_says_so() {
     let bed = Bed::sharded(cluster(2), Links::Direct).await;
-    bed.cluster().enable_sharding("test", "s0").await.expect("enabled");
     jobs::load_sharded(&bed, "input", doc! { "n": 1 }).await;
     let _coordinator = jobs::coordinator(&bed);
     let _workers = bed.workers();

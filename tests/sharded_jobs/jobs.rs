@@ -63,8 +63,13 @@ fn object_id(i: i32) -> ObjectId {
 /// How many documents have which key, counted here. Keys are told apart by what is the same for
 /// equal keys of different types.
 pub fn recount() -> BTreeMap<String, (i64, i64)> {
+    recount_first(COUNT)
+}
+
+/// The same of the documents with the lowest `n`.
+pub fn recount_first(count: i32) -> BTreeMap<String, (i64, i64)> {
     let mut groups: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-    for i in 0..COUNT {
+    for i in 0..count {
         let group = groups.entry(name_of(&key(i))).or_default();
         group.0 += 1;
         group.1 += i64::from(i % 97);
@@ -98,6 +103,7 @@ pub async fn load_sharded(bed: &Bed, name: &str, key: Document) {
     let hashed = key.values().any(|direction| direction.as_str().is_some());
     let pieces = i32::try_from(shards.len()).expect("few") * 4;
     let chunks = hashed.then_some(pieces);
+    bed.cluster().enable_sharding("test", &shards[0]).await.expect("enabled");
     bed.cluster().shard_collection(&namespace, key.clone(), chunks).await.expect("sharded");
     for n in (1..pieces).filter(|_| !hashed) {
         let at = doc! { "n": COUNT / pieces * n };
@@ -119,17 +125,22 @@ pub fn coordinator(bed: &Bed) -> Managed {
     bed.spawn("coordinator", &["coordinator"], &[("AVIARY_SPLIT_BYTES", "60000")])
 }
 
-/// Runs the job to its end, and gives it as JSON.
+/// Runs the job over all documents to its end, and gives it as JSON.
 pub async fn run(bed: &Bed, input: &str, output: &str) -> serde_json::Value {
+    let job = run_with(bed, input, output, &[]).await;
+    assert_eq!(job["counters"]["input"], COUNT, "{job:#}");
+    job
+}
+
+/// The same with more flags.
+pub async fn run_with(bed: &Bed, input: &str, output: &str, more: &[&str]) -> serde_json::Value {
     let (map, reduce) = (bed.file("map.js", MAP), bed.file("reduce.js", REDUCE));
     let (map, reduce) = (map.display().to_string(), reduce.display().to_string());
     let out = format!("replace:{output}");
     let mut args = vec!["submit", "-c", input, "--map", &map, "--reduce", &reduce, "--out", &out];
     args.extend(["--partitions", "5", "-o", "json", "--quiet"]);
-    let ran = bed.aviary(&args).await.ok();
-    let job = ran.json().remove(0);
-    assert_eq!(job["counters"]["input"], COUNT, "{job:#}");
-    job
+    args.extend(more);
+    bed.aviary(&args).await.ok().json().remove(0)
 }
 
 /// The shards on which a job's tasks of a kind were done, with how many there were on each.

@@ -25,7 +25,23 @@ async fn a_job_has_one_output_over_every_link_and_any_number_of_shards() {
     for links in [Links::Direct, Links::Secondary, Links::Routed] {
         bed.links = links;
         assert_eq!(output_over(&bed).await, expected, "3 shards, {links:?}");
+        through_the_router(&bed, &expected).await;
     }
+}
+
+/// What no member can answer alone: what is there now, and which documents come first.
+async fn through_the_router(bed: &Bed, expected: &[Document]) {
+    let mut daemons = bed.workers();
+    daemons.push(jobs::coordinator(bed));
+    let now = ["--read", "committed"];
+    let job = jobs::run_with(bed, "input", "output", &now).await;
+    assert_eq!(job["counters"]["input"], jobs::COUNT, "{job:#}");
+    assert_eq!(bed.all("output").await, expected);
+    let first = ["--sort", r#"{"n": 1}"#, "--limit", "500"];
+    let job = jobs::run_with(bed, "input", "output", &first).await;
+    assert_eq!(job["counters"]["input"], 500, "{job:#}");
+    assert_eq!(jobs::counted(&bed.all("output").await), jobs::recount_first(500));
+    jobs::stop(daemons).await;
 }
 
 async fn on_a_replica_set() -> Vec<Document> {

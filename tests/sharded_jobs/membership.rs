@@ -8,7 +8,6 @@ use crate::jobs;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_was_added_is_used_and_one_that_is_drained_is_not() {
     let mut bed = Bed::sharded(cluster(2), Links::Direct).await;
-    bed.cluster().enable_sharding("test", "s0").await.expect("enabled");
     jobs::load_sharded(&bed, "input", doc! { "n": 1 }).await;
     let coordinator = jobs::coordinator(&bed);
     let mut workers = bed.workers();

@@ -30,7 +30,6 @@ async fn owners(bed: &Bed, name: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sharded_target_stays_what_it_is_and_others_are_refused() {
     let bed = Bed::sharded(cluster(2), Links::Direct).await;
-    bed.cluster().enable_sharding("test", "s0").await.expect("enabled");
     jobs::load_sharded(&bed, "input", doc! { "_id": "hashed" }).await;
     let _coordinator = jobs::coordinator(&bed);
     let _workers = bed.workers();
