@@ -166,13 +166,19 @@ impl Bed {
         self.spawn("coordinator", &["coordinator"], &[])
     }
 
-    /// A worker with one slot; where workers have links of their own, one for each shard, of which
-    /// the first shard's is returned.
+    /// A worker with one slot. Where workers have links of their own it is the first shard's, and the
+    /// other shards have got one each since this was first asked for.
     pub fn worker(&self) -> Managed {
-        let mut workers = self.workers().into_iter();
-        let first = workers.next().expect("a worker");
-        self.companions.lock().expect("a lock").extend(workers);
-        first
+        match &self.servers {
+            Servers::Cluster(cluster) if self.links != Links::Routed => {
+                let mut companions = self.companions.lock().expect("a lock");
+                if companions.is_empty() {
+                    companions.extend((1..cluster.shard_count()).map(|n| self.worker_of(n, &[])));
+                }
+                self.worker_of(0, &[])
+            }
+            _ => self.spawn("worker", &["worker", "--slots", "1"], &[]),
+        }
     }
 
     /// Workers with one slot each, so many that every shard has one.
@@ -187,8 +193,13 @@ impl Bed {
 
     /// A worker with a link of its own to a shard.
     pub fn worker_of(&self, shard: usize, env: &[(&str, &str)]) -> Managed {
-        let set = self.cluster().shard(shard).expect("a shard");
         let member = if self.links == Links::Secondary { 1 } else { 0 };
+        self.worker_beside(shard, member, env)
+    }
+
+    /// A worker beside a certain member of a shard.
+    pub fn worker_beside(&self, shard: usize, member: usize, env: &[(&str, &str)]) -> Managed {
+        let set = self.cluster().shard(shard).expect("a shard");
         let port = set.port(member).expect("a member");
         let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
         self.spawn("worker", &["worker", "--slots", "1", "--shard-uri", &uri], env)
@@ -201,21 +212,43 @@ impl Bed {
 
     /// A worker with one slot that stops at a named place until [`Paused::go_on`].
     pub fn paused_worker(&self, place: &str) -> Paused {
-        let n = self.started.load(std::sync::atomic::Ordering::Relaxed);
-        let until = self.dir.path().join(format!("{n}-go-on"));
-        let file = until.to_str().expect("a plain path").to_owned();
-        let env = [("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", &file)];
-        let process = self.spawn("paused", &["worker", "--slots", "1"], &env);
-        Paused { process, until }
+        self.pause(place, |env| self.spawn("paused", &["worker", "--slots", "1"], env))
     }
 
     /// The same with a link of its own to a shard.
     pub fn paused_worker_of(&self, shard: usize, place: &str) -> Paused {
+        self.pause(place, |env| self.worker_of(shard, env))
+    }
+
+    /// A process, started by `start` with this more environment, that stops at a named place until
+    /// [`Paused::go_on`].
+    pub fn pause(&self, place: &str, start: impl FnOnce(&[(&str, &str)]) -> Managed) -> Paused {
         let n = self.started.load(std::sync::atomic::Ordering::Relaxed);
         let until = self.dir.path().join(format!("{n}-go-on"));
         let file = until.to_str().expect("a plain path").to_owned();
-        let env = [("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", file.as_str())];
-        Paused { process: self.worker_of(shard, &env), until }
+        let process = start(&[("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", &file)]);
+        Paused { process, until }
+    }
+
+    /// Waits until a worker is known to those who plan.
+    pub async fn known(&self, worker: &Managed) {
+        let row = doc! { "kind": "worker", "pid": i64::from(worker.pid()) };
+        wait_for("a worker to report", || async {
+            self.coll("aviary").find_one(row.clone()).await.ok().flatten()
+        })
+        .await;
+    }
+
+    /// Has every shard of a cluster hold a part of a collection that is still empty; elsewhere there
+    /// is nothing to spread.
+    pub async fn spread(&self, collection: &str) {
+        let Servers::Cluster(cluster) = &self.servers else { return };
+        // Two for each, which are never adjacent.
+        let chunks = i32::try_from(cluster.shard_count() * 2).expect("few");
+        cluster.enable_sharding("test", "s0").await.expect("enabled");
+        let namespace = format!("test.{collection}");
+        let key = doc! { "_id": "hashed" };
+        cluster.shard_collection(&namespace, key, Some(chunks)).await.expect("sharded");
     }
 
     /// Runs the binary to its end.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aviary_testcontainers::Managed;
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use crate::common::{Bed, wait_for};
@@ -60,12 +60,14 @@ impl Ask {
 /// 24,000 small documents: every partition gets more keys than one write takes.
 pub async fn load_many(bed: &Bed) {
     const KEYS: i32 = 18_000;
+    bed.spread("many").await;
     let docs = (0..24_000).map(|i| doc! { "_id": i, "k": i * 7_919 % KEYS, "v": i % 1_000 });
     bed.load("many", docs.collect()).await;
 }
 
 /// 600 documents of 60 keys.
 pub async fn load_few(bed: &Bed) {
+    bed.spread("few").await;
     let docs = (0..600).map(|i| doc! { "_id": i, "k": i * 7 % 60, "v": i % 100 });
     bed.load("few", docs.collect()).await;
 }
@@ -168,8 +170,33 @@ pub fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).expect(field)
 }
 
-/// A field that holds a whole number.
+/// A field that holds a whole number, of whatever type.
 pub fn number(document: &Document, field: &str) -> i64 {
-    let long = document.get_i64(field);
-    long.or_else(|_| document.get_i32(field).map(i64::from)).expect(field)
+    match document.get(field) {
+        Some(Bson::Int32(number)) => i64::from(*number),
+        Some(Bson::Int64(number)) => *number,
+        Some(Bson::Double(number)) if number.fract() == 0.0 => *number as i64,
+        other => panic!("{field} is {other:?}"),
+    }
+}
+
+/// Makes sure that results of the usual functions are what the servers themselves count.
+pub async fn assert_recounted(bed: &Bed, input: &str, results: &[Document]) {
+    let group = doc! {
+        "_id": "$k",
+        "n": { "$sum": 1 },
+        "total": { "$sum": "$v" },
+        "max": { "$max": "$v" },
+    };
+    let pipeline = [doc! { "$group": group }, doc! { "$sort": { "_id": 1 } }];
+    let recount = bed.coll(input).aggregate(pipeline).await.expect("asked");
+    let recount: Vec<Document> = recount.try_collect().await.expect("read");
+    assert_eq!(recount.len(), results.len());
+    for (expected, found) in recount.iter().zip(results) {
+        let value = found.get_document("value").expect("a value");
+        assert_eq!(number(found, "_id"), number(expected, "_id"));
+        for field in ["n", "total", "max"] {
+            assert_eq!(number(value, field), number(expected, field), "{field} of {found}");
+        }
+    }
 }

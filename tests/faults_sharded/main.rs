@@ -1,0 +1,36 @@
+//! Faults on a cluster of three shards, each with its workers beside it: what the fault tests on a
+//! replica set do, and servers that die: primaries of shards and of the config servers, and the router.
+//!
+//! Every test proves that its fault fired: by the log of the process that was hurt, by the history
+//! of its task, or by what the servers say of themselves.
+
+#![cfg(test)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod config;
+#[path = "../faults/jobs.rs"]
+mod jobs;
+mod phases;
+mod primary;
+mod router;
+
+use aviary_testcontainers::ShardedClusterOptions;
+use common::{Bed, Links};
+
+const SHARDS: usize = 3;
+
+/// Every server has two others that can take over.
+fn replicated() -> ShardedClusterOptions {
+    ShardedClusterOptions { shard_members: 3, config_members: 3, ..common::cluster(SHARDS) }
+}
+
+/// Each of these leaves the cluster whole, so they share one and follow each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_killed_in_any_phase_change_nothing() {
+    let bed = Bed::sharded(replicated(), Links::Direct).await;
+    let calm = phases::undisturbed(&bed).await;
+    primary::dies_in_each_phase(&bed, &calm).await;
+    router::dies_in_each_phase(&bed, &calm).await;
+    config::primary_dies_in_each_phase(&bed, &calm).await;
+}
