@@ -121,6 +121,20 @@ impl Bed {
         }
     }
 
+    /// Clients of the primaries of whatever holds data, without a router between.
+    pub async fn servers(&self) -> Vec<Client> {
+        let cluster = match &self.servers {
+            Servers::Set(_) => return vec![self.client.clone()],
+            Servers::Cluster(cluster) => cluster,
+        };
+        let mut clients = Vec::new();
+        for index in 0..cluster.shard_count() {
+            let uri = cluster.shard(index).expect("a shard").uri();
+            clients.push(Client::with_uri_str(uri).await.expect("a client"));
+        }
+        clients
+    }
+
     /// The database every test works in.
     pub fn db(&self) -> Database {
         self.client.database("test")
@@ -169,16 +183,15 @@ impl Bed {
     /// A worker with one slot. Where workers have links of their own it is the first shard's, and the
     /// other shards have got one each since this was first asked for.
     pub fn worker(&self) -> Managed {
-        match &self.servers {
-            Servers::Cluster(cluster) if self.links != Links::Routed => {
-                let mut companions = self.companions.lock().expect("a lock");
-                if companions.is_empty() {
-                    companions.extend((1..cluster.shard_count()).map(|n| self.worker_of(n, &[])));
-                }
-                self.worker_of(0, &[])
+        if let Servers::Cluster(cluster) = &self.servers
+            && self.links != Links::Routed
+        {
+            let mut companions = self.companions.lock().expect("a lock");
+            if companions.is_empty() {
+                companions.extend((1..cluster.shard_count()).map(|n| self.worker_of(n, &[])));
             }
-            _ => self.spawn("worker", &["worker", "--slots", "1"], &[]),
         }
+        self.one_worker("worker", &[])
     }
 
     /// Workers with one slot each, so many that every shard has one.
@@ -210,12 +223,25 @@ impl Bed {
         self.spawn("halting", args, &[("AVIARY_HALT_AT", place)])
     }
 
-    /// A worker with one slot that stops at a named place until [`Paused::go_on`].
-    pub fn paused_worker(&self, place: &str) -> Paused {
-        self.pause(place, |env| self.spawn("paused", &["worker", "--slots", "1"], env))
+    /// A worker with one slot that stops for good at a named place; the first shard's where workers have
+    /// links of their own.
+    pub fn halting_worker(&self, place: &str) -> Managed {
+        self.one_worker("halting", &[("AVIARY_HALT_AT", place)])
     }
 
-    /// The same with a link of its own to a shard.
+    /// A worker like that which stops until [`Paused::go_on`].
+    pub fn paused_worker(&self, place: &str) -> Paused {
+        self.pause(place, |env| self.one_worker("paused", env))
+    }
+
+    fn one_worker(&self, name: &str, env: &[(&str, &str)]) -> Managed {
+        match &self.servers {
+            Servers::Cluster(_) if self.links != Links::Routed => self.worker_of(0, env),
+            _ => self.spawn(name, &["worker", "--slots", "1"], env),
+        }
+    }
+
+    /// The same with a link of its own to a shard of choice.
     pub fn paused_worker_of(&self, shard: usize, place: &str) -> Paused {
         self.pause(place, |env| self.worker_of(shard, env))
     }

@@ -60,6 +60,9 @@ impl Ask {
 /// 24,000 small documents: every partition gets more keys than one write takes.
 pub async fn load_many(bed: &Bed) {
     const KEYS: i32 = 18_000;
+    if has(bed, "many").await {
+        return;
+    }
     bed.spread("many").await;
     let docs = (0..24_000).map(|i| doc! { "_id": i, "k": i * 7_919 % KEYS, "v": i % 1_000 });
     bed.load("many", docs.collect()).await;
@@ -67,9 +70,16 @@ pub async fn load_many(bed: &Bed) {
 
 /// 600 documents of 60 keys.
 pub async fn load_few(bed: &Bed) {
+    if has(bed, "few").await {
+        return;
+    }
     bed.spread("few").await;
     let docs = (0..600).map(|i| doc! { "_id": i, "k": i * 7 % 60, "v": i % 100 });
     bed.load("few", docs.collect()).await;
+}
+
+async fn has(bed: &Bed, collection: &str) -> bool {
+    bed.coll(collection).find_one(doc! {}).await.expect("read").is_some()
 }
 
 /// A coordinator that plans small splits.
@@ -118,6 +128,21 @@ pub async fn tasks(bed: &Bed, id: &str) -> Vec<Document> {
         found.try_collect().await.ok()
     })
     .await
+}
+
+/// The task of a job that a process has on lease.
+pub async fn held_by(bed: &Bed, id: &str, process: &Managed) -> Document {
+    let held = tasks(bed, id)
+        .await
+        .into_iter()
+        .find(|task| text(task, "state") == "leased" && is_of(text(task, "worker"), process));
+    held.expect("its lease stands")
+}
+
+/// A task as it is now.
+pub async fn again(bed: &Bed, task: &Document) -> Document {
+    let this = doc! { "_id": task.get("_id"), "shard": task.get("shard") };
+    bed.coll("aviary").find_one(this).await.expect("read").expect("the task")
 }
 
 /// Waits until the job has succeeded and been cleaned up after.

@@ -9,11 +9,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod config;
+#[path = "../faults/coordinator.rs"]
+mod coordinator;
 #[path = "../faults/jobs.rs"]
 mod jobs;
+#[path = "../faults/leases.rs"]
+mod leases;
 mod phases;
 mod primary;
 mod router;
+#[path = "../faults/worker.rs"]
+mod worker;
 
 use aviary_testcontainers::ShardedClusterOptions;
 use common::{Bed, Links};
@@ -33,4 +39,13 @@ async fn servers_killed_in_any_phase_change_nothing() {
     primary::dies_in_each_phase(&bed, &calm).await;
     router::dies_in_each_phase(&bed, &calm).await;
     config::primary_dies_in_each_phase(&bed, &calm).await;
+}
+
+/// No server is hurt here, so each shard gets along with one.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_and_frozen_daemons_change_nothing() {
+    let bed = Bed::sharded(common::cluster(SHARDS), Links::Direct).await;
+    leases::leases_are_lost_and_handed_back_without_harm(&bed).await;
+    worker::killed_workers_change_nothing(&bed).await;
+    coordinator::killed_coordinators_change_nothing(&bed).await;
 }
