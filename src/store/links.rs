@@ -115,8 +115,7 @@ impl Store {
     }
 
     /// Where to read the input that is on `shard`, without a router between: from the member that this
-    /// process is beside, and from the primary when that one is away or has forgotten the snapshot, which
-    /// a restart is enough for.
+    /// process is beside, and from the primary when that one is away.
     pub(super) fn beside(&self, shard: &str) -> Option<[&Client; 2]> {
         let direct = self.direct.as_ref()?;
         // Input is bounded by what the shard owned, wherever Aviary's own collections are.
