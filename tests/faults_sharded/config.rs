@@ -9,7 +9,8 @@ pub async fn primary_dies_in_each_phase(bed: &Bed, calm: &[Document]) {
     let set = bed.cluster().config();
     for phase in PHASES {
         let mut dead = None;
-        held_in(bed, phase, "config", calm, async |_| dead = Some(kill_primary(set).await)).await;
+        let ask = phase.ask("config");
+        held_in(bed, phase, &ask, calm, async || dead = Some(kill_primary(set).await)).await;
         // Only now, so that nobody could wait for it to come back.
         set.restart(dead.expect("somebody was killed")).await.expect("restarted");
         set.wait_healthy().await.expect("all members serve");

@@ -35,17 +35,24 @@ fn replicated() -> ShardedClusterOptions {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_killed_in_any_phase_change_nothing() {
     let bed = Bed::sharded(replicated(), Links::Direct).await;
-    let calm = phases::undisturbed(&bed).await;
+    jobs::load_few(&bed).await;
+    let calm = phases::undisturbed(&bed, "few").await;
+    primary::dies_under_a_cursor(&bed).await;
     primary::dies_in_each_phase(&bed, &calm).await;
     router::dies_in_each_phase(&bed, &calm).await;
     config::primary_dies_in_each_phase(&bed, &calm).await;
 }
 
-/// No server is hurt here, so each shard gets along with one.
+/// No server is hurt in the following, so each shard gets along with one.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_and_frozen_daemons_change_nothing() {
+async fn killed_coordinators_change_nothing() {
+    let bed = Bed::sharded(common::cluster(SHARDS), Links::Direct).await;
+    coordinator::killed_coordinators_change_nothing(&bed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_and_frozen_workers_change_nothing() {
     let bed = Bed::sharded(common::cluster(SHARDS), Links::Direct).await;
     leases::leases_are_lost_and_handed_back_without_harm(&bed).await;
     worker::killed_workers_change_nothing(&bed).await;
-    coordinator::killed_coordinators_change_nothing(&bed).await;
 }

@@ -26,16 +26,23 @@ enum Holders {
 }
 
 /// Each phase of a job, from planning to cleaning up.
-pub const PHASES: [Phase; 6] = [
+pub const PHASES: [Phase; 5] = [
     Phase::of_coordinator("plan.written", "planning"),
     Phase::of_workers("map.call", "mapping"),
     Phase::of_workers("reduce.read", "reducing"),
-    Phase::of_coordinator("publish.staged", "publishing"),
     Phase::of_coordinator("publish.rename", "publishing"),
     Phase::of_coordinator("clean", "succeeded"),
 ];
 
+/// Each worker has read the beginning of its first task's input.
+pub const READING: Phase = Phase::of_workers("map.read", "mapping");
+
 impl Phase {
+    /// The usual job, as undisturbed, but for its output, which tells what happened to it.
+    pub fn ask(self, what: &str) -> Ask {
+        Ask::new("few", &format!("{what}-{}", self.place.replace('.', "-")))
+    }
+
     const fn of_coordinator(place: &'static str, state: &'static str) -> Self {
         Self { place, state, holders: Holders::Coordinator }
     }
@@ -93,15 +100,15 @@ fn coordinator(bed: &Bed, env: &[(&str, &str)]) -> Managed {
     bed.spawn("coordinator", &["coordinator"], env)
 }
 
-/// What the job makes of `few` when nothing happens.
-pub async fn undisturbed(bed: &Bed) -> Vec<Document> {
-    jobs::load_few(bed).await;
+/// What the usual job makes of an input when nothing happens, which the servers count again.
+pub async fn undisturbed(bed: &Bed, input: &'static str) -> Vec<Document> {
     let coordinator = coordinator(bed, &[]);
     let workers: Vec<Managed> = (0..SHARDS).map(|shard| bed.worker_of(shard, &[])).collect();
     for worker in &workers {
         bed.known(worker).await;
     }
-    let id = Ask::new("few", "calm").submit(bed).await;
+    let ask = Ask::new(input, &format!("{input}-calm"));
+    let id = ask.submit(bed).await;
     jobs::succeeded(bed, &id).await;
     let tasks = jobs::tasks(bed, &id).await;
     for kind in ["map", "reduce"] {
@@ -110,6 +117,7 @@ pub async fn undisturbed(bed: &Bed) -> Vec<Document> {
             .filter(|task| jobs::text(task, "kind") == kind)
             .map(|task| jobs::text(task, "shard"))
             .collect();
+        shards.sort_unstable();
         shards.dedup();
         assert_eq!(shards, ["s0", "s1", "s2"], "every shard has something to {kind}");
     }
@@ -117,35 +125,33 @@ pub async fn undisturbed(bed: &Bed) -> Vec<Document> {
     for daemon in workers.iter().chain([&coordinator]) {
         jobs::stop(daemon).await;
     }
-    let calm = bed.all("calm").await;
-    jobs::assert_recounted(bed, "few", &calm).await;
+    let calm = bed.all(&ask.output).await;
+    jobs::assert_recounted(bed, input, &calm).await;
     calm
 }
 
-/// Runs a job that is held in `phase` until `fault` is done; `mend` follows when the job has ended.
+/// Runs a job that is held in `phase` while `fault` is done, and returns its tasks.
 pub async fn held_in(
     bed: &Bed,
     phase: Phase,
-    what: &str,
+    ask: &Ask,
     calm: &[Document],
-    fault: impl AsyncFnOnce(&Bed),
-) -> String {
+    fault: impl AsyncFnOnce(),
+) -> Vec<Document> {
     let daemons = Daemons::start(bed, phase).await;
-    let output = format!("{what}-{}", phase.place.replace('.', "-"));
-    let id = Ask::new("few", &output).submit(bed).await;
+    let id = ask.submit(bed).await;
     for paused in &daemons.paused {
         paused.arrived().await;
     }
-    fault(bed).await;
+    fault().await;
     let state = jobs::text(&jobs::job(bed, &id).await, "state").to_owned();
     assert_eq!(state, phase.state, "the job was held until the fault had fired");
     daemons.paused.iter().for_each(Paused::go_on);
     jobs::succeeded(bed, &id).await;
-    assert_eq!(bed.all(&output).await, calm, "{what}, {}", phase.place);
+    assert_eq!(bed.all(&ask.output).await, calm, "{}", ask.output);
     jobs::nothing_left(bed).await;
     daemons.stop().await;
-    println!("{what} in {}: as if nothing had happened", phase.place);
-    id
+    jobs::tasks(bed, &id).await
 }
 
 /// Kills a replica set's primary, waits until another member is elected, and says who was killed.

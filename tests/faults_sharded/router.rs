@@ -9,7 +9,7 @@ pub async fn dies_in_each_phase(bed: &Bed, calm: &[Document]) {
     let router = bed.cluster().router();
     let pid = || router.process().expect("a process").pid();
     for phase in PHASES {
-        held_in(bed, phase, "router", calm, async |_| {
+        held_in(bed, phase, &phase.ask("router"), calm, async || {
             let old = pid();
             router.kill().await.expect("killed");
             assert!(!router.answers().await, "nobody answers for it");
