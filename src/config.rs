@@ -86,6 +86,8 @@ pub const GUEST_MEMORY_MB_DEFAULT: u64 = 128;
 pub const RECORD_TIMEOUT_MS_DEFAULT: u64 = 30_000;
 /// How long a client looks for a server before it gives up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker looks for the server beside it before it asks the shard's primary.
+pub const BESIDE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a deployment may tune. The same values should be given to every worker.
 #[derive(Debug, Clone)]

@@ -24,6 +24,7 @@ pub async fn clean_up(store: &Store, job: &Job) -> Result<()> {
     if !job.spec.keep_intermediates {
         store.delete_blocks(&job.id).await?;
     }
+    crate::halt::point("clean").await;
     drop_hidden(store, job).await?;
     let counters = store.counters(job).await?;
     store.set_job(&job.id, doc! {}, doc! { "cleaned": true, "counters": counters }).await?;

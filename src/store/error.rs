@@ -72,6 +72,19 @@ pub(crate) fn classify(error: &DriverError) -> StoreError {
     StoreError { message, code, kind }
 }
 
+/// Runs a write that may be repeated, once more when what it failed for passes.
+///
+/// This is for farewells, which nobody tries again later: the connection that a process has kept does not
+/// know that the router at its other end was restarted since, and the next one does.
+pub(crate) async fn twice<T>(
+    write: impl AsyncFn() -> Result<T, DriverError>,
+) -> Result<T, DriverError> {
+    match write().await {
+        Err(error) if classify(&error).kind == StoreErrorKind::Transient => write().await,
+        outcome => outcome,
+    }
+}
+
 fn code_and_message(error: &DriverError) -> (Option<i32>, String) {
     match &*error.kind {
         ErrorKind::Command(command) => (Some(command.code), command.message.clone()),

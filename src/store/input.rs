@@ -191,9 +191,9 @@ impl Store {
     /// Reads one split of the documents that `shard` owned at the snapshot; replies arrive on the
     /// channel, read ahead by a few.
     ///
-    /// They are read from the member that this process is beside if it is one of `shard`, and through
-    /// the router otherwise, or when the job reads without a snapshot: a member by itself cannot tell
-    /// what it owns now.
+    /// They are read from the member that this process is beside if it is one of `shard`, or from its
+    /// primary when that member cannot answer; and through the router otherwise, or when the job reads
+    /// without a snapshot: a member by itself cannot tell what it owns now.
     ///
     /// The last thing sent is an error, if there was one. Dropping the receiver ends the reading.
     pub fn read_split(
@@ -205,13 +205,17 @@ impl Store {
         size: InputSize,
     ) -> mpsc::Receiver<Result<InputBatch>> {
         let (tx, rx) = mpsc::channel(config::READ_AHEAD_BATCHES);
-        let (store, input, split) = (self.clone(), input.clone(), split.clone());
         let snapshot = snapshot.filter(|_| input.read == ReadMode::Snapshot);
         let alone = snapshot.is_some() && !split.of_all_shards;
-        let beside = self.beside(shard).filter(|_| alone).cloned();
+        let members = self.beside(shard).filter(|_| alone).map(|members| members.map(Clone::clone));
+        let reading = Reading { input: input.clone(), split: split.clone(), snapshot, size };
+        let store = self.clone();
         // A driver future must be polled to its end, so the reading is a task of its own.
         tokio::spawn(async move {
-            let outcome = store.read_into(&input, &split, snapshot, size, beside, &tx).await;
+            let outcome = match &members {
+                Some(members) => store.read_beside(&reading, members, &tx).await,
+                None => store.read_into(&reading, None, &tx, &mut false).await,
+            };
             if let Err(error) = outcome {
                 // A closed channel means that nobody wants to know.
                 let _ = tx.send(Err(explain_history(error))).await;
@@ -220,24 +224,42 @@ impl Store {
         rx
     }
 
-    async fn read_into(
+    /// Reads from the member that this process is beside, or from the primary when that one cannot answer.
+    async fn read_beside(
         &self,
-        input: &Input,
-        split: &Split,
-        snapshot: Option<Timestamp>,
-        size: InputSize,
-        beside: Option<Client>,
+        reading: &Reading,
+        [beside, primary]: &[Client; 2],
         tx: &mpsc::Sender<Result<InputBatch>>,
     ) -> Result<()> {
+        let mut begun = false;
+        match self.read_into(reading, Some(beside), tx, &mut begun).await {
+            // What has been handed on cannot be taken back, so the next attempt has to begin afresh.
+            Err(error) if !begun => {
+                tracing::warn!(%error, "the server beside cannot be read from; asking its primary");
+                self.read_into(reading, Some(primary), tx, &mut begun).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Reads from a member of the shard, or through the router; `begun` says whether any of it was handed on.
+    async fn read_into(
+        &self,
+        reading: &Reading,
+        member: Option<&Client>,
+        tx: &mpsc::Sender<Result<InputBatch>>,
+        begun: &mut bool,
+    ) -> Result<()> {
         const ACTION: &str = "read the input";
-        let client = beside.as_ref().unwrap_or_else(|| self.client());
+        let Reading { input, split, snapshot, size } = reading;
+        let client = member.unwrap_or_else(|| self.client());
         let mut session = match snapshot {
-            Some(time) => client.start_session().snapshot(true).snapshot_time(time),
+            Some(time) => client.start_session().snapshot(true).snapshot_time(*time),
             None => client.start_session(),
         }
         .await
         .action(ACTION)?;
-        if beside.is_some() {
+        if member.is_some() {
             // A shard answers for a time only after it has heard of it, which the routers have.
             if let Some(time) = self.latest_cluster_time().await? {
                 session.advance_cluster_time(&time);
@@ -246,7 +268,7 @@ impl Store {
         // A snapshot session says the read concern; the database's own must not contradict it.
         let collection: Collection<RawDocumentBuf> =
             client.database(&input.db).collection(&input.collection);
-        for mut read in reads(input, split, size) {
+        for mut read in reads(input, split, *size) {
             read.options.read_concern = snapshot.is_none().then(ReadConcern::majority);
             let mut cursor = collection
                 .find(read.query)
@@ -258,6 +280,7 @@ impl Store {
             let mut replies = cursor.stream(&mut session);
             while let Some(reply) = replies.next().await {
                 let reply = reply.action(ACTION)?;
+                *begun = true;
                 if tx.send(Ok(InputBatch(reply))).await.is_err() {
                     return Ok(());
                 }
@@ -299,6 +322,14 @@ impl Store {
             .await
             .action("read the input")
     }
+}
+
+/// What is read of an input.
+struct Reading {
+    input: Input,
+    split: Split,
+    snapshot: Option<Timestamp>,
+    size: InputSize,
 }
 
 /// One find.

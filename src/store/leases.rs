@@ -9,7 +9,7 @@ use mongodb::options::{Acknowledgment, ReadConcern, ReturnDocument, WriteConcern
 use rand::seq::SliceRandom;
 
 use super::Store;
-use super::error::{Action, classify};
+use super::error::{Action, classify, twice};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{TaskId, Token, WorkerId};
@@ -418,11 +418,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn release_role(&self, token: &Token) -> Result<()> {
-        self.aviary()
-            .update_one(
-                doc! { "_id": ROLE, "shard": self.home(), "token": token },
-                doc! { "$unset": { "token": "", "until": "" } },
-            )
+        let mine = doc! { "_id": ROLE, "shard": self.home(), "token": token };
+        let given_up = doc! { "$unset": { "token": "", "until": "" } };
+        twice(async || self.aviary().update_one(mine.clone(), given_up.clone()).await)
             .await
             .action("give up the role of coordinator")?;
         Ok(())

@@ -13,8 +13,9 @@ use mongodb::options::{ClientOptions, ServerAddress};
 use mongodb::{Client, Collection, Database};
 
 use super::error::{Action, classify};
-use super::topology::{config, one_of};
+use super::topology::{config as cluster_config, one_of};
 use super::{AVIARY, ConnectOptions, Store, database_of, hello, prepared, redact};
+use crate::config;
 use crate::error::{Error, Result};
 
 /// A direct link to one shard.
@@ -66,12 +67,13 @@ impl Direct {
                 &format!("it is the shard {} of another cluster than --uri", identity.shard),
             ));
         }
-        let mut primary = member;
+        let mut primary = member.clone();
         primary.direct_connection = None;
         primary.repl_set_name = Some(set.to_owned());
         primary.hosts =
             hosts.iter().filter_map(|host| ServerAddress::parse(host.as_str()?).ok()).collect();
         let db = database_of(&client(primary, &shown)?, db);
+        let beside = client(impatient(member), &shown)?;
         Ok(Self { shard: identity.shard, db, beside, trusted: AtomicBool::new(false) })
     }
 }
@@ -115,11 +117,12 @@ impl Store {
         self.trusted(shard).map_or(&self.db, |direct| &direct.db)
     }
 
-    /// The member of `shard` that this process is beside, to read the input from.
-    pub(super) fn beside(&self, shard: &str) -> Option<&Client> {
+    /// Where to read the input that is on `shard`, without a router between: from the member that this
+    /// process is beside, and from the primary when that one is away.
+    pub(super) fn beside(&self, shard: &str) -> Option<[&Client; 2]> {
         let direct = self.direct.as_ref()?;
         // Input is bounded by what the shard owned, wherever Aviary's own collections are.
-        (direct.shard == shard).then_some(&direct.beside)
+        (direct.shard == shard).then_some([&direct.beside, direct.db.client()])
     }
 
     /// Tasks of `shard`.
@@ -149,6 +152,13 @@ impl Store {
     }
 }
 
+/// The options of a client that soon takes a server for away: there is another to ask.
+fn impatient(mut options: ClientOptions) -> ClientOptions {
+    let limit = options.server_selection_timeout.unwrap_or(config::CONNECT_TIMEOUT);
+    options.server_selection_timeout = Some(limit.min(config::BESIDE_TIMEOUT));
+    options
+}
+
 /// A client from options.
 pub(super) fn client(options: ClientOptions, shown: &str) -> Result<Client> {
     Client::with_options(options).map_err(|e| {
@@ -174,7 +184,7 @@ async fn identity(member: &Client, shown: &str) -> Result<Identity> {
 }
 
 async fn cluster_id(routed: &Store) -> Result<Option<bson::oid::ObjectId>> {
-    let version = config(routed.client(), "version")
+    let version = cluster_config(routed.client(), "version")
         .find_one(doc! {})
         .await
         .action("ask for the cluster's identity")?;

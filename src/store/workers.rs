@@ -6,7 +6,7 @@ use mongodb::options::{Acknowledgment, WriteConcern};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::error::Action;
+use super::error::{Action, twice};
 use crate::error::Result;
 use crate::ids::WorkerId;
 
@@ -71,8 +71,8 @@ impl Store {
     /// # Errors
     /// [`crate::error::Error::Store`].
     pub async fn worker_gone(&self, id: &WorkerId) -> Result<()> {
-        self.aviary()
-            .delete_one(doc! { "_id": format!("worker/{id}"), "shard": self.served_name() })
+        let this = doc! { "_id": format!("worker/{id}"), "shard": self.served_name() };
+        twice(async || self.aviary().delete_one(this.clone()).await)
             .await
             .action("sign the worker off")?;
         Ok(())

@@ -121,6 +121,20 @@ impl Bed {
         }
     }
 
+    /// Clients of the primaries of whatever holds data, without a router between.
+    pub async fn servers(&self) -> Vec<Client> {
+        let cluster = match &self.servers {
+            Servers::Set(_) => return vec![self.client.clone()],
+            Servers::Cluster(cluster) => cluster,
+        };
+        let mut clients = Vec::new();
+        for index in 0..cluster.shard_count() {
+            let uri = cluster.shard(index).expect("a shard").uri();
+            clients.push(Client::with_uri_str(uri).await.expect("a client"));
+        }
+        clients
+    }
+
     /// The database every test works in.
     pub fn db(&self) -> Database {
         self.client.database("test")
@@ -166,13 +180,18 @@ impl Bed {
         self.spawn("coordinator", &["coordinator"], &[])
     }
 
-    /// A worker with one slot; where workers have links of their own, one for each shard, of which
-    /// the first shard's is returned.
+    /// A worker with one slot. Where workers have links of their own it is the first shard's, and the
+    /// other shards have got one each since this was first asked for.
     pub fn worker(&self) -> Managed {
-        let mut workers = self.workers().into_iter();
-        let first = workers.next().expect("a worker");
-        self.companions.lock().expect("a lock").extend(workers);
-        first
+        if let Servers::Cluster(cluster) = &self.servers
+            && self.links != Links::Routed
+        {
+            let mut companions = self.companions.lock().expect("a lock");
+            if companions.is_empty() {
+                companions.extend((1..cluster.shard_count()).map(|n| self.worker_of(n, &[])));
+            }
+        }
+        self.one_worker("worker", &[])
     }
 
     /// Workers with one slot each, so many that every shard has one.
@@ -187,8 +206,13 @@ impl Bed {
 
     /// A worker with a link of its own to a shard.
     pub fn worker_of(&self, shard: usize, env: &[(&str, &str)]) -> Managed {
-        let set = self.cluster().shard(shard).expect("a shard");
         let member = if self.links == Links::Secondary { 1 } else { 0 };
+        self.worker_beside(shard, member, env)
+    }
+
+    /// A worker beside a certain member of a shard.
+    pub fn worker_beside(&self, shard: usize, member: usize, env: &[(&str, &str)]) -> Managed {
+        let set = self.cluster().shard(shard).expect("a shard");
         let port = set.port(member).expect("a member");
         let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
         self.spawn("worker", &["worker", "--slots", "1", "--shard-uri", &uri], env)
@@ -199,23 +223,58 @@ impl Bed {
         self.spawn("halting", args, &[("AVIARY_HALT_AT", place)])
     }
 
-    /// A worker with one slot that stops at a named place until [`Paused::go_on`].
+    /// A worker with one slot that stops for good at a named place; the first shard's where workers have
+    /// links of their own.
+    pub fn halting_worker(&self, place: &str) -> Managed {
+        self.one_worker("halting", &[("AVIARY_HALT_AT", place)])
+    }
+
+    /// A worker like that which stops until [`Paused::go_on`].
     pub fn paused_worker(&self, place: &str) -> Paused {
+        self.pause(place, |env| self.one_worker("paused", env))
+    }
+
+    fn one_worker(&self, name: &str, env: &[(&str, &str)]) -> Managed {
+        match &self.servers {
+            Servers::Cluster(_) if self.links != Links::Routed => self.worker_of(0, env),
+            _ => self.spawn(name, &["worker", "--slots", "1"], env),
+        }
+    }
+
+    /// The same with a link of its own to a shard of choice.
+    pub fn paused_worker_of(&self, shard: usize, place: &str) -> Paused {
+        self.pause(place, |env| self.worker_of(shard, env))
+    }
+
+    /// A process, started by `start` with this more environment, that stops at a named place until
+    /// [`Paused::go_on`].
+    pub fn pause(&self, place: &str, start: impl FnOnce(&[(&str, &str)]) -> Managed) -> Paused {
         let n = self.started.load(std::sync::atomic::Ordering::Relaxed);
         let until = self.dir.path().join(format!("{n}-go-on"));
         let file = until.to_str().expect("a plain path").to_owned();
-        let env = [("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", &file)];
-        let process = self.spawn("paused", &["worker", "--slots", "1"], &env);
+        let process = start(&[("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", &file)]);
         Paused { process, until }
     }
 
-    /// The same with a link of its own to a shard.
-    pub fn paused_worker_of(&self, shard: usize, place: &str) -> Paused {
-        let n = self.started.load(std::sync::atomic::Ordering::Relaxed);
-        let until = self.dir.path().join(format!("{n}-go-on"));
-        let file = until.to_str().expect("a plain path").to_owned();
-        let env = [("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", file.as_str())];
-        Paused { process: self.worker_of(shard, &env), until }
+    /// Waits until a worker is known to those who plan.
+    pub async fn known(&self, worker: &Managed) {
+        let row = doc! { "kind": "worker", "pid": i64::from(worker.pid()) };
+        wait_for("a worker to report", || async {
+            self.coll("aviary").find_one(row.clone()).await.ok().flatten()
+        })
+        .await;
+    }
+
+    /// Has every shard of a cluster hold a part of a collection that is still empty; elsewhere there
+    /// is nothing to spread.
+    pub async fn spread(&self, collection: &str) {
+        let Servers::Cluster(cluster) = &self.servers else { return };
+        // Two for each, which are never adjacent.
+        let chunks = i32::try_from(cluster.shard_count() * 2).expect("few");
+        cluster.enable_sharding("test", "s0").await.expect("enabled");
+        let namespace = format!("test.{collection}");
+        let key = doc! { "_id": "hashed" };
+        cluster.shard_collection(&namespace, key, Some(chunks)).await.expect("sharded");
     }
 
     /// Runs the binary to its end.

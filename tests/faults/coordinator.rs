@@ -14,7 +14,7 @@ use crate::common::Bed;
 use crate::jobs::{self, Ask};
 
 /// Every place at which a coordinator can be made to halt, with the job's state there.
-const PLACES: [(&str, &str); 7] = [
+const PLACES: [(&str, &str); 8] = [
     ("plan", "planning"),
     ("plan.written", "planning"),
     ("mapping", "mapping"),
@@ -22,6 +22,7 @@ const PLACES: [(&str, &str); 7] = [
     ("publish.staged", "publishing"),
     ("publish.rename", "publishing"),
     ("publish.renamed", "publishing"),
+    ("clean", "succeeded"),
 ];
 
 /// 3,000 results: more than a reader gets in one reply.
@@ -35,30 +36,28 @@ const REDUCE: &str = "function (key, values) {
 const TARGET: &str = "target";
 const OLD: i32 = 2_500;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_coordinators_change_nothing() {
-    let bed = Bed::start(3).await;
-    jobs::load_many(&bed).await;
+pub async fn killed_coordinators_change_nothing(bed: &Bed) {
+    jobs::load_many(bed).await;
     let worker = bed.worker();
-    let healthy = jobs::coordinator(&bed);
-    let calm = submit(&bed, "calm").await;
-    jobs::succeeded(&bed, &calm).await;
+    let healthy = jobs::coordinator(bed);
+    let calm = submit(bed, "calm").await;
+    jobs::succeeded(bed, &calm).await;
     jobs::stop(&healthy).await;
     let calm = bed.all("calm").await;
     assert_eq!(calm.len(), 3_000);
 
     for (place, state) in PLACES {
-        let reader = with_old_target(&bed, &calm).await;
-        let doomed = halting(&bed, place);
-        let id = submit(&bed, TARGET).await;
-        let epoch = killed_in(&bed, &doomed, &id, place, state).await;
-        let next = jobs::coordinator(&bed);
-        jobs::succeeded(&bed, &id).await;
-        assert!(jobs::role_epoch(&bed).await > epoch, "the role changed hands");
-        published(&bed, reader, &calm, place).await;
+        let reader = with_old_target(bed, &calm).await;
+        let doomed = halting(bed, place);
+        let id = submit(bed, TARGET).await;
+        let epoch = killed_in(bed, &doomed, &id, place, state).await;
+        let next = jobs::coordinator(bed);
+        jobs::succeeded(bed, &id).await;
+        assert!(jobs::role_epoch(bed).await > epoch, "the role changed hands");
+        published(bed, reader, &calm, place).await;
         jobs::stop(&next).await;
     }
-    one_job_outlives_a_coordinator_at_every_step(&bed, &calm).await;
+    one_job_outlives_a_coordinator_at_every_step(bed, &calm).await;
     jobs::stop(&worker).await;
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aviary_testcontainers::Managed;
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use crate::common::{Bed, wait_for};
@@ -60,14 +60,26 @@ impl Ask {
 /// 24,000 small documents: every partition gets more keys than one write takes.
 pub async fn load_many(bed: &Bed) {
     const KEYS: i32 = 18_000;
+    if has(bed, "many").await {
+        return;
+    }
+    bed.spread("many").await;
     let docs = (0..24_000).map(|i| doc! { "_id": i, "k": i * 7_919 % KEYS, "v": i % 1_000 });
     bed.load("many", docs.collect()).await;
 }
 
 /// 600 documents of 60 keys.
 pub async fn load_few(bed: &Bed) {
+    if has(bed, "few").await {
+        return;
+    }
+    bed.spread("few").await;
     let docs = (0..600).map(|i| doc! { "_id": i, "k": i * 7 % 60, "v": i % 100 });
     bed.load("few", docs.collect()).await;
+}
+
+async fn has(bed: &Bed, collection: &str) -> bool {
+    bed.coll(collection).find_one(doc! {}).await.expect("read").is_some()
 }
 
 /// A coordinator that plans small splits.
@@ -116,6 +128,21 @@ pub async fn tasks(bed: &Bed, id: &str) -> Vec<Document> {
         found.try_collect().await.ok()
     })
     .await
+}
+
+/// The task of a job that a process has on lease.
+pub async fn held_by(bed: &Bed, id: &str, process: &Managed) -> Document {
+    let held = tasks(bed, id)
+        .await
+        .into_iter()
+        .find(|task| text(task, "state") == "leased" && is_of(text(task, "worker"), process));
+    held.expect("its lease stands")
+}
+
+/// A task as it is now.
+pub async fn again(bed: &Bed, task: &Document) -> Document {
+    let this = doc! { "_id": task.get("_id"), "shard": task.get("shard") };
+    bed.coll("aviary").find_one(this).await.expect("read").expect("the task")
 }
 
 /// Waits until the job has succeeded and been cleaned up after.
@@ -168,8 +195,33 @@ pub fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).expect(field)
 }
 
-/// A field that holds a whole number.
+/// A field that holds a whole number, of whatever type.
 pub fn number(document: &Document, field: &str) -> i64 {
-    let long = document.get_i64(field);
-    long.or_else(|_| document.get_i32(field).map(i64::from)).expect(field)
+    match document.get(field) {
+        Some(Bson::Int32(number)) => i64::from(*number),
+        Some(Bson::Int64(number)) => *number,
+        Some(Bson::Double(number)) if number.fract() == 0.0 => *number as i64,
+        other => panic!("{field} is {other:?}"),
+    }
+}
+
+/// Makes sure that results of the usual functions are what the servers themselves count.
+pub async fn assert_recounted(bed: &Bed, input: &str, results: &[Document]) {
+    let group = doc! {
+        "_id": "$k",
+        "n": { "$sum": 1 },
+        "total": { "$sum": "$v" },
+        "max": { "$max": "$v" },
+    };
+    let pipeline = [doc! { "$group": group }, doc! { "$sort": { "_id": 1 } }];
+    let recount = bed.coll(input).aggregate(pipeline).await.expect("asked");
+    let recount: Vec<Document> = recount.try_collect().await.expect("read");
+    assert_eq!(recount.len(), results.len());
+    for (expected, found) in recount.iter().zip(results) {
+        let value = found.get_document("value").expect("a value");
+        assert_eq!(number(found, "_id"), number(expected, "_id"));
+        for field in ["n", "total", "max"] {
+            assert_eq!(number(value, field), number(expected, field), "{field} of {found}");
+        }
+    }
 }

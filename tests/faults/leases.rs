@@ -7,29 +7,27 @@ use crate::common::{Bed, wait_for};
 use crate::jobs::{self, Ask};
 
 /// Nothing here hurts a server, so the cases share a deployment and follow each other.
-#[tokio::test(flavor = "multi_thread")]
-async fn leases_are_lost_and_handed_back_without_harm() {
-    let bed = Bed::start(3).await;
-    jobs::load_few(&bed).await;
-    jobs::load_many(&bed).await;
-    polling_alone_suffices(&bed).await;
+pub async fn leases_are_lost_and_handed_back_without_harm(bed: &Bed) {
+    jobs::load_few(bed).await;
+    jobs::load_many(bed).await;
+    polling_alone_suffices(bed).await;
 
-    let coordinator = jobs::coordinator(&bed);
+    let coordinator = jobs::coordinator(bed);
     let worker = bed.worker();
     for input in ["few", "many"] {
-        let id = Ask::new(input, &format!("{input}-calm")).submit(&bed).await;
-        jobs::succeeded(&bed, &id).await;
+        let id = Ask::new(input, &format!("{input}-calm")).submit(bed).await;
+        jobs::succeeded(bed, &id).await;
     }
     assert_eq!(bed.all("polled").await, bed.all("many-calm").await);
     // Now that these two may watch, they do, and the server says so.
-    wait_for("two change streams", || async { (change_streams(&bed).await >= 2).then_some(()) })
+    wait_for("two change streams", || async { (change_streams(bed).await >= 2).then_some(()) })
         .await;
     jobs::stop(&worker).await;
 
-    a_worker_frozen_past_its_lease_is_fenced(&bed).await;
-    a_worker_told_to_stop_hands_its_task_back(&bed).await;
+    a_worker_frozen_past_its_lease_is_fenced(bed).await;
+    a_worker_told_to_stop_hands_its_task_back(bed).await;
     jobs::stop(&coordinator).await;
-    a_lost_block_is_made_again(&bed).await;
+    a_lost_block_is_made_again(bed).await;
 }
 
 async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
@@ -38,8 +36,7 @@ async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
     let id = Ask::new("few", "frozen").submit(bed).await;
     paused.arrived().await;
     first.freeze().expect("frozen");
-    let held = jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
-    assert_eq!(jobs::text(&held, "state"), "leased", "frozen while it held the lease");
+    let held = jobs::held_by(bed, &id, first).await;
     let first_token = held.get_str("token").expect("a token");
 
     let second = bed.worker();
@@ -50,7 +47,7 @@ async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
     first.thaw().expect("thawed");
     first.wait_for_log("fenced").await.expect("the first worker learns that it lost the lease");
 
-    let task = jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
+    let task = jobs::again(bed, &held).await;
     assert_eq!(jobs::outcomes(&task), ["lost", "done"]);
     let worker_of = |n: usize| jobs::history(&task)[n].get_str("worker").expect("a worker");
     assert!(jobs::is_of(worker_of(0), first) && jobs::is_of(worker_of(1), &second));
@@ -76,12 +73,12 @@ async fn a_worker_told_to_stop_hands_its_task_back(bed: &Bed) {
     let first = &paused.process;
     let id = Ask::new("few", "drained").submit(bed).await;
     paused.arrived().await;
+    let held = jobs::held_by(bed, &id, first).await;
     first.terminate().expect("it runs");
     first.wait_for_log("draining").await.expect("it obeys");
     paused.go_on();
     jobs::stopped(first).await;
-    let map_task = async || jobs::tasks(bed, &id).await.into_iter().next().expect("a map task");
-    let task = map_task().await;
+    let task = jobs::again(bed, &held).await;
     assert_eq!(jobs::text(&task, "state"), "ready", "{task:#?}");
     assert_eq!(jobs::number(&task, "attempts"), 0, "the attempt is not burnt");
     assert_eq!(jobs::outcomes(&task), ["drained"]);
@@ -89,7 +86,7 @@ async fn a_worker_told_to_stop_hands_its_task_back(bed: &Bed) {
 
     let second = bed.worker();
     jobs::succeeded(bed, &id).await;
-    let task = map_task().await;
+    let task = jobs::again(bed, &held).await;
     assert_eq!(jobs::outcomes(&task), ["drained", "done"]);
     assert_eq!(jobs::number(&task, "attempts"), 1);
     assert_eq!(bed.all("drained").await, bed.all("few-calm").await);
@@ -109,14 +106,13 @@ async fn a_lost_block_is_made_again(bed: &Bed) {
     let before = jobs::tasks(bed, &id).await;
     let is_map = |task: &&Document| jobs::text(task, "kind") == "map";
     assert!(before.iter().filter(is_map).all(|task| jobs::text(task, "state") == "done"));
-    let deleted = bed
-        .coll("aviary-intermediates")
-        .find_one_and_delete(doc! { "_id": { "$regex": format!("^{id}/") } })
-        .await
-        .expect("deleted")
-        .expect("a block");
+    let blocks = bed.coll("aviary-intermediates");
+    let block = blocks.find_one(doc! { "_id": { "$regex": format!("^{id}/") } }).await;
+    let block = block.expect("read").expect("a block");
+    let this = doc! { "_id": block.get("_id"), "shard": block.get("shard") };
+    assert_eq!(blocks.delete_one(this).await.expect("deleted").deleted_count, 1);
     // JOB/pPARTITION/TASK/TOKEN/RUN.SEQ
-    let name = deleted.get_str("_id").expect("a name");
+    let name = block.get_str("_id").expect("a name");
     let n: i64 = name.split('/').nth(2).expect("a task").parse().expect("a number");
 
     let coordinator = jobs::coordinator(bed);
@@ -149,19 +145,22 @@ async fn polling_alone_suffices(bed: &Bed) {
     jobs::stop(&coordinator).await;
 }
 
-/// How many change streams the server has open for anybody.
+/// How many change streams the servers have open for anybody.
 async fn change_streams(bed: &Bed) -> usize {
-    let cursors: Vec<Document> = bed
-        .client
-        .database("admin")
-        .aggregate([
-            doc! { "$currentOp": { "allUsers": true, "idleCursors": true } },
-            doc! { "$match": { "cursor.originatingCommand.pipeline.0.$changeStream": { "$exists": true } } },
-        ])
-        .await
-        .expect("asked")
-        .try_collect()
-        .await
-        .expect("read");
-    cursors.len()
+    let mut count = 0;
+    for server in bed.servers().await {
+        let cursors: Vec<Document> = server
+            .database("admin")
+            .aggregate([
+                doc! { "$currentOp": { "allUsers": true, "idleCursors": true } },
+                doc! { "$match": { "cursor.originatingCommand.pipeline.0.$changeStream": { "$exists": true } } },
+            ])
+            .await
+            .expect("asked")
+            .try_collect()
+            .await
+            .expect("read");
+        count += cursors.len();
+    }
+    count
 }

@@ -15,3 +15,20 @@ mod leases;
 mod primary;
 mod worker;
 mod zombies;
+
+use common::Bed;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_workers_change_nothing() {
+    worker::killed_workers_change_nothing(&Bed::start(3).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_coordinators_change_nothing() {
+    coordinator::killed_coordinators_change_nothing(&Bed::start(3).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_lost_and_handed_back_without_harm() {
+    leases::leases_are_lost_and_handed_back_without_harm(&Bed::start(3).await).await;
+}
