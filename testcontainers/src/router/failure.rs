@@ -86,6 +86,11 @@ pub(super) fn is_stale(code: i32) -> bool {
     matches!(code, 13388 | 249 | 150)
 }
 
+/// Whether a command failed as a whole because of an old placement.
+pub(super) fn refused_as_stale(reply: &Reply) -> bool {
+    reply.error_code().is_some_and(is_stale)
+}
+
 /// Errors after which a change stream is resumed from its last token.
 pub(super) fn is_resumable(code: i32) -> bool {
     is_passing(code) || is_stale(code) || matches!(code, 43 | 63 | 133 | 234 | 262)
