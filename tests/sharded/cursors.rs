@@ -67,7 +67,7 @@ async fn assert_gone(bed: &Bed, id: i64) {
 
 async fn a_killed_cursor_is_gone(bed: &Bed, comment: Option<&str>) {
     // Shards send an aggregation's results in batches as long as they may be, whatever the client's.
-    let pipeline = [doc! { "$set": { "pad": { "$range": [0, 50_000] } } }];
+    let pipeline = [doc! { "$set": { "pad": { "$range": ["$k", 50_000] } } }];
     for mut command in [
         doc! { "find": "things", "batchSize": 5 },
         doc! { "aggregate": "things", "pipeline": pipeline.to_vec(), "cursor": { "batchSize": 5 } },

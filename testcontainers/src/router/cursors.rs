@@ -144,10 +144,15 @@ type Parts = BTreeMap<String, Vec<Bson>>;
 async fn parts_by_shard(session: &mut Session, tag: &str) -> Result<BTreeMap<String, Parts>> {
     let command = "cursor.originatingCommand";
     let variable = format!("{command}.let.{TAG_VARIABLE}");
-    let tags = vec![doc! { format!("{command}.comment"): tag }, doc! { variable: tag }];
+    let tagged = [
+        doc! { format!("{command}.comment"): tag },
+        doc! { &variable: tag },
+        // A shard gets the variables of an aggregation as expressions.
+        doc! { &variable: { "$eq": { "$literal": tag } } },
+    ];
     let pipeline = [
         doc! { "$currentOp": { "idleCursors": true, "allUsers": true } },
-        doc! { "$match": { "cursor.cursorId": { "$exists": true }, "$or": tags } },
+        doc! { "$match": { "cursor.cursorId": { "$exists": true }, "$or": tagged.to_vec() } },
     ];
     let command = doc! {
         "clusterAggregate": 1,

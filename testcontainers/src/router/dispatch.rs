@@ -16,8 +16,9 @@ const SESSION_MINUTES: i32 = 30;
 pub(super) async fn run(session: &mut Session, request: &Request) -> Result<Reply> {
     session.shared.hear_time(&request.body);
     if request.has("startTransaction") || request.has("autocommit") {
+        // Not `IllegalOperation`, by which drivers guess that retryable writes are at fault.
         return Err(Failure::command(
-            Code::IllegalOperation,
+            Code::CommandNotSupported,
             "the test router has no transactions",
         ));
     }

@@ -30,7 +30,6 @@ pub(super) enum Code {
     BadValue = 2,
     HostUnreachable = 6,
     FailedToParse = 9,
-    IllegalOperation = 20,
     NamespaceNotFound = 26,
     CursorNotFound = 43,
     ShardKeyNotFound = 61,
