@@ -16,7 +16,8 @@
 //!
 //! Layout, in reading order: `dispatch` says which command goes where. `client` is one connection
 //! of a client's, `session` its ways to servers (`upstream`), and what is retried. `data`,
-//! `cursors` and `counting` are the commands the servers' own router code does; `streams` merges
+//! `cursors` and `counting` are the commands the servers' own router code does, `ledger` says who
+//! has cursors open; `streams` merges
 //! change streams, the one thing that code cannot do outside of a mongos; `targeted` are those
 //! sent to the owners of data with the versions of `placement`; `ddl`, `sharding`, `gather` and
 //! `explain` the rest. `shared` is what is known of the cluster. `message`, `bytes` and `rewrite`
@@ -40,6 +41,7 @@ mod dispatch;
 mod explain;
 mod failure;
 mod gather;
+mod ledger;
 mod message;
 mod order;
 mod placement;
@@ -56,6 +58,9 @@ use shared::Shared;
 
 /// Accepting fails while too many files are open; after this pause it is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is looked for cursors that nobody uses any more.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// A router that listens, and serves once it is run.
 #[derive(Debug)]
@@ -97,12 +102,20 @@ impl Router {
     /// Serves clients for as long as it is polled. Dropping the future closes all connections.
     pub async fn run(self) {
         let mut clients = JoinSet::new();
+        let mut sweep = tokio::time::interval(SWEEP_PAUSE);
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = sweep.tick() => {
+                    clients.spawn(cursors::end_abandoned(Arc::clone(&self.shared)));
+                    continue;
+                }
+            };
+            match accepted {
                 // What a client does wrong concerns nobody but itself.
                 Ok((stream, _)) => {
                     let serving = client::serve(Arc::clone(&self.shared), stream);
-                    clients.spawn(async move { serving.await.ok() });
+                    clients.spawn(async move { serving.await.unwrap_or_default() });
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
+use mongodb::bson::RawDocumentBuf;
 use mongodb::bson::raw::cstr;
-use mongodb::bson::{RawDocumentBuf, Timestamp};
 use tokio::net::TcpStream;
 
 use super::dispatch;
 use super::failure::Failure;
 use super::message::{Reply, Request};
+use super::rewrite::Rewrite;
 use super::session::Session;
 use super::shared::Shared;
 
@@ -17,6 +19,7 @@ use super::shared::Shared;
 pub(super) async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut session = Session::new(shared);
+    let _leaving = Leaving { shared: Arc::clone(&session.shared), number: session.number };
     while let Some(request) = Request::read(&mut stream).await? {
         let done = tokio::select! {
             done = dispatch::run(&mut session, &request) => done,
@@ -30,10 +33,22 @@ pub(super) async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> io::Res
                 None => return Ok(()),
             },
         };
-        let reply = with_time(&session.shared, reply);
+        let reply = with_time(&session.shared, reply)?;
         request.answer(&mut stream, &reply).await?;
     }
     Ok(())
+}
+
+/// Takes note of the end of a connection, whatever ends it.
+struct Leaving {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.shared.ledger().leave(self.number, Instant::now());
+    }
 }
 
 /// Resolves when the client closes its end.
@@ -46,19 +61,21 @@ async fn until_gone(stream: &TcpStream) {
     }
 }
 
-/// Replies made here carry the cluster's time like any other.
-fn with_time(shared: &Shared, reply: Reply) -> RawDocumentBuf {
-    let mut body = reply.body;
+/// A reply with the cluster's time.
+///
+/// `operationTime` is what a client that wants to read its own write asks for, of whichever shard. A
+/// server's reply to a router command names the time of the shard that routed it, which may be
+/// before the write on the shard that did it; by the latest time that was heard, it was done.
+fn with_time(shared: &Shared, reply: Reply) -> io::Result<RawDocumentBuf> {
     let Some(time) = shared.time() else {
-        return body;
+        return Ok(reply.body);
     };
-    if matches!(body.get("operationTime"), Ok(None))
-        && let Ok(Timestamp { time: seconds, increment }) = time.get_timestamp("clusterTime")
-    {
-        body.append(cstr!("operationTime"), Timestamp { time: seconds, increment });
-    }
-    if matches!(body.get("$clusterTime"), Ok(None)) {
-        body.append(cstr!("$clusterTime"), time);
-    }
-    body
+    let Ok(now) = time.get_timestamp("clusterTime") else {
+        return Ok(reply.body);
+    };
+    let replaced = Rewrite { without: &["operationTime", "$clusterTime"], ..Rewrite::default() };
+    let mut body = replaced.apply(&reply.body)?;
+    body.append(cstr!("operationTime"), now);
+    body.append(cstr!("$clusterTime"), time);
+    Ok(body)
 }

@@ -2,10 +2,9 @@
 
 use mongodb::bson::{Bson, Document, doc};
 
-use super::failure::Result;
-use super::failure::{Failure, is_stale};
-use super::message::{Reply, Request};
-use super::session::{Patience, Safety, Session, Target, batch};
+use super::failure::{Failure, Result, refused_as_stale};
+use super::message::{Reply, Request, decode, encode};
+use super::session::{Safety, Session, batch};
 
 /// The fields of both commands that an aggregation has too.
 const SHARED_FIELDS: [&str; 7] =
@@ -67,18 +66,11 @@ pub(super) fn aggregation(command: &Document, name: &str) -> Document {
 }
 
 async fn run(session: &mut Session, mut command: Document, db: &str) -> Result<Vec<Document>> {
-    let collection = command.values().next().and_then(Bson::as_str).unwrap_or_default();
-    let namespace = format!("{db}.{collection}");
     command.insert("$db", db);
-    let mut patience = Patience::new();
-    loop {
-        match session.run(&Target::Any, command.clone(), Safety::Repeatable).await {
-            Err(Failure::Refused(reply))
-                if reply.error_code().is_some_and(is_stale) && patience.wait().await =>
-            {
-                session.look_anew(&namespace).await?;
-            }
-            other => return batch(&other?),
-        }
+    if let Some(time) = session.shared.time() {
+        command.insert("$clusterTime", decode(&time)?);
     }
+    let body = encode(&command)?;
+    let (_, reply) = session.send_routed(&body, &[], Safety::Repeatable, refused_as_stale).await?;
+    if reply.is_ok() { batch(&reply.document()?) } else { Err(Failure::Refused(reply)) }
 }

@@ -1,24 +1,29 @@
 //! Going on with cursors, and giving them up.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use mongodb::bson::{Bson, Document, doc};
 
-use super::data::cursor_id;
+use super::data::{TAG_VARIABLE, cursor_id};
 use super::failure::{Code, Failure, Result};
+use super::gather;
+use super::ledger::{CursorHome, Open, session_id};
 use super::message::{Reply, Request, encode};
 use super::rewrite::Rewrite;
 use super::session::{Safety, Session, Target, batch};
-use super::shared::CursorHome;
+use super::shared::Shared;
 use super::streams;
 
 /// `getMore`: to the server that has the cursor, and to no other.
 pub(super) async fn get_more(session: &mut Session, request: &Request) -> Result<Reply> {
     let id = request.body.get_i64("getMore").unwrap_or(0);
-    if let Some(shelf) = session.shared.stream(id) {
-        return streams::get_more(session, request, id, shelf).await;
-    }
-    let home = session.shared.cursor(id).ok_or_else(|| not_found(id))?;
+    let open = session.shared.ledger().take_up(id, session.number);
+    let home = match open.ok_or_else(|| not_found(id))? {
+        Open::Stream(shelf) => return streams::get_more(session, request, id, shelf).await,
+        Open::Cursor(home) => home,
+    };
     let rewrite = Rewrite {
         name: home.cluster.then_some("clusterGetMore"),
         time: session.shared.time(),
@@ -30,13 +35,13 @@ pub(super) async fn get_more(session: &mut Session, request: &Request) -> Result
         Ok(Some(reply)) => reply,
         // The cursor went with its server.
         Ok(None) | Err(Failure::Lost { .. }) => {
-            session.shared.remove_cursor(id);
+            session.shared.ledger().remove(id);
             return Err(not_found(id));
         }
         Err(failure) => return Err(failure),
     };
     if cursor_id(&reply.body).is_none() {
-        session.shared.remove_cursor(id);
+        session.shared.ledger().remove(id);
     }
     Ok(reply)
 }
@@ -45,21 +50,16 @@ fn not_found(id: i64) -> Failure {
     Failure::command(Code::CursorNotFound, format!("cursor id {id} not found"))
 }
 
-/// `killCursors`. There is no command that ends a cursor of a router command, so its parts on the
-/// shards are ended: they are what holds up the deletion of ranges that moved away.
+/// `killCursors`.
 pub(super) async fn kill(session: &mut Session, request: &Request) -> Result<Reply> {
     let command = request.document()?;
     let ids = command.get_array("cursors").map(Vec::as_slice).unwrap_or_default();
     let (mut killed, mut missing) = (Vec::new(), Vec::new());
     for id in ids.iter().filter_map(Bson::as_i64) {
-        if let Some(shelf) = session.shared.remove_stream(id) {
-            streams::kill(session, shelf).await?;
-            killed.push(Bson::Int64(id));
-            continue;
-        }
-        match session.shared.remove_cursor(id) {
-            Some(home) => {
-                kill_one(session, request, id, &home).await?;
+        let open = session.shared.ledger().remove(id);
+        match open {
+            Some(open) => {
+                end(session, id, open).await?;
                 killed.push(Bson::Int64(id));
             }
             None => missing.push(Bson::Int64(id)),
@@ -74,18 +74,54 @@ pub(super) async fn kill(session: &mut Session, request: &Request) -> Result<Rep
     })?)
 }
 
-async fn kill_one(
-    session: &mut Session,
-    request: &Request,
-    id: i64,
-    home: &CursorHome,
-) -> Result<()> {
-    if !home.cluster {
-        let command =
-            doc! { "killCursors": request.argument(), "cursors": [id], "$db": request.db() };
-        session.send_to(&home.host, &encode(&command)?, &[], Safety::Repeatable).await?;
-        return Ok(());
+/// `endSessions` and `killSessions`: cursors end with their session. The servers end what they have of
+/// it in their own time, and are told as well.
+pub(super) async fn end_sessions(session: &mut Session, request: &Request) -> Result<Reply> {
+    let command = request.document()?;
+    let ended = command.values().next().and_then(Bson::as_array).map(Vec::as_slice);
+    for lsid in ended.unwrap_or_default().iter().filter_map(Bson::as_document) {
+        if let Some(id) = session_id(&encode(lsid)?) {
+            session.shared.ledger().end_session(&id);
+        }
     }
+    // A client that is on its way out is not kept waiting for a shard that is away.
+    match request.name() {
+        "endSessions" => gather::pass(session, request, &Target::Any).await,
+        _ => gather::broadcast(session, request).await,
+    }
+}
+
+/// Ends the cursors of sessions that ended, and of clients that went away without a word.
+pub(super) async fn end_abandoned(shared: Arc<Shared>) {
+    let abandoned = shared.ledger().take_abandoned(Instant::now());
+    if abandoned.is_empty() {
+        return;
+    }
+    let mut session = Session::new(shared);
+    for (id, open) in abandoned {
+        // The servers end what cannot be ended now when it has been idle for ten minutes.
+        end(&mut session, id, open).await.ok();
+    }
+}
+
+async fn end(session: &mut Session, id: i64, open: Open) -> Result<()> {
+    match open {
+        Open::Stream(shelf) => streams::kill(session, shelf).await,
+        Open::Cursor(home) if home.cluster => end_parts(session, &home).await,
+        Open::Cursor(home) => {
+            let Some((db, collection)) = home.namespace.split_once('.') else {
+                return Ok(());
+            };
+            let command = doc! { "killCursors": collection, "cursors": [id], "$db": db };
+            session.send_to(&home.host, &encode(&command)?, &[], Safety::Repeatable).await?;
+            Ok(())
+        }
+    }
+}
+
+/// There is no command that ends a cursor of a router command, so its parts on the shards are ended:
+/// they are what holds up the deletion of ranges that moved away.
+async fn end_parts(session: &mut Session, home: &CursorHome) -> Result<()> {
     let Some(tag) = &home.tag else {
         return Ok(());
     };
@@ -103,11 +139,20 @@ async fn kill_one(
 
 type Parts = BTreeMap<String, Vec<Bson>>;
 
-/// The idle cursors that carry `tag`, by shard and collection.
+/// The cursors that carry `tag`, by shard and collection: idle ones, and those of which a batch is
+/// just being fetched ahead.
 async fn parts_by_shard(session: &mut Session, tag: &str) -> Result<BTreeMap<String, Parts>> {
+    let command = "cursor.originatingCommand";
+    let variable = format!("{command}.let.{TAG_VARIABLE}");
+    let tagged = [
+        doc! { format!("{command}.comment"): tag },
+        doc! { &variable: tag },
+        // A shard gets the variables of an aggregation as expressions.
+        doc! { &variable: { "$eq": { "$literal": tag } } },
+    ];
     let pipeline = [
         doc! { "$currentOp": { "idleCursors": true, "allUsers": true } },
-        doc! { "$match": { "type": "idleCursor", "cursor.originatingCommand.comment": tag } },
+        doc! { "$match": { "cursor.cursorId": { "$exists": true }, "$or": tagged.to_vec() } },
     ];
     let command = doc! {
         "clusterAggregate": 1,

@@ -1,13 +1,16 @@
 //! Reads and writes: the servers have router code of their own, under other command names.
 
-use mongodb::bson::{Bson, RawBsonRef, RawDocument};
+use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument};
 
 use super::failure::{Result, is_resumable, is_stale};
+use super::ledger::{CursorHome, Holder, Open, session_id};
 use super::message::{Reply, Request};
 use super::rewrite::Rewrite;
-use super::session::{Patience, Safety, Session, Target};
-use super::shared::CursorHome;
+use super::session::{Safety, Session};
 use super::streams;
+
+/// The variable of the client's command that carries a tag.
+pub(super) const TAG_VARIABLE: &str = "testRouterTag";
 
 /// The name of the servers' own router command, for the commands that have one.
 pub(super) fn cluster_name(command: &str) -> Option<&'static str> {
@@ -32,34 +35,51 @@ pub(super) async fn run(session: &mut Session, request: &Request, name: &str) ->
         _ => false,
     };
     let safety = if reads { Safety::Repeatable } else { Safety::Once };
-    // A cursor that is given up is found again on the shards by its comment.
-    let tag = (reads && !request.has("comment")).then(|| session.shared.next_tag());
+    let tag = reads.then(|| session.shared.next_tag());
+    let tagged = tag.as_deref().map(|tag| tagged(request, tag)).transpose()?;
     let rewrite = Rewrite {
         name: Some(name),
-        with: tag.iter().map(|tag| ("comment", Bson::from(tag.as_str()))).collect(),
+        without: if tagged.is_some() { &["let"] } else { &[] },
+        with: tagged.into_iter().flatten().collect(),
         time: session.shared.time(),
         ..Rewrite::default()
     };
     let body = rewrite.apply(&request.body)?;
-    let mut patience = Patience::new();
-    let (host, reply) = loop {
-        let sent = session.send(&Target::Any, &body, &request.sequences, safety).await?;
-        if !(did_nothing_as_stale(&sent.1) && patience.wait().await) {
-            break sent;
-        }
-        session.look_anew(&request.namespace()).await?;
-    };
-    if let Some(id) = cursor_id(&reply.body) {
-        session.shared.add_cursor(id, CursorHome { host, cluster: true, tag });
+    let (host, reply) =
+        session.send_routed(&body, &request.sequences, safety, did_nothing_as_stale).await?;
+    if let Some((id, namespace)) = cursor_id(&reply.body) {
+        let home = CursorHome { host, namespace, cluster: true, tag };
+        session.shared.ledger().add(id, Open::Cursor(home), holder(session, request));
     }
     Ok(reply)
 }
 
-/// The id of the cursor a reply leaves open.
-pub(super) fn cursor_id(reply: &RawDocument) -> Option<i64> {
+/// A cursor that is given up is found again on the shards by its comment; by a variable, where the
+/// comment is the client's.
+fn tagged(request: &Request, tag: &str) -> Result<Vec<(&'static str, Bson)>> {
+    let given = request.body.get_document("let").ok().map(super::message::decode).transpose()?;
+    if !request.has("comment") {
+        let given = given.map(|given| ("let", Bson::from(given)));
+        return Ok(given.into_iter().chain([("comment", Bson::from(tag))]).collect());
+    }
+    let mut variables: Document = given.unwrap_or_default();
+    variables.insert(TAG_VARIABLE, tag);
+    Ok(vec![("let", Bson::from(variables))])
+}
+
+/// Who sent a command that opens a cursor.
+pub(super) fn holder(session: &Session, request: &Request) -> Holder {
+    let lsid = request.body.get_document("lsid").ok();
+    Holder { connection: session.number, session: lsid.and_then(session_id) }
+}
+
+/// The id and the namespace of the cursor a reply leaves open.
+pub(super) fn cursor_id(reply: &RawDocument) -> Option<(i64, String)> {
     let cursor = reply.get_document("cursor").ok()?;
     match cursor.get("id") {
-        Ok(Some(RawBsonRef::Int64(id))) if id != 0 => Some(id),
+        Ok(Some(RawBsonRef::Int64(id))) if id != 0 => {
+            Some((id, cursor.get_str("ns").unwrap_or_default().to_owned()))
+        }
         _ => None,
     }
 }

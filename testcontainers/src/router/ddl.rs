@@ -166,7 +166,7 @@ pub(super) async fn list_collections(session: &mut Session, request: &Request) -
     let rewrite = super::rewrite::Rewrite { time: session.shared.time(), ..Default::default() };
     let body = rewrite.apply(&request.body)?;
     let (host, reply) = session.send(&Target::Shard(shard), &body, &[], Safety::Repeatable).await?;
-    remember_plain_cursor(session, host, &reply);
+    remember_plain_cursor(session, request, host, &reply);
     Ok(reply)
 }
 

@@ -16,8 +16,9 @@ const SESSION_MINUTES: i32 = 30;
 pub(super) async fn run(session: &mut Session, request: &Request) -> Result<Reply> {
     session.shared.hear_time(&request.body);
     if request.has("startTransaction") || request.has("autocommit") {
+        // Not `IllegalOperation`, by which drivers guess that retryable writes are at fault.
         return Err(Failure::command(
-            Code::IllegalOperation,
+            Code::CommandNotSupported,
             "the test router has no transactions",
         ));
     }
@@ -31,6 +32,7 @@ pub(super) async fn run(session: &mut Session, request: &Request) -> Result<Repl
     match name {
         "hello" | "isMaster" | "ismaster" => hello(session, request).await,
         "getMore" => cursors::get_more(session, request).await,
+        "endSessions" | "killSessions" => cursors::end_sessions(session, request).await,
         "killCursors" => cursors::kill(session, request).await,
         "count" => counting::count(session, request).await,
         "distinct" => counting::distinct(session, request).await,
@@ -57,8 +59,9 @@ async fn run_administration(session: &mut Session, request: &Request, name: &str
         "validate" => gather::validate(session, request).await,
         "currentOp" => gather::current_op(session, request).await,
         "killOp" => gather::kill_op(session, request).await,
-        "setParameter" | "configureFailPoint" | "fsync" | "killSessions" | "killAllSessions"
-        | "refreshSessions" => gather::broadcast(session, request).await,
+        "setParameter" | "configureFailPoint" | "fsync" | "killAllSessions" | "refreshSessions" => {
+            gather::broadcast(session, request).await
+        }
         "enableSharding" | "enablesharding" => sharding::enable_sharding(session, request).await,
         "shardCollection" | "shardcollection" => sharding::shard_collection(session, request).await,
         "refineCollectionShardKey" => sharding::refine_shard_key(session, request).await,

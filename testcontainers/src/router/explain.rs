@@ -4,7 +4,7 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::counting::aggregation;
 use super::data::cluster_name;
-use super::failure::{Code, Failure, Result};
+use super::failure::{Code, Failure, Result, refused_as_stale};
 use super::message::{Reply, Request, encode};
 use super::session::{Safety, Session, Target};
 use super::targeted::owner_of;
@@ -42,7 +42,14 @@ pub(super) async fn run(session: &mut Session, request: &Request) -> Result<Repl
         }
     }
     outer.insert("$db", request.db());
-    Ok(session.send(&target, &encode(&outer)?, &[], Safety::Repeatable).await?.1)
+    let body = encode(&outer)?;
+    let sent = match target {
+        Target::Any => {
+            session.send_routed(&body, &[], Safety::Repeatable, refused_as_stale).await?
+        }
+        Target::Shard(_) => session.send(&target, &body, &[], Safety::Repeatable).await?,
+    };
+    Ok(sent.1)
 }
 
 fn with_name(command: &Document, name: &str) -> Document {

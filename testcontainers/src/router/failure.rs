@@ -30,7 +30,6 @@ pub(super) enum Code {
     BadValue = 2,
     HostUnreachable = 6,
     FailedToParse = 9,
-    IllegalOperation = 20,
     NamespaceNotFound = 26,
     CursorNotFound = 43,
     ShardKeyNotFound = 61,
@@ -84,6 +83,11 @@ pub(super) fn is_passing(code: i32) -> bool {
 /// `StaleEpoch`.
 pub(super) fn is_stale(code: i32) -> bool {
     matches!(code, 13388 | 249 | 150)
+}
+
+/// Whether a command failed as a whole because of an old placement.
+pub(super) fn refused_as_stale(reply: &Reply) -> bool {
+    reply.error_code().is_some_and(is_stale)
 }
 
 /// Errors after which a change stream is resumed from its last token.

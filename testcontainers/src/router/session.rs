@@ -124,6 +124,30 @@ impl Session {
         }
     }
 
+    /// Sends one of the servers' router commands until it is not `refused` for an old placement any
+    /// more.
+    ///
+    /// A mongos forgets its placements on such an error. A server that routes does not always: it
+    /// may go on with one that a move, a rename or a drop has ended for as long as it is asked, and
+    /// has to be told.
+    pub(super) async fn send_routed(
+        &mut self,
+        body: &RawDocument,
+        sequences: &[u8],
+        safety: Safety,
+        refused: fn(&Reply) -> bool,
+    ) -> Result<(String, Reply)> {
+        let mut patience = Patience::new();
+        loop {
+            let (host, reply) = self.send(&Target::Any, body, sequences, safety).await?;
+            if !(refused(&reply) && patience.wait().await) {
+                return Ok((host, reply));
+            }
+            let flush = encode(&doc! { "flushRouterConfig": 1, "$db": "admin" })?;
+            self.send_to(&host, &flush, &[], Safety::Repeatable).await?;
+        }
+    }
+
     /// Sends a command to one server. `None` when it cannot have run and may be sent again.
     pub(super) async fn send_to(
         &mut self,
@@ -175,16 +199,6 @@ impl Session {
         }
         let (_, reply) = self.send(target, &encode(&command)?, &[], safety).await?;
         if reply.is_ok() { Ok(reply.document()?) } else { Err(Failure::Refused(reply)) }
-    }
-
-    /// Has the server that routes for this client forget where a collection is: by itself it does
-    /// not notice that another shard has refused it for an old placement, which a mongos does.
-    pub(super) async fn look_anew(&mut self, namespace: &str) -> Result<()> {
-        let command = encode(&doc! { "flushRouterConfig": namespace, "$db": "admin" })?;
-        if let Some(host) = self.resolve(&Target::Any).await? {
-            self.send_to(&host, &command, &[], Safety::Repeatable).await?;
-        }
-        Ok(())
     }
 
     /// Takes a server for gone or no longer primary.

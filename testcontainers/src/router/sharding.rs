@@ -3,11 +3,11 @@
 use mongodb::bson::{Bson, Document, doc};
 
 use super::ddl::{coordinate, create_database, database_missing, majority, renamed};
-use super::failure::{Code, Failure, Result};
+use super::failure::{Code, Failure, Result, refused_as_stale};
 use super::message::{Reply, Request};
 use super::order::compare_keys;
 use super::placement::{Chunk, Placement, Sharded};
-use super::session::{Safety, Session, Target};
+use super::session::{Patience, Safety, Session, Target};
 
 /// Commands that the config servers have under another name, fields unchanged.
 pub(super) fn config_name(command: &str) -> Option<&'static str> {
@@ -66,13 +66,20 @@ pub(super) async fn enable_sharding(session: &mut Session, request: &Request) ->
 /// `movePrimary`.
 pub(super) async fn move_primary(session: &mut Session, request: &Request) -> Result<Reply> {
     let db = request.argument();
-    let database = session.database(db).await?.ok_or_else(|| database_missing(db))?;
     let to = request.body.get_str("to").unwrap_or_default();
-    let mut command = majority(doc! { "_shardsvrMovePrimary": db, "to": to });
-    command.insert("$db", "admin");
-    let done = session.run(&Target::Shard(database.primary), command, Safety::Repeatable).await;
-    session.shared.forget_all_placements();
-    Ok(Reply::of(&done?)?)
+    let mut patience = Patience::new();
+    loop {
+        let database = session.database(db).await?.ok_or_else(|| database_missing(db))?;
+        let mut command = majority(doc! { "_shardsvrMovePrimary": db, "to": to });
+        command.insert("databaseVersion", database.version);
+        command.insert("$db", "admin");
+        let done = session.run(&Target::Shard(database.primary), command, Safety::Repeatable).await;
+        session.shared.forget_all_placements();
+        match done {
+            Err(Failure::Refused(reply)) if refused_as_stale(&reply) && patience.wait().await => {}
+            other => return Ok(Reply::of(&other?)?),
+        }
+    }
 }
 
 /// `shardCollection`.

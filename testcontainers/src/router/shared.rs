@@ -7,23 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
 
+use super::ledger::Ledger;
 use super::placement::{Database, Placement};
-use super::streams::Shelf;
 
-/// Cursors remembered at most; a client that asks for an older one is told that it is gone.
-const CURSORS_MAX: usize = 100_000;
 /// Spoken until a server has said what it speaks: that of MongoDB 6.0.
 const WIRE_VERSION: i32 = 17;
-
-/// Where a cursor is.
-#[derive(Debug, Clone)]
-pub(super) struct CursorHome {
-    pub(super) host: String,
-    /// Whether it is one of a router command, which goes to all shards by itself.
-    pub(super) cluster: bool,
-    /// The comment by which its parts are known on the shards.
-    pub(super) tag: Option<String>,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
@@ -39,8 +27,7 @@ pub(super) struct Catalog {
 pub(super) struct Shared {
     pub(super) config_hosts: Vec<String>,
     catalog: Mutex<Catalog>,
-    cursors: Mutex<HashMap<i64, CursorHome>>,
-    streams: Mutex<HashMap<i64, Shelf>>,
+    ledger: Mutex<Ledger>,
     clock: Mutex<Option<(Timestamp, RawDocumentBuf)>>,
     wire_version: AtomicI32,
     connections: AtomicU64,
@@ -52,8 +39,7 @@ impl Shared {
         Self {
             config_hosts,
             catalog: Mutex::default(),
-            cursors: Mutex::default(),
-            streams: Mutex::default(),
+            ledger: Mutex::default(),
             clock: Mutex::default(),
             wire_version: AtomicI32::new(WIRE_VERSION),
             connections: AtomicU64::new(1),
@@ -84,32 +70,9 @@ impl Shared {
         catalog.databases.clear();
     }
 
-    pub(super) fn add_cursor(&self, id: i64, home: CursorHome) {
-        let mut cursors = lock(&self.cursors);
-        if cursors.len() >= CURSORS_MAX {
-            cursors.clear();
-        }
-        cursors.insert(id, home);
-    }
-
-    pub(super) fn cursor(&self, id: i64) -> Option<CursorHome> {
-        lock(&self.cursors).get(&id).cloned()
-    }
-
-    pub(super) fn remove_cursor(&self, id: i64) -> Option<CursorHome> {
-        lock(&self.cursors).remove(&id)
-    }
-
-    pub(super) fn add_stream(&self, id: i64, stream: Shelf) {
-        lock(&self.streams).insert(id, stream);
-    }
-
-    pub(super) fn stream(&self, id: i64) -> Option<Shelf> {
-        lock(&self.streams).get(&id).cloned()
-    }
-
-    pub(super) fn remove_stream(&self, id: i64) -> Option<Shelf> {
-        lock(&self.streams).remove(&id)
+    /// Not to be held across an await.
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
     }
 
     pub(super) fn next_tag(&self) -> String {

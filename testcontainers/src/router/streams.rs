@@ -16,8 +16,9 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, Timestamp, doc};
 use tokio::sync::Mutex;
 
-use super::data::label_resumable;
+use super::data::{holder, label_resumable};
 use super::failure::{Code, Failure, Result, is_passing};
+use super::ledger::Open;
 use super::message::{Reply, Request, encode, invalid};
 use super::session::{Patience, Session};
 use super::upstream::Upstream;
@@ -89,7 +90,8 @@ pub(super) async fn open(session: &mut Session, request: &Request) -> Result<Rep
     }
     let id = new_id();
     let reply = stream.reply("firstBatch", id, &[])?;
-    session.shared.add_stream(id, Arc::new(Mutex::new(stream)));
+    let open = Open::Stream(Arc::new(Mutex::new(stream)));
+    session.shared.ledger().add(id, open, holder(session, request));
     Ok(reply)
 }
 
@@ -118,12 +120,12 @@ pub(super) async fn get_more(
         Ok(events) => {
             let ended = stream.merge.is_ended();
             if ended {
-                session.shared.remove_stream(id);
+                session.shared.ledger().remove(id);
             }
             stream.reply("nextBatch", if ended { 0 } else { id }, &events)
         }
         Err(failure) => {
-            session.shared.remove_stream(id);
+            session.shared.ledger().remove(id);
             match failure {
                 Failure::Refused(reply) => Err(Failure::Refused(label_resumable(reply)?)),
                 // Its server went away; after this error a driver resumes.

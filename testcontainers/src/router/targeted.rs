@@ -5,13 +5,13 @@
 
 use mongodb::bson::{Bson, Document, doc};
 
-use super::data::cursor_id;
+use super::data::{cursor_id, holder};
 use super::failure::{Code, Failure, Result, is_stale};
+use super::ledger::{CursorHome, Open};
 use super::message::{Reply, Request};
 use super::placement::{Placement, unsharded_version};
 use super::rewrite::Rewrite;
 use super::session::{Patience, Safety, Session, Target};
-use super::shared::CursorHome;
 
 /// A shard, and the versions a command to it carries.
 #[derive(Debug, Clone)]
@@ -157,7 +157,7 @@ pub(super) async fn list_indexes(session: &mut Session, request: &Request) -> Re
             ));
         };
         if let Some((host, reply)) = send(session, &owner, request, Safety::Repeatable).await? {
-            remember_plain_cursor(session, host, &reply);
+            remember_plain_cursor(session, request, host, &reply);
             return Ok(reply);
         }
         if !patience.wait().await {
@@ -192,10 +192,15 @@ pub(super) fn merged(replies: Vec<(String, Reply)>) -> Result<Reply> {
 }
 
 /// A cursor of one server alone.
-pub(super) fn remember_plain_cursor(session: &Session, host: String, reply: &Reply) {
-    if let Some(id) = cursor_id(&reply.body) {
-        let home = CursorHome { host, cluster: false, tag: None };
-        session.shared.add_cursor(id, home);
+pub(super) fn remember_plain_cursor(
+    session: &Session,
+    request: &Request,
+    host: String,
+    reply: &Reply,
+) {
+    if let Some((id, namespace)) = cursor_id(&reply.body) {
+        let home = CursorHome { host, namespace, cluster: false, tag: None };
+        session.shared.ledger().add(id, Open::Cursor(home), holder(session, request));
     }
 }
 

@@ -64,7 +64,7 @@ impl Part {
             shard: shard.to_owned(),
             host,
             namespace: namespace.map_err(|error| invalid(&error.to_string()))?.to_owned(),
-            cursor: cursor_id(&reply.body).unwrap_or(0),
+            cursor: cursor_id(&reply.body).map_or(0, |(id, _)| id),
             upstream: Some(upstream),
             events: VecDeque::new(),
             position: position_in(reply)?,
@@ -81,7 +81,7 @@ impl Part {
     }
 
     fn take(&mut self, reply: &Reply, seen: Option<&str>) -> Result<()> {
-        self.cursor = cursor_id(&reply.body).unwrap_or(0);
+        self.cursor = cursor_id(&reply.body).map_or(0, |(id, _)| id);
         if let Ok(position) = position_in(reply) {
             self.position = position;
         }
