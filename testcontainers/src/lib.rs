@@ -17,6 +17,7 @@
 //! * [`router`]: the test-only stand-in for `mongos` otherwise, which `bin/router.rs` makes a
 //!   program of.
 //! * [`assemble`]: a sharded cluster of servers that somebody else has started.
+//! * `containers`: a sharded cluster of containers, with the feature of the same name.
 //! * [`state`]: the file that describes a deployment left running, and taking it [`state::down`].
 //! * `watchdog`: the child that cleans up when the owner dies without a word.
 #![deny(
@@ -29,6 +30,8 @@
 )]
 
 pub mod assemble;
+#[cfg(feature = "containers")]
+pub mod containers;
 pub mod error;
 mod fetch;
 mod home;
