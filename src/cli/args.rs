@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aviary_testcontainers::assemble::Members;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
@@ -171,6 +172,13 @@ pub(super) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Make a sharded cluster of servers that run already: the one-shot step of deploy/compose.yaml.
+    /// --uri is the router. Harmless to repeat.
+    #[command(hide = true)]
+    Assemble(AssembleArgs),
+    /// Print the path of the mongod, and of the mongos if there is one, that `up` would start.
+    #[command(hide = true)]
+    Servers,
 }
 
 /// The hidden verb that runs the stand-in for mongos.
@@ -181,6 +189,16 @@ impl Command {
     pub(super) fn is_daemon(&self) -> bool {
         matches!(self, Command::Coordinator | Command::Worker(_))
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AssembleArgs {
+    /// The config servers.
+    #[arg(long, value_name = "NAME/HOST:PORT,…")]
+    pub(super) config_servers: Members,
+    /// A shard; once for each.
+    #[arg(long = "shard", required = true, value_name = "NAME/HOST:PORT,…")]
+    pub(super) shards: Vec<Members>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod args;
 mod cancel;
 mod cluster;
+mod containers;
 pub mod corpus;
 mod counters;
 mod daemons;
@@ -92,6 +93,8 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Worker(args) => daemons::worker(&global, args).await,
         Command::Try(args) => trial::run(&global, *args).await,
         Command::TestRouter { args } => cluster::router(&args).await,
+        Command::Assemble(args) => containers::assemble(&global, args).await,
+        Command::Servers => containers::servers(&global).await,
     }
 }
 

@@ -98,6 +98,14 @@ pub enum Error {
         log: String,
     },
 
+    /// The engine, or a program in a container, refused.
+    #[cfg(feature = "containers")]
+    #[error("use containers: {reason}")]
+    Containers {
+        /// What it said.
+        reason: String,
+    },
+
     /// The port of a server was taken by another program.
     #[error("start {name}: port {port} is already in use")]
     PortTaken {

@@ -16,6 +16,8 @@
 //! * [`sharded`]: a sharded cluster made of replica sets, behind a `mongos` where there is one.
 //! * [`router`]: the test-only stand-in for `mongos` otherwise, which `bin/router.rs` makes a
 //!   program of.
+//! * [`assemble`]: a sharded cluster of servers that somebody else has started.
+//! * `containers`: a sharded cluster of containers, with the feature of the same name.
 //! * [`state`]: the file that describes a deployment left running, and taking it [`state::down`].
 //! * `watchdog`: the child that cleans up when the owner dies without a word.
 #![deny(
@@ -27,6 +29,9 @@
     clippy::panic
 )]
 
+pub mod assemble;
+#[cfg(feature = "containers")]
+pub mod containers;
 pub mod error;
 mod fetch;
 mod home;

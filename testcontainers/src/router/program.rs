@@ -8,15 +8,17 @@ use super::Router;
 
 /// Listens and serves until the process is ended.
 ///
-/// Takes the two options of mongos it needs, `--configdb name/host:port,…` and `--port N`; others
-/// are ignored. Exit codes: 2 for wrong arguments, 1 when it cannot listen.
+/// Takes the options of mongos it needs, `--configdb name/host:port,…` and `--port N`, and
+/// `--bind_ip_all` for more than this machine's clients; others are ignored. Exit codes: 2 for wrong arguments, 1 when it cannot listen.
 pub async fn main(args: &[String]) -> ExitCode {
     let port = option(args, "--port").and_then(|port| port.parse::<u16>().ok());
     let (Some(config_db), Some(port)) = (option(args, "--configdb"), port) else {
         report("the test-only router needs --configdb NAME/HOST:PORT,… and --port PORT");
         return ExitCode::from(2);
     };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let everywhere = args.iter().any(|arg| arg == "--bind_ip_all");
+    let ip = if everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+    let address = SocketAddr::from((ip, port));
     match Router::bind(&config_db, address).await {
         Ok(router) => {
             // The words that mongod and mongos use, which starters wait for.
