@@ -149,7 +149,8 @@ part("collections", () => {
   same(shell.getCollectionInfos({ name: "checked" })[0].options, { validator: { a: 1 } });
   refused(() => shell.checked.insertOne({ a: 2 }), /validation/);
   nodeAssert(db.getMongo().getDBNames().includes("shell"));
-  same(shell.kept.stats().count, 300);
+  const stats = shell.kept.stats();
+  same([stats.sharded, stats.count, Object.keys(stats.shards).sort()], [true, 300, ["s0", "s1", "s2"]]);
 });
 
 part("zones", () => {

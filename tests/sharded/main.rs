@@ -19,7 +19,7 @@ use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::{Client, Collection, Database};
 
-use common::{Bed, Links, cluster};
+use common::{Bed, Links, cluster, run};
 
 /// A cluster of three shards behind the router.
 async fn bed() -> Bed {
@@ -82,4 +82,15 @@ async fn names(db: &Database) -> Vec<String> {
     let mut names = db.list_collection_names().await.unwrap();
     names.sort();
     names
+}
+
+#[tokio::test]
+async fn the_stand_in_is_no_verb_that_anybody_is_shown() {
+    let help = run(&["--help"], &[]).await.ok().stdout;
+    assert!(help.contains("coordinator"), "{help}");
+    assert!(!help.contains("test-router"), "{help}");
+    // It is there for tests, and says what it is.
+    let bare = run(&["test-router"], &[]).await;
+    assert_eq!(bare.code, 2, "{bare:#?}");
+    assert!(bare.stdout.contains("the test-only router needs"), "{bare:#?}");
 }
