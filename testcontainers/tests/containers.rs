@@ -34,7 +34,7 @@ async fn a_cluster_of_containers_counts_under_a_quota() {
     let mut lines: Vec<&str> = ended.stdout.lines().collect();
     lines.sort_unstable();
     let expected =
-        [r#"{"_id":0,"value":334}"#, r#"{"_id":1,"value":333}"#, r#"{"_id":2,"value":333}"#];
+        [r#"{"_id":0.0,"value":334}"#, r#"{"_id":1.0,"value":333}"#, r#"{"_id":2.0,"value":333}"#];
     assert_eq!(lines, expected);
     let used = cluster.shard_cpu_seconds(1).await.expect("it tells");
     assert!(used > 0.0, "{used} CPU seconds");
