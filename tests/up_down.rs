@@ -69,3 +69,34 @@ async fn what_up_started_down_ends_and_removes() {
     let early = run(&["down", "--dir", at], &nothing).await;
     assert_eq!(early.code, 5, "{early:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
+    let parent = tempfile::tempdir().unwrap();
+    let nothing: [(String, String); 0] = [];
+    let path = |name: &str| parent.path().join(name).to_str().unwrap().to_owned();
+    let (cluster, set) = (path("cluster"), path("set"));
+    run(&["up", "--detach", "--shards", "2", "--dir", &cluster], &nothing).await.ok();
+    run(&["up", "--detach", "--dir", &set], &nothing).await.ok();
+    let states = [&cluster, &set].map(|dir| State::read(dir.as_ref()).unwrap());
+    for dir in [&cluster, &set] {
+        for shards in ["0", "2"] {
+            let ran = run(&["up", "--detach", "--shards", shards, "--dir", dir], &nothing).await;
+            assert_eq!(ran.code, 8, "{ran:#?}");
+            assert!(ran.stderr.contains("already runs there"), "{ran:#?}");
+        }
+    }
+    for state in &states {
+        let all: Vec<_> = state.members.iter().chain(&state.others).collect();
+        assert!(all.iter().all(|record| record.is_running()), "{all:#?}");
+    }
+    for dir in [&cluster, &set] {
+        run(&["down", "--dir", dir], &nothing).await.ok();
+    }
+    // What is kept there is another kind of deployment's.
+    for (dir, shards) in [(&cluster, "0"), (&cluster, "1"), (&set, "2")] {
+        let ran = run(&["up", "--detach", "--shards", shards, "--dir", dir], &nothing).await;
+        assert_eq!(ran.code, 8, "{ran:#?}");
+        assert!(ran.stderr.contains("it holds the data of"), "{ran:#?}");
+    }
+}

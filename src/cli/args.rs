@@ -31,7 +31,7 @@ Start with `aviary demo`, then `aviary up` for a deployment to play with.";
 /// Flags that every verb takes.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Global {
-    /// The deployment: a replica set's MongoDB URI.
+    /// The deployment: the MongoDB URI of a replica set, or of a sharded cluster's router.
     #[arg(
         long,
         global = true,
@@ -338,7 +338,7 @@ pub(super) struct JobFunctions {
 pub(super) struct SubmitArgs {
     #[command(flatten)]
     pub(super) job: JobFunctions,
-    /// Where results go: replace:NAME, replace:DB.NAME with --out-db, or inline.
+    /// Where results go: replace:NAME, a collection in the database --out-db, or inline.
     #[arg(long, value_name = "MODE:NAME", default_value = "inline")]
     pub(super) out: String,
     /// The output's database [default: -d].

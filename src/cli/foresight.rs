@@ -70,11 +70,12 @@ async fn long_job(store: &Store, job: &Job, input_bytes: u64, alive: &[WorkerRow
     if expected > window {
         eprintln!(
             "this job may take about {}, and the servers keep its snapshot for {} only \
-             (minSnapshotHistoryWindowInSeconds); raise that with: aviary init --history-window {}; \
+             (minSnapshotHistoryWindowInSeconds); raise that with: aviary init --history-window {}m; \
              or submit with --read committed",
             humantime::format_duration(expected),
             humantime::format_duration(window),
-            humantime::format_duration(expected * 2),
+            // Twice as long, in whole minutes.
+            (expected.as_secs() * 2).div_ceil(60),
         );
     }
     Ok(())

@@ -153,7 +153,7 @@ impl Store {
     }
 
     /// Samples the values of some fields; a field that a document lacks is null. The rows are in the
-    /// server's order of them.
+    /// server's order of them. There are none when the server cannot draw any.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -163,6 +163,22 @@ impl Store {
         fields: &[String],
         samples: u64,
     ) -> Result<Vec<Vec<Bson>>> {
+        /// Random cursors meet documents again and again where there are few of them, and give up.
+        const NO_FRESH_DOCUMENT: i32 = 28_799;
+        const TRIES: u32 = 5;
+        for _ in 0..TRIES {
+            match self.draw(input, fields, samples).await {
+                Err(Error::Store { source, .. }) if source.code == Some(NO_FRESH_DOCUMENT) => {
+                    tracing::debug!(error = source.message, "sampling again");
+                }
+                outcome => return outcome,
+            }
+        }
+        tracing::warn!("the input cannot be sampled; it is split along its chunks only");
+        Ok(Vec::new())
+    }
+
+    async fn draw(&self, input: &Input, fields: &[String], samples: u64) -> Result<Vec<Vec<Bson>>> {
         let collection: Collection<Document> =
             self.other_db(&input.db).collection(&input.collection);
         let samples = i64::try_from(samples).unwrap_or(i64::MAX);

@@ -12,7 +12,7 @@ use bson::{Document, doc};
 use mongodb::options::{ClientOptions, ServerAddress};
 use mongodb::{Client, Collection, Database};
 
-use super::error::{Action, classify};
+use super::error::Action;
 use super::topology::{config as cluster_config, one_of};
 use super::{AVIARY, ConnectOptions, Store, database_of, hello, prepared, redact};
 use crate::config;
@@ -166,21 +166,47 @@ pub(super) fn client(options: ClientOptions, shown: &str) -> Result<Client> {
     })
 }
 
+/// Refuses a replica set that is a shard of a cluster, or its config servers: what was written there would
+/// not be found through the cluster's routers.
+///
+/// # Errors
+/// [`Error::Refused`].
+pub(super) async fn refuse_part_of_cluster(
+    client: &Client,
+    hello: &Document,
+    shown: &str,
+) -> Result<()> {
+    let what = if hello.contains_key("configsvr") {
+        "the config servers".to_owned()
+    } else {
+        // Who may not read this may be a user of a plain replica set with few privileges.
+        match shard_identity(client).await.ok().flatten() {
+            Some(identity) => format!("the shard {}", identity.shard),
+            None => return Ok(()),
+        }
+    };
+    Err(Error::refused(
+        format!("--uri {shown} leads to {what} of a sharded cluster"),
+        "give the address of the cluster's router (mongos); a worker takes its shard's own address with \
+         --shard-uri",
+    ))
+}
+
 async fn identity(member: &Client, shown: &str) -> Result<Identity> {
+    let found = shard_identity(member).await.action(format!("ask {shown} for its shard"))?;
+    found.ok_or_else(|| not_a_shard(shown, "it was never added to a cluster"))
+}
+
+async fn shard_identity(member: &Client) -> mongodb::error::Result<Option<Identity>> {
     let found = member
         .database("admin")
         .collection::<Document>("system.version")
         .find_one(doc! { "_id": "shardIdentity" })
-        .await
-        .map_err(|e| Error::Store {
-            action: format!("ask {shown} for its shard"),
-            source: classify(&e),
-        })?;
-    let found = found.ok_or_else(|| not_a_shard(shown, "it was never added to a cluster"))?;
-    Ok(Identity {
+        .await?;
+    Ok(found.map(|found| Identity {
         shard: found.get_str("shardName").unwrap_or_default().to_owned(),
         cluster: found.get_object_id("clusterId").ok(),
-    })
+    }))
 }
 
 async fn cluster_id(routed: &Store) -> Result<Option<bson::oid::ObjectId>> {

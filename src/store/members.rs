@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
-use mongodb::Client;
+use bson::doc;
 use mongodb::options::ServerAddress;
+use mongodb::{Client, Database};
 use tokio::task::JoinSet;
 
 use super::error::{Action, classify};
@@ -20,17 +20,24 @@ const WINDOW_DEFAULT: Duration = Duration::from_secs(300);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// Lets snapshots be read `window` back, on every data-bearing member, until it restarts. All
-    /// members are tried before the first failure is reported.
+    /// Lets snapshots be read `window` back, on every data-bearing member, until it restarts; one that
+    /// lets them be read further back is left alone. All members are tried before the first failure is
+    /// reported.
     ///
     /// # Errors
     /// [`Error::Refused`] naming the members that could not be reached or refused for want of a
     /// privilege, [`Error::Store`].
     pub async fn raise_history_window(&self, window: Duration) -> Result<()> {
         let seconds = i32::try_from(window.as_secs()).unwrap_or(i32::MAX).max(1);
-        let command = doc! { "setParameter": 1, WINDOW: seconds };
+        let raise = move |admin: Database| async move {
+            let known = admin.run_command(doc! { "getParameter": 1, WINDOW: 1 }).await;
+            if known.is_ok_and(|known| known.get_i32(WINDOW).is_ok_and(|known| known >= seconds)) {
+                return Ok(());
+            }
+            admin.run_command(doc! { "setParameter": 1, WINDOW: seconds }).await.map(|_| ())
+        };
         let mut failures = Vec::new();
-        for (member, outcome) in self.on_every_member(&command).await? {
+        for (member, outcome) in self.on_every_member(raise).await? {
             if let Err(error) = outcome {
                 let known = classify(&error);
                 let why = match known.kind {
@@ -57,8 +64,10 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] when the members cannot be listed.
     pub async fn history_window(&self) -> Result<Duration> {
-        let command = doc! { "getParameter": 1, WINDOW: 1 };
-        let asked = tokio::time::timeout(ANSWER_MAX, self.on_every_member(&command));
+        let ask = |admin: Database| async move {
+            admin.run_command(doc! { "getParameter": 1, WINDOW: 1 }).await
+        };
+        let asked = tokio::time::timeout(ANSWER_MAX, self.on_every_member(ask));
         let answers = match asked.await {
             Ok(answers) => answers?,
             Err(_) => Vec::new(),
@@ -70,22 +79,23 @@ impl Store {
         Ok(windows.min().unwrap_or(WINDOW_DEFAULT))
     }
 
-    /// Runs a command on every data-bearing member at once.
-    async fn on_every_member(
+    /// Does something with the database `admin` of every data-bearing member at once.
+    async fn on_every_member<T, F>(
         &self,
-        command: &Document,
-    ) -> Result<Vec<(ServerAddress, mongodb::error::Result<Document>)>> {
-        let mut asked = JoinSet::new();
+        act: impl Fn(Database) -> F,
+    ) -> Result<Vec<(ServerAddress, mongodb::error::Result<T>)>>
+    where
+        T: Send + 'static,
+        F: Future<Output = mongodb::error::Result<T>> + Send + 'static,
+    {
+        let mut acting = JoinSet::new();
         for member in self.members().await? {
-            let client = self.to_member(member.clone())?;
-            let command = command.clone();
-            asked.spawn(
-                async move { (member, client.database("admin").run_command(command).await) },
-            );
+            let action = act(self.to_member(member.clone())?.database("admin"));
+            acting.spawn(async move { (member, action.await) });
         }
-        let mut answers = asked.join_all().await;
-        answers.sort_by_key(|(member, _)| member.to_string());
-        Ok(answers)
+        let mut outcomes = acting.join_all().await;
+        outcomes.sort_by_key(|(member, _)| member.to_string());
+        Ok(outcomes)
     }
 
     /// The data-bearing members, of every shard where there are shards.

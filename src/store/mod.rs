@@ -94,7 +94,10 @@ impl Store {
         let db = database_of(&client, &name);
         let hello = hello(&client, &shown).await?;
         let topology = match deployment(&hello, &shown)? {
-            Deployment::Set(name) => Topology::of_set(name),
+            Deployment::Set(name) => {
+                links::refuse_part_of_cluster(&client, &hello, &shown).await?;
+                Topology::of_set(name)
+            }
             Deployment::Cluster => Topology::of_cluster(&client).await?,
         };
         let wire_version = hello.get_i32("maxWireVersion").unwrap_or(WIRE_VERSION_MIN);

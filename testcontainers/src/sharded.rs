@@ -28,6 +28,8 @@ pub use front::{Front, MONGOS_VARIABLE, ROUTER_VARIABLE, RouterProgram, mongos};
 const CONFIG_SET: &str = "cfg";
 /// The size of each member's replication log, in MB: the smallest the server accepts.
 const OPLOG_MB: u32 = 990;
+/// What a cluster is called in the state of its directory.
+const STATE_NAME: &str = "sharded";
 /// What a test cannot wait for. By default a shard leaves what moved away where it was for a quarter
 /// of an hour, in which the range cannot move back; and a shard without writes keeps the events of
 /// all others from a change stream's reader for ten seconds.
@@ -114,6 +116,7 @@ impl ShardedCluster {
         if options.shards == 0 {
             return Err(Error::Options { option: "shards", reason: "at least 1".to_owned() });
         }
+        check_dir(&options)?;
         let mongod = launch::program(options.mongod.as_deref(), &options.progress).await?;
         options.mongod = Some(mongod);
         let home = Home::create(options.dir.as_deref(), options.persistent)?;
@@ -256,7 +259,7 @@ impl ShardedCluster {
         let sets = self.shards.iter().chain([&self.config]);
         State {
             format: FORMAT,
-            name: "sharded".to_owned(),
+            name: STATE_NAME.to_owned(),
             uri: self.uri(),
             ports: vec![self.front.port()],
             root: None,
@@ -267,6 +270,25 @@ impl ShardedCluster {
         }
         .write(self.home.path())
     }
+}
+
+/// Refuses a directory in which something runs, or which holds something else, before it is touched.
+fn check_dir(options: &ShardedClusterOptions) -> Result<()> {
+    let Some(dir) = options.dir.as_deref().filter(|dir| State::path(dir).exists()) else {
+        return Ok(());
+    };
+    let state = State::read(dir)?;
+    if state.running().next().is_some() {
+        return Err(Error::AlreadyRunning { dir: dir.to_path_buf() });
+    }
+    let reason = if state.name != STATE_NAME {
+        format!("it holds the data of the replica set {:?}", state.name)
+    } else if dir.join(format!("s{}", options.shards)).exists() {
+        format!("it holds the data of more than {} shards", options.shards)
+    } else {
+        return Ok(());
+    };
+    Err(Error::Options { option: "dir", reason })
 }
 
 /// Starts the config servers and all shards at the same time.

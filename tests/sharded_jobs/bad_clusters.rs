@@ -45,6 +45,10 @@ async fn a_link_that_leads_elsewhere_is_refused() {
     says(&ran, 2, &["leads to the shard s0", "--shard s1"]);
     let ran = bed.aviary(&["worker", "--shard", "s9"]).await;
     says(&ran, 5, &["shard s9", "s0, s1"]);
+    for (uri, part) in [(&own, "the shard s0"), (&config, "the config servers")] {
+        let ran = bed.aviary(&["list", "--uri", uri]).await;
+        says(&ran, 8, &["--uri", part, "router"]);
+    }
     let ran = set.aviary(&["worker", "--shard-uri", &own]).await;
     says(&ran, 2, &["no sharded cluster"]);
     assert_eq!(
