@@ -5,28 +5,19 @@
 
 mod common;
 
-use std::process::Stdio;
-
 use bson::{Document, doc};
-use common::{Bed, Links, cluster, mongosh, root};
+use common::{Bed, Links, cluster, mongosh, root, run_parts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mongosh_administers_a_cluster_through_the_router() {
     let Some(mongosh) = mongosh().await else { return };
     let bed = Bed::sharded(cluster(3), Links::Routed).await;
-    let shell = tokio::process::Command::new(&mongosh)
+    let mut shell = tokio::process::Command::new(mongosh);
+    shell
         .args([bed.uri().as_str(), "--quiet", "--norc", "--file"])
         .arg(root().join("tests/sharded_mongosh.js"))
-        .env("HOME", bed.dir.path())
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("mongosh runs");
-    let out = String::from_utf8_lossy(&shell.stdout);
-    let err = String::from_utf8_lossy(&shell.stderr);
-    assert!(shell.status.success(), "{out}\n{err}");
-    let done: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("done: ")).collect();
-    let expected = [
+        .env("HOME", bed.dir.path());
+    let parts = [
         "crud",
         "aggregate",
         "shardCollection",
@@ -41,7 +32,7 @@ async fn mongosh_administers_a_cluster_through_the_router() {
         "status",
         "drop",
     ];
-    assert_eq!(done, expected, "{out}\n{err}");
+    run_parts(&mut shell, &parts).await;
 
     // What the shell says it did, the servers have.
     let chunks = bed.cluster().chunks("shell.kept").await.unwrap();

@@ -6,10 +6,9 @@
 mod common;
 
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use bson::{Document, doc};
-use common::{Bed, Links, cluster, root};
+use common::{Bed, Links, cluster, root, run_parts};
 
 const PYMONGO: &str = "pymongo==4.15.4";
 
@@ -17,18 +16,9 @@ const PYMONGO: &str = "pymongo==4.15.4";
 async fn pymongo_works_on_a_cluster_through_the_router() {
     let Some(python) = python().await else { return };
     let bed = Bed::sharded(cluster(3), Links::Routed).await;
-    let script = tokio::process::Command::new(&python)
-        .arg(root().join("tests/sharded_pymongo.py"))
-        .arg(bed.uri())
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("python runs");
-    let out = String::from_utf8_lossy(&script.stdout);
-    let err = String::from_utf8_lossy(&script.stderr);
-    assert!(script.status.success(), "{out}\n{err}");
-    let done: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("done: ")).collect();
-    let expected = [
+    let mut script = tokio::process::Command::new(python);
+    script.arg(root().join("tests/sharded_pymongo.py")).arg(bed.uri());
+    let parts = [
         "crud",
         "shard_collection",
         "split_and_move",
@@ -43,7 +33,7 @@ async fn pymongo_works_on_a_cluster_through_the_router() {
         "rename",
         "drop",
     ];
-    assert_eq!(done, expected, "{out}\n{err}");
+    run_parts(&mut script, &parts).await;
 
     let chunks = bed.cluster().chunks("py.kept").await.unwrap();
     let owners: Vec<&str> = chunks.iter().map(|chunk| chunk.shard.as_str()).collect();

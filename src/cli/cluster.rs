@@ -279,7 +279,7 @@ fn with_db(uri: &str, db: &str) -> String {
 }
 
 /// A failure to start or stop something on this machine.
-fn local(error: aviary_testcontainers::Error) -> Error {
+pub(super) fn local(error: aviary_testcontainers::Error) -> Error {
     Error::refused(error.to_string(), "")
 }
 

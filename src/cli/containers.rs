@@ -3,6 +3,7 @@
 use aviary_testcontainers::{Progress, assemble, mongod, sharded};
 
 use super::args::{AssembleArgs, Global};
+use super::cluster::local;
 use crate::error::{Error, Result};
 
 /// Makes a sharded cluster of servers that run already, and Aviary's collections in it.
@@ -11,7 +12,7 @@ pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> 
         .uri
         .as_deref()
         .ok_or_else(|| Error::Usage("no router given; use --uri or AVIARY_URI".into()))?;
-    assemble::assemble(uri, &args.config_servers, &args.shards).await.map_err(refused)?;
+    assemble::assemble(uri, &args.config_servers, &args.shards).await.map_err(local)?;
     let store = global.store("aviary-assemble").await?;
     store.init().await?;
     if !global.quiet {
@@ -25,14 +26,10 @@ pub(super) async fn servers(global: &Global) -> Result<()> {
     let progress =
         if global.quiet { Progress::silent() } else { Progress::new(|line| eprintln!("{line}")) };
     let search = tokio::task::spawn_blocking(move || mongod::locate(&progress));
-    let mongod = search.await.map_err(|e| Error::Internal(e.to_string()))?.map_err(refused)?;
+    let mongod = search.await.map_err(|e| Error::Internal(e.to_string()))?.map_err(local)?;
     println!("{}", mongod.display());
     if let Some(mongos) = sharded::mongos() {
         println!("{}", mongos.display());
     }
     Ok(())
-}
-
-fn refused(error: aviary_testcontainers::Error) -> Error {
-    Error::refused(error.to_string(), "")
 }

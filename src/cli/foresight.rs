@@ -16,8 +16,7 @@ use crate::store::workers::WorkerRow;
 /// [`Error::Store`](crate::error::Error::Store).
 pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<()> {
     let workers = store.workers().await?;
-    let alive: Vec<WorkerRow> =
-        workers.into_iter().filter(|w| w.silent_ms <= config::WORKER_GONE_MS).collect();
+    let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
     missing_workers(store, &alive).await?;
     if !store.has_coordinator().await? {
         eprintln!("no coordinator is running; start one with: aviary coordinator");

@@ -18,26 +18,42 @@ impl<T> Action<T> for Result<T, DriverError> {
 
 /// Codes with which a server says that it is not, or no longer, the one to ask, by their names in
 /// the server's `error_codes.yml`.
-const TRANSIENT_CODES: [i32; 23] = [
+const TRANSIENT_CODES: [i32; 39] = [
     6,     // HostUnreachable
     7,     // HostNotFound
     43,    // CursorNotFound: the server that had it is no longer the one that answers
     50,    // MaxTimeMSExpired
     64,    // WriteConcernFailed
+    83,    // RemoteResultsUnavailable
     89,    // NetworkTimeout
+    90,    // CallbackCanceled: a request between servers was dropped
     91,    // ShutdownInProgress
     112,   // WriteConflict
     133,   // FailedToSatisfyReadPreference
     134,   // ReadConcernMajorityNotAvailableYet
+    145,   // PooledConnectionsDropped
+    150,   // StaleEpoch
     175,   // QueryPlanKilled
     189,   // PrimarySteppedDown
     202,   // NetworkInterfaceExceededTimeLimit
+    216,   // ElectionInProgress
     234,   // RetryChangeStream
     237,   // CursorKilled
+    246,   // SnapshotUnavailable
+    249,   // StaleDbVersion
     262,   // ExceededTimeLimit
+    272,   // MigrationConflict
+    279,   // ClientDisconnect
+    317,   // ConnectionPoolExpired
+    343,   // ShardCannotRefreshDueToLocksHeld
+    355,   // InterruptedDueToStorageChange
+    365,   // TemporarilyUnavailable
+    384,   // ConnectionError
+    407,   // PooledConnectionAcquisitionExceededTimeLimit
     9001,  // SocketException
     10107, // NotWritablePrimary
     11600, // InterruptedAtShutdown
+    11601, // Interrupted
     11602, // InterruptedDueToReplStateChange
     13388, // StaleConfig
     13435, // NotPrimaryNoSecondaryOk

@@ -37,6 +37,13 @@ pub struct WorkerRow {
     pub silent_ms: i64,
 }
 
+impl WorkerRow {
+    /// Whether it was heard of lately.
+    pub fn is_alive(&self) -> bool {
+        self.silent_ms <= crate::config::WORKER_GONE_MS
+    }
+}
+
 impl Store {
     /// Says that a worker is alive; its document goes away by itself an hour after the last time.
     ///

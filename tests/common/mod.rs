@@ -391,6 +391,16 @@ pub async fn run<S: AsRef<std::ffi::OsStr>>(args: &[S], env: &[(String, String)]
     }
 }
 
+/// Runs a script that prints `done: NAME` after each of its parts, and makes sure that it did all of them.
+pub async fn run_parts(script: &mut tokio::process::Command, parts: &[&str]) {
+    let ended = script.stdin(std::process::Stdio::null()).output().await.expect("it runs");
+    let out = String::from_utf8_lossy(&ended.stdout);
+    let err = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{out}\n{err}");
+    let done: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("done: ")).collect();
+    assert_eq!(done, parts, "{out}\n{err}");
+}
+
 /// Waits until `condition` gives something.
 pub async fn wait_for<T, F, W>(what: &str, condition: F) -> T
 where
