@@ -277,19 +277,19 @@ async fn a_job_survives_a_killed_and_a_cut_off_shard_container() {
     let scope = format!("{{\"rounds\": {ROUNDS}, \"groups\": {GROUPS}}}");
     let submit =
         ["submit", "-c", "input", "--map", "/tmp/map.js", "--reduce", "_sum", "--scope", &scope];
+    // All that takes time is found out first: the job does not wait for the faults.
+    let killed = wait_for("a primary of s0", || async { compose.primary("s0") }).await;
+    let cut = wait_for("a primary of s1", || async { compose.primary("s1") }).await;
+    let (killed_container, cut_container) = (compose.container(&killed), compose.container(&cut));
     let job = compose
         .aviary(&[&submit[..], &["--out", "replace:sums", "--detach", "-o", "name"]].concat());
 
-    let killed = wait_for("a primary of s0", || async { compose.primary("s0") }).await;
     wait_for_fresh_lease(&db, &killed).await;
-    docker_ok(&["kill", &compose.container(&killed)]);
-    let state = docker_ok(&["inspect", "-f", "{{.State.Running}}", &compose.container(&killed)]);
-    assert_eq!(state, "false", "{killed} is dead");
-
-    let cut = wait_for("a primary of s1", || async { compose.primary("s1") }).await;
+    docker_ok(&["kill", &killed_container]);
     wait_for_fresh_lease(&db, &cut).await;
-    let cut_container = compose.container(&cut);
     docker_ok(&["network", "disconnect", &compose.network(), &cut_container]);
+    let state = docker_ok(&["inspect", "-f", "{{.State.Running}}", &killed_container]);
+    assert_eq!(state, "false", "{killed} is dead");
     let networks = docker_ok(&[
         "inspect",
         "-f",
@@ -328,7 +328,7 @@ async fn a_job_survives_a_killed_and_a_cut_off_shard_container() {
     // Who was cut off comes back, late, and changes nothing.
     let alias = format!("--alias={cut}");
     docker_ok(&["network", "connect", &alias, &compose.network(), &cut_container]);
-    docker_ok(&["start", &compose.container(&killed)]);
+    docker_ok(&["start", &killed_container]);
     for service in [&killed, &cut] {
         wait_for("the worker back at work", || async {
             let shown = docker(&["exec", &coordinator, "aviary", "workers", "-o", "json"]);
