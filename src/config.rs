@@ -76,8 +76,16 @@ pub const WRITE_BATCH_BYTES: usize = 2 << 20;
 pub const WRITE_BATCH_DOCS: usize = 1_000;
 /// A MongoDB document's greatest size.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
-/// A function stored in one document; larger ones are refused.
-pub const FUNCTION_BYTES_MAX: usize = 15 << 20;
+/// Bytes of a function; larger ones are refused.
+pub const FUNCTION_BYTES_MAX: usize = crate::wasm::limits::MODULE_BYTES_MAX;
+/// Bytes of a function in one document of the catalogue.
+pub const FUNCTION_CHUNK_BYTES: usize = 15 << 20;
+/// Bytes of the source that is stored beside a function.
+pub const SOURCE_BYTES_MAX: usize = 4 << 20;
+/// What a name led to before: so many versions are remembered.
+pub const NAME_VERSIONS_MAX: usize = 100;
+/// Bytes of a function's name.
+pub const NAME_BYTES_MAX: usize = 128;
 /// Distinct counters a job's functions may name.
 pub const USER_COUNTERS_MAX: usize = 256;
 /// Linear memory one function may use unless the job says otherwise.

@@ -279,10 +279,19 @@ pub(super) struct FunctionsArgs {
 pub(super) enum FunctionsVerb {
     /// List them, the youngest first.
     List,
-    /// Show one; a script's text is printed.
+    /// Show one: the text that it was made from on standard output, the rest on standard error.
     Show {
-        /// A name or digest.
+        /// A name, name@version or digest.
         function: String,
+        /// Write its bytes, the module or script itself, to this file.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+    },
+    /// Remove some; refused for one that a job needs which has not ended.
+    Rm {
+        /// Names, name@version or digests. The function goes, and every name's version that leads to it.
+        #[arg(required = true, value_name = "FUNCTION")]
+        functions: Vec<String>,
     },
 }
 

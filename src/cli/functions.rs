@@ -1,16 +1,23 @@
 //! `aviary insert` and `aviary functions`.
 
-use serde_json::json;
+use std::path::Path;
+
+use serde_json::{Value, json};
 
 use super::args::{Format, FunctionsArgs, FunctionsVerb, Global, InsertArgs};
 use super::output;
 use crate::error::{Error, Result};
-use crate::functions::Source;
+use crate::functions::{self, Source};
+use crate::store::Store;
+use crate::store::functions::{FunctionRow, StoredFunction};
 use crate::wasm::Stage;
 
 pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
-    if args.name.is_some() && args.files.len() > 1 {
-        return Err(Error::Usage("--name goes with one file".into()));
+    if let Some(name) = &args.name {
+        functions::check_name(name)?;
+        if args.files.len() > 1 {
+            return Err(Error::Usage("--name goes with one file".into()));
+        }
     }
     let host = super::daemons::host(1024)?;
     let mut sources = Vec::new();
@@ -28,9 +35,10 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
     }
     for source in sources {
         let stored = source.store(&store).await?;
-        if let Some(name) = &args.name {
-            store.name_function(name, &stored.digest).await?;
-        }
+        let version = match &args.name {
+            Some(name) => Some(store.name_function(name, &stored.digest).await?),
+            None => None,
+        };
         match global.format() {
             Format::Json => println!(
                 "{}",
@@ -39,7 +47,9 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
                     "language": stored.language,
                     "file": source.file,
                     "name": args.name,
+                    "version": version,
                     "stages": source.stages,
+                    "toolchain": source.toolchain,
                     "size": source.content.len(),
                 })
             ),
@@ -65,57 +75,137 @@ fn script_stage(source: &Source) -> Stage {
 pub(super) async fn run(global: &Global, args: FunctionsArgs) -> Result<()> {
     let store = global.store("aviary-functions").await?;
     match args.verb.unwrap_or(FunctionsVerb::List) {
-        FunctionsVerb::List => {
-            let rows = store.list_functions().await?;
-            output::print_rows(
-                global.format(),
-                &rows,
-                |row| row.digest.clone(),
-                |row| {
-                    json!({
-                        "digest": row.digest,
-                        "names": row.names,
-                        "language": row.language,
-                        "file": row.file,
-                        "stages": row.stages,
-                        "size": row.size,
-                        "created": output::date(Some(row.created)),
-                    })
-                },
-                &["digest", "names", "language", "file", "stages", "bytes"],
-                |row| {
-                    vec![
-                        row.digest.get(..12).unwrap_or(&row.digest).to_owned(),
-                        row.names.join(", "),
-                        row.language.clone(),
-                        row.file.clone(),
-                        row.stages.join(", "),
-                        row.size.to_string(),
-                    ]
-                },
-            );
-            Ok(())
+        FunctionsVerb::List => list(global, &store).await,
+        FunctionsVerb::Show { function, save } => {
+            show(global, &find(&store, &function).await?, save.as_deref())
         }
-        FunctionsVerb::Show { function } => {
-            let found = store.find_function(&function).await?.ok_or_else(|| Error::NotFound {
-                what: format!("function {function}"),
-                hint: "aviary functions list shows what there is".into(),
-            })?;
-            if found.language == "js" {
-                println!("{}", String::from_utf8_lossy(&found.content.bytes));
-            } else {
-                println!(
-                    "{}",
-                    json!({
-                        "digest": found.digest,
-                        "language": found.language,
-                        "file": found.file,
-                        "stages": found.stages,
-                        "size": found.size,
-                    })
-                );
+        FunctionsVerb::Rm { functions } => {
+            for function in functions {
+                let found = find(&store, &function).await?;
+                store.remove_function(&found).await?;
+                if !global.quiet {
+                    eprintln!("function {} ({}) is removed", found.digest, found.file);
+                }
             }
             Ok(())
         }
     }
+}
+
+async fn find(store: &Store, function: &str) -> Result<StoredFunction> {
+    store.find_function(function).await?.ok_or_else(|| Error::NotFound {
+        what: format!("function {function}"),
+        hint: "aviary functions list shows what there is".into(),
+    })
+}
+
+async fn list(global: &Global, store: &Store) -> Result<()> {
+    let rows = store.list_functions().await?;
+    let wide = global.format() == Format::Wide;
+    let mut headings = vec!["digest", "names", "language", "file", "stages", "bytes"];
+    if wide {
+        headings.extend(["toolchain", "created"]);
+    }
+    let columns = |row: &FunctionRow| {
+        let mut columns = vec![
+            row.digest.get(..12).unwrap_or(&row.digest).to_owned(),
+            row.names.join(", "),
+            row.language.clone(),
+            row.file.clone(),
+            row.stages.join(", "),
+            row.size.to_string(),
+        ];
+        if wide {
+            columns.push(row.toolchain.clone().unwrap_or_default());
+            columns.push(output::date(Some(row.created)).unwrap_or_default());
+        }
+        columns
+    };
+    let digest = |row: &FunctionRow| row.digest.clone();
+    output::print_rows(global.format(), &rows, digest, row_json, &headings, columns);
+    Ok(())
+}
+
+fn row_json(row: &FunctionRow) -> Value {
+    json!({
+        "digest": row.digest,
+        "names": row.names,
+        "language": row.language,
+        "file": row.file,
+        "stages": row.stages,
+        "size": row.size,
+        "toolchain": row.toolchain,
+        "created": output::date(Some(row.created)),
+    })
+}
+
+/// Prints what ran: a script's text, or the source that a module was built from. What is known about it
+/// goes to standard error, or both together into JSON.
+fn show(global: &Global, found: &StoredFunction, save: Option<&Path>) -> Result<()> {
+    if !found.is_intact() {
+        return Err(Error::refused(
+            format!("the stored bytes of function {} are not what its digest says", found.digest),
+            "the catalogue was tampered with or damaged: insert the function again",
+        ));
+    }
+    if let Some(path) = save {
+        std::fs::write(path, &found.content.bytes)
+            .map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+    }
+    let script = found.language == "js";
+    let mut sources: Vec<(&str, &str)> =
+        found.sources.iter().map(|s| (s.name.as_str(), s.text.as_str())).collect();
+    let text = String::from_utf8_lossy(&found.content.bytes);
+    if script {
+        sources.push((&found.file, &text));
+    }
+    match global.format() {
+        Format::Name => println!("{}", found.digest),
+        Format::Json => println!(
+            "{}",
+            json!({
+                "digest": found.digest,
+                "language": found.language,
+                "file": found.file,
+                "stages": found.stages,
+                "size": found.size,
+                "toolchain": found.toolchain,
+                "created": output::date(Some(found.created)),
+                "sources": sources.iter().map(|(name, text)| json!({ "name": name, "text": text }))
+                    .collect::<Vec<_>>(),
+            })
+        ),
+        Format::Table | Format::Wide => {
+            if !global.quiet {
+                eprintln!("{}", manifest(found));
+            }
+            for (name, text) in &sources {
+                if sources.len() > 1 {
+                    println!("// {name}");
+                }
+                println!("{text}");
+            }
+            if sources.is_empty() && !global.quiet {
+                eprintln!("no source is stored with it");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn manifest(found: &StoredFunction) -> String {
+    let mut lines = vec![
+        format!("digest     {}", found.digest),
+        format!("file       {}", found.file),
+        format!("language   {}", found.language),
+    ];
+    if !found.stages.is_empty() {
+        lines.push(format!("stages     {}", found.stages.join(", ")));
+    }
+    if let Some(toolchain) = &found.toolchain {
+        lines.push(format!("toolchain  {toolchain}"));
+    }
+    lines.push(format!("bytes      {}", found.size));
+    lines.push(format!("created    {}", output::date(Some(found.created)).unwrap_or_default()));
+    lines.join("\n")
 }

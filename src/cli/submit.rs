@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::functions::{self, Given};
 use crate::ids::JobId;
 use crate::job::{
-    FunctionRef, Input, Job, JobSpec, JobState, Limits, Output, OutputMode, ReadMode, Reducer,
+    FunctionRef, Input, Job, JobEvent, JobSpec, JobState, Limits, Output, OutputMode, ReadMode,
+    Reducer,
 };
 use crate::store::Store;
 use crate::store::tasks::JobPhases;
@@ -83,6 +84,7 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
     spec.validate(store.db_name())?;
     let job = new_job(id, &store, spec, &args);
     store.insert_job(&job).await?;
+    still_there(&store, &job).await?;
     if !global.quiet {
         if !args.detach {
             eprintln!("job {} submitted", job.id);
@@ -93,6 +95,24 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
         return announce(global, &store, &job).await;
     }
     finish(global, &store, &job.id, args.timeout.map(Into::into)).await
+}
+
+/// Whoever removes a function looks for jobs that need it before and after; this is the other half, so that
+/// one of the two notices.
+async fn still_there(store: &Store, job: &Job) -> Result<()> {
+    let missing = store.missing_functions(&job.spec.digests()).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    store.transition(&job.id, JobEvent::CancelRequested, bson::doc! {}, bson::doc! {}).await?;
+    Err(Error::refused(
+        format!(
+            "function {} was removed just now; job {} is cancelled",
+            missing.join(", "),
+            job.id
+        ),
+        "insert the function again and submit once more",
+    ))
 }
 
 /// Waits for a job, prints how it ended, and turns that into the exit code.

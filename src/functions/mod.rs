@@ -6,7 +6,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::job::{FunctionRef, Reducer};
 use crate::store::Store;
-use crate::store::functions::StoredFunction;
+use crate::store::functions::{SourceFile, StoredFunction};
 use crate::wasm::{
     Host, InstanceOptions, InvalidModule, Level, Sink, SinkError, Stage, wat_to_wasm,
 };
@@ -23,6 +23,10 @@ pub struct Source {
     pub stages: Vec<String>,
     /// What is stored and run.
     pub content: Vec<u8>,
+    /// What built it, with its version; nothing for what needs no building.
+    pub toolchain: Option<String>,
+    /// What it was built from: names and texts. A script is its own source.
+    pub sources: Vec<(String, String)>,
 }
 
 impl Source {
@@ -46,7 +50,9 @@ impl Source {
                 let text = String::from_utf8(bytes)
                     .map_err(|_| Error::refused(format!("{shown} is not UTF-8"), ""))?;
                 let wasm = wat_to_wasm(&text).map_err(|e| unusable(&shown.to_string(), &e))?;
-                Self::module(host, &shown.to_string(), file, wasm)
+                let mut module = Self::module(host, &shown.to_string(), file.clone(), wasm)?;
+                module.sources = vec![(file, text)];
+                Ok(module)
             }
             Some("wasm") => Self::module(host, &shown.to_string(), file, bytes),
             _ if bytes.starts_with(b"\0asm") => Self::module(host, &shown.to_string(), file, bytes),
@@ -62,14 +68,16 @@ impl Source {
         if std::str::from_utf8(&content).is_err() {
             return Err(Error::refused(format!("{shown} is not UTF-8"), "save it as UTF-8"));
         }
-        Ok(Self { language: "js", file, stages: Vec::new(), content })
+        let (toolchain, sources) = (None, Vec::new());
+        Ok(Self { language: "js", file, stages: Vec::new(), content, toolchain, sources })
     }
 
     fn module(host: &Host, shown: &str, file: String, content: Vec<u8>) -> Result<Self> {
         check_size(shown, content.len())?;
         let info = host.inspect(&content).map_err(|e| unusable(shown, &e))?;
         let stages = info.stages.iter().map(|stage| stage.to_string()).collect();
-        Ok(Self { language: "wasm", file, stages, content })
+        let (toolchain, sources) = (None, Vec::new());
+        Ok(Self { language: "wasm", file, stages, content, toolchain, sources })
     }
 
     /// Makes sure that it can be used for a stage: that a module exports it, that a script parses
@@ -117,14 +125,22 @@ impl Source {
     /// Stores it unless equal content is stored already.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Refused`] for sources that are too large, [`Error::Store`].
     pub async fn store(&self, store: &Store) -> Result<FunctionRef> {
-        let stored = StoredFunction::new(
-            self.language,
-            &self.file,
-            self.stages.clone(),
-            self.content.clone(),
-        );
+        let source_bytes: usize = self.sources.iter().map(|(_, text)| text.len()).sum();
+        if source_bytes > config::SOURCE_BYTES_MAX {
+            return Err(Error::refused(
+                format!("the source of {} has {source_bytes} bytes", self.file),
+                format!(
+                    "at most {} are stored beside a function: insert the built .wasm instead",
+                    config::SOURCE_BYTES_MAX
+                ),
+            ));
+        }
+        let sources = self.sources.iter().cloned().map(|(name, text)| SourceFile { name, text });
+        let (stages, content) = (self.stages.clone(), self.content.clone());
+        let stored = StoredFunction::new(self.language, &self.file, stages, content)
+            .built(self.toolchain.clone(), sources.collect());
         let digest = stored.digest.clone();
         store.put_function(&stored).await?;
         Ok(FunctionRef {
@@ -197,6 +213,27 @@ impl Given {
     }
 }
 
+/// Makes sure that a function can be called so: that the name cannot be taken for a built-in, a version, a
+/// digest or a path.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn check_name(name: &str) -> Result<()> {
+    const DIGEST_DIGITS: usize = 64;
+    let refused = |why: &str| Err(Error::Usage(format!("{name:?} cannot be a name: {why}")));
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    if name.is_empty() || name.len() > config::NAME_BYTES_MAX {
+        return refused(&format!("it must have 1 to {} bytes", config::NAME_BYTES_MAX));
+    }
+    if name.starts_with(['_', '-', '.']) || !name.chars().all(is_plain) {
+        return refused("use letters, digits, - _ . and :, and begin with a letter or digit");
+    }
+    if name.len() == DIGEST_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return refused("it looks like a digest");
+    }
+    Ok(())
+}
+
 /// Whether an argument of `--reduce` names a built-in.
 ///
 /// # Errors
@@ -239,4 +276,21 @@ impl Sink for Silent {
     }
     fn count(&mut self, _name: &str, _delta: i64) {}
     fn log(&mut self, _level: Level, _text: &str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_name;
+
+    #[test]
+    fn a_name_is_no_path_version_digest_or_builtin() {
+        let digest = "0123456789abcdef".repeat(4);
+        let long = "n".repeat(129);
+        for bad in ["", "_sum", "a@2", "a/b", "-x", ".hidden", "a b", "a\n", &digest, &long] {
+            assert_eq!(check_name(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+        for good in ["word-count", "wc.2", "team:wc", "zähler", "abcdef"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+    }
 }

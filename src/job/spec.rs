@@ -175,6 +175,16 @@ impl fmt::Display for OutputMode {
 }
 
 impl JobSpec {
+    /// The digests of every function that the job runs.
+    pub fn digests(&self) -> Vec<String> {
+        let reduce = match &self.reduce {
+            Some(Reducer::Function(function)) => Some(function),
+            Some(Reducer::Builtin(_)) | None => None,
+        };
+        let all = [Some(&self.map), self.combine.as_ref(), reduce, self.finalize.as_ref()];
+        all.into_iter().flatten().map(|function| function.digest.clone()).collect()
+    }
+
     /// Finds what is wrong with a job before any server is asked.
     ///
     /// # Errors

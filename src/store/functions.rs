@@ -1,16 +1,23 @@
 //! The function catalogue's documents.
+//!
+//! A function is found by the BLAKE3 of its bytes, so equal content is stored once. Three kinds of document
+//! live in the collection: `function` (manifest, source and bytes), `chunk` (a part of bytes that do not fit
+//! beside their manifest) and `name` (which digest a name leads to now, and which it led to before). Chunks are written
+//! before their function and removed after it: a function that can be found is whole.
 
 use bson::spec::BinarySubtype;
-use bson::{Binary, DateTime, doc};
+use bson::{Binary, DateTime, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::Collection;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Action, classify};
 use super::{FUNCTIONS, Store};
-use crate::error::{Result, StoreErrorKind};
+use crate::config;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::job::JobState;
 
-/// A function as stored: found by the digest of its bytes, so equal content is stored once.
+/// A function as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoredFunction {
     /// BLAKE3 of `content`, in hexadecimal.
@@ -18,7 +25,7 @@ pub struct StoredFunction {
     pub digest: String,
     /// Always `function`.
     pub kind: String,
-    /// `wasm` or `js`.
+    /// What it was written in: `js`, `wasm`, `go`, …
     pub language: String,
     /// The file it came from, for people.
     pub file: String,
@@ -28,17 +35,74 @@ pub struct StoredFunction {
     pub size: i64,
     /// When it was stored first.
     pub created: DateTime,
-    /// The module's or script's bytes.
+    /// What built it, with its version; nothing for what needed no building.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toolchain: Option<String>,
+    /// The text it was built from, for people who want to know what ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceFile>,
+    /// How many chunks hold the content, when it is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<i32>,
+    /// The module's or script's bytes; empty as long as they are in chunks.
     pub content: Binary,
 }
 
-/// A row of a listing: everything but the content.
+/// A file that a function was built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// The file's name, without its directory.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
+}
+
+/// A part of a function's bytes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Chunk {
+    #[serde(rename = "_id")]
+    id: String,
+    kind: String,
+    /// The digest of the whole.
+    function: String,
+    n: i32,
+    content: Binary,
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FunctionName {
+    /// The name.
+    pub name: String,
+    /// The digest it leads to now.
+    pub digest: String,
+    /// Which version that is, from 1.
+    pub version: i32,
+    /// Since when.
+    pub set: DateTime,
+    /// What it led to before, the oldest first; at most [`config::NAME_VERSIONS_MAX`].
+    #[serde(default)]
+    pub earlier: Vec<NameVersion>,
+}
+
+/// What a name led to before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NameVersion {
+    /// The digest.
+    pub digest: String,
+    /// The version.
+    pub version: i32,
+    /// Since when.
+    pub set: DateTime,
+}
+
+/// A row of a listing: everything but content and source.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FunctionRow {
     /// The digest.
     #[serde(rename = "_id")]
     pub digest: String,
-    /// `wasm` or `js`.
+    /// What it was written in.
     pub language: String,
     /// The file it came from.
     pub file: String,
@@ -48,7 +112,10 @@ pub struct FunctionRow {
     pub size: i64,
     /// When it was stored first.
     pub created: DateTime,
-    /// Names that lead to it now.
+    /// What built it.
+    #[serde(default)]
+    pub toolchain: Option<String>,
+    /// Names that lead to it, now (`name@3`) or before.
     #[serde(default)]
     pub names: Vec<String>,
 }
@@ -57,92 +124,349 @@ impl StoredFunction {
     /// Wraps content under its digest.
     pub fn new(language: &str, file: &str, stages: Vec<String>, content: Vec<u8>) -> Self {
         Self {
-            digest: blake3::hash(&content).to_hex().to_string(),
+            digest: digest_of(&content),
             kind: "function".into(),
             language: language.into(),
             file: file.into(),
             stages,
             size: i64::try_from(content.len()).unwrap_or(i64::MAX),
             created: DateTime::now(),
-            content: Binary { subtype: BinarySubtype::Generic, bytes: content },
+            toolchain: None,
+            sources: Vec::new(),
+            chunks: None,
+            content: binary(content),
         }
+    }
+
+    /// Adds what it was built from, and by what.
+    #[must_use]
+    pub fn built(mut self, toolchain: Option<String>, sources: Vec<SourceFile>) -> Self {
+        self.toolchain = toolchain;
+        self.sources = sources;
+        self
+    }
+
+    /// Whether the bytes are the ones that the digest was made of.
+    pub fn is_intact(&self) -> bool {
+        digest_of(&self.content.bytes) == self.digest
+    }
+
+    /// The document to be stored and the chunks to be stored before it.
+    fn parts(&self) -> (Self, Vec<Chunk>) {
+        let beside: usize = self.sources.iter().map(|s| s.name.len() + s.text.len()).sum();
+        if self.content.bytes.len() + beside <= config::FUNCTION_CHUNK_BYTES {
+            return (self.clone(), Vec::new());
+        }
+        let chunks = (0..).zip(self.content.bytes.chunks(config::FUNCTION_CHUNK_BYTES));
+        let chunks: Vec<Chunk> = chunks
+            .map(|(n, bytes)| Chunk {
+                id: format!("{}/{n:04}", self.digest),
+                kind: "chunk".into(),
+                function: self.digest.clone(),
+                n,
+                content: binary(bytes.to_vec()),
+            })
+            .collect();
+        let mut whole = self.clone();
+        whole.chunks = i32::try_from(chunks.len()).ok();
+        whole.content = binary(Vec::new());
+        (whole, chunks)
     }
 }
 
+fn digest_of(content: &[u8]) -> String {
+    blake3::hash(content).to_hex().to_string()
+}
+
+fn binary(bytes: Vec<u8>) -> Binary {
+    Binary { subtype: BinarySubtype::Generic, bytes }
+}
+
 impl Store {
-    fn functions(&self) -> Collection<bson::Document> {
+    fn functions(&self) -> Collection<Document> {
         self.database().collection(FUNCTIONS)
     }
 
     /// Stores a function unless its content is stored already. `true` when it was new.
     ///
+    /// Content that was damaged since is replaced.
+    ///
     /// # Errors
     /// [`crate::error::Error::Store`].
     pub async fn put_function(&self, function: &StoredFunction) -> Result<bool> {
-        let written =
-            self.functions().clone_with_type::<StoredFunction>().insert_one(function).await;
+        if let Some(known) = self.function(&function.digest).await?
+            && known.is_intact()
+        {
+            return Ok(false);
+        }
+        let (whole, chunks) = function.parts();
+        for chunk in &chunks {
+            self.functions()
+                .clone_with_type::<Chunk>()
+                .replace_one(doc! { "_id": &chunk.id }, chunk)
+                .upsert(true)
+                .await
+                .action("store a part of a function")
+                .map_err(|e| self.explain(e))?;
+        }
+        let written = self
+            .functions()
+            .clone_with_type::<StoredFunction>()
+            .replace_one(doc! { "_id": &whole.digest }, &whole)
+            .upsert(true)
+            .await;
         match written {
-            Ok(_) => Ok(true),
+            Ok(outcome) => Ok(outcome.upserted_id.is_some()),
+            // Somebody else stored the same at the same time.
             Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Ok(false),
             Err(e) => Err(e).action("store a function").map_err(|e| self.explain(e)),
         }
     }
 
-    /// Lets a name lead to a digest from now on.
+    /// Lets a name lead to a digest from now on, and returns the name's version: one more than before
+    /// when it led elsewhere.
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
-    pub async fn name_function(&self, name: &str, digest: &str) -> Result<()> {
-        self.functions()
-            .update_one(
-                doc! { "_id": format!("name:{name}") },
-                doc! {
-                    "$set": { "kind": "name", "name": name, "digest": digest },
-                    "$currentDate": { "set": true },
-                },
-            )
-            .upsert(true)
-            .await
-            .action("name a function")?;
-        Ok(())
-    }
-
-    /// Finds a function by name, digest or the beginning of a digest (at least six digits).
-    ///
-    /// # Errors
-    /// [`crate::error::Error::Store`].
-    pub async fn find_function(&self, text: &str) -> Result<Option<StoredFunction>> {
-        const PREFIX_DIGITS_MIN: usize = 6;
+    pub async fn name_function(&self, name: &str, digest: &str) -> Result<i32> {
+        let same = doc! { "$eq": ["$digest", digest] };
+        let earlier = doc! { "$ifNull": ["$earlier", []] };
+        let left = doc! { "digest": "$digest", "version": "$version", "set": "$set" };
+        let version = doc! { "$add": [{ "$ifNull": ["$version", 0] }, 1] };
+        let kept = -i32::try_from(config::NAME_VERSIONS_MAX).unwrap_or(i32::MAX);
+        let update = vec![doc! { "$set": {
+            "kind": "name",
+            "name": { "$literal": name },
+            "digest": digest,
+            "earlier": { "$cond": [
+                same.clone(),
+                earlier.clone(),
+                { "$cond": [
+                    { "$eq": [{ "$type": "$digest" }, "missing"] },
+                    [],
+                    { "$slice": [{ "$concatArrays": [earlier, [left]] }, kept] },
+                ] },
+            ] },
+            "version": { "$cond": [same.clone(), "$version", version] },
+            "set": { "$cond": [same, "$set", "$$NOW"] },
+        } }];
         let named = self
             .functions()
-            .find_one(doc! { "_id": format!("name:{text}") })
+            .clone_with_type::<FunctionName>()
+            .find_one_and_update(doc! { "_id": name_id(name) }, update)
+            .upsert(true)
+            .return_document(mongodb::options::ReturnDocument::After)
             .await
-            .action("look up a function")?;
-        if let Some(digest) = named.as_ref().and_then(|row| row.get_str("digest").ok()) {
-            return self.function(digest).await;
+            .action("name a function")
+            .map_err(|e| self.explain(e))?;
+        Ok(named.map_or(1, |named| named.version))
+    }
+
+    /// Finds a function by name, by `name@version`, by digest or by the beginning of a digest (at least six
+    /// digits).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for the beginning of several digests, [`crate::error::Error::Store`].
+    pub async fn find_function(&self, text: &str) -> Result<Option<StoredFunction>> {
+        match self.resolve_function(text).await? {
+            Some(digest) => self.function(&digest).await,
+            None => Ok(None),
         }
-        if text.len() < PREFIX_DIGITS_MIN || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    }
+
+    async fn resolve_function(&self, text: &str) -> Result<Option<String>> {
+        const PREFIX_DIGITS_MIN: usize = 6;
+        let (name, version) = match text.split_once('@') {
+            Some((name, version)) => match version.parse::<i32>() {
+                Ok(version) => (name, Some(version)),
+                Err(_) => return Ok(None),
+            },
+            None => (text, None),
+        };
+        if let Some(named) = self.function_name(name).await? {
+            return Ok(match version {
+                Some(version) if version != named.version => {
+                    named.earlier.into_iter().find(|e| e.version == version).map(|e| e.digest)
+                }
+                _ => Some(named.digest),
+            });
+        }
+        let is_digest = text.len() >= PREFIX_DIGITS_MIN
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !is_digest {
             return Ok(None);
         }
+        let filter =
+            doc! { "kind": "function", "_id": { "$gte": text, "$lt": format!("{text}g") } };
+        let found: Vec<Document> = self
+            .functions()
+            .find(filter)
+            .projection(doc! { "_id": 1 })
+            .limit(2)
+            .await
+            .action("look up a function")?
+            .try_collect()
+            .await
+            .action("look up a function")?;
+        if found.len() > 1 {
+            return Err(Error::refused(
+                format!("{text} is the beginning of several digests"),
+                "give more of its digits",
+            ));
+        }
+        Ok(found.first().and_then(|row| row.get_str("_id").ok()).map(str::to_owned))
+    }
+
+    async fn function_name(&self, name: &str) -> Result<Option<FunctionName>> {
         self.functions()
-            .clone_with_type::<StoredFunction>()
-            .find_one(
-                doc! { "kind": "function", "_id": { "$gte": text, "$lt": format!("{text}g") } },
-            )
+            .clone_with_type::<FunctionName>()
+            .find_one(doc! { "_id": name_id(name) })
             .await
             .action("look up a function")
     }
 
-    /// Reads a function by its digest.
+    /// Reads a function by its digest, with its bytes. Whether they are the right ones is for the caller
+    /// to check ([`StoredFunction::is_intact`]).
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
     pub async fn function(&self, digest: &str) -> Result<Option<StoredFunction>> {
-        self.functions()
+        let found = self
+            .functions()
             .clone_with_type::<StoredFunction>()
             .find_one(doc! { "_id": digest, "kind": "function" })
             .await
-            .action("read a function")
+            .action("read a function")?;
+        let Some(mut function) = found else { return Ok(None) };
+        for n in 0..function.chunks.unwrap_or(0) {
+            let chunk = self
+                .functions()
+                .clone_with_type::<Chunk>()
+                .find_one(doc! { "_id": format!("{digest}/{n:04}") })
+                .await
+                .action("read a part of a function")?;
+            // A part that is missing shows in the digest.
+            let Some(chunk) = chunk else { break };
+            function.content.bytes.extend_from_slice(&chunk.content.bytes);
+        }
+        Ok(Some(function))
+    }
+
+    /// Which of these digests the catalogue does not have.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn missing_functions(&self, digests: &[String]) -> Result<Vec<String>> {
+        let filter = doc! { "kind": "function", "_id": { "$in": digests } };
+        let found: Vec<Document> = self
+            .functions()
+            .find(filter)
+            .projection(doc! { "_id": 1 })
+            .await
+            .action("look up functions")?
+            .try_collect()
+            .await
+            .action("look up functions")?;
+        let known: Vec<&str> = found.iter().filter_map(|row| row.get_str("_id").ok()).collect();
+        let missing = digests.iter().filter(|digest| !known.contains(&digest.as_str()));
+        Ok(missing.cloned().collect())
+    }
+
+    /// Jobs that have not ended and run this function, by id.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn jobs_using(&self, digest: &str) -> Result<Vec<String>> {
+        const SHOWN_MAX: i64 = 10;
+        let ended: Vec<&str> =
+            JobState::ALL.iter().filter(|s| s.is_terminal()).map(|s| s.as_str()).collect();
+        let stages = ["map", "combine", "reduce.function", "finalize"];
+        let any: Vec<Document> =
+            stages.iter().map(|stage| doc! { format!("spec.{stage}.digest"): digest }).collect();
+        let filter = doc! {
+            "shard": self.home(), "kind": "job", "state": { "$nin": ended }, "$or": any,
+        };
+        let jobs: Vec<Document> = self
+            .aviary()
+            .clone_with_type::<Document>()
+            .find(filter)
+            .projection(doc! { "_id": 1 })
+            .limit(SHOWN_MAX)
+            .await
+            .action("look for jobs of a function")?
+            .try_collect()
+            .await
+            .action("look for jobs of a function")?;
+        Ok(jobs.iter().filter_map(|job| job.get_str("_id").ok()).map(str::to_owned).collect())
+    }
+
+    /// Removes a function, and the versions of names that lead to it: a name goes back to the version before, or
+    /// away with its last one. Refused while a job that has not ended needs the function.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the jobs, [`crate::error::Error::Store`].
+    pub async fn remove_function(&self, function: &StoredFunction) -> Result<()> {
+        let digest = &function.digest;
+        self.refuse_used(digest).await?;
+        let action = "remove a function";
+        let gone = self.functions().delete_one(doc! { "_id": digest }).await;
+        gone.action(action).map_err(|e| self.explain(e))?;
+        // A job may have been submitted meanwhile; whoever submits looks after writing, as this does.
+        if let Err(used) = self.refuse_used(digest).await {
+            self.put_function(function).await?;
+            return Err(used);
+        }
+        let names: Vec<FunctionName> = self
+            .functions()
+            .clone_with_type::<FunctionName>()
+            .find(doc! { "kind": "name", "$or": [{ "digest": digest }, { "earlier.digest": digest }] })
+            .await
+            .action(action)?
+            .try_collect()
+            .await
+            .action(action)?;
+        for name in names {
+            self.forget_version(&name, digest).await?;
+        }
+        let parts = doc! { "kind": "chunk", "function": digest };
+        self.functions().delete_many(parts).await.action(action)?;
+        Ok(())
+    }
+
+    async fn refuse_used(&self, digest: &str) -> Result<()> {
+        let jobs = self.jobs_using(digest).await?;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        Err(Error::refused(
+            format!("function {digest} is needed by {}", jobs.join(", ")),
+            "wait for the job to end, or cancel it: aviary cancel JOB",
+        ))
+    }
+
+    async fn forget_version(&self, name: &FunctionName, digest: &str) -> Result<()> {
+        let id = doc! { "_id": name_id(&name.name), "digest": &name.digest };
+        let left: Vec<&NameVersion> = name.earlier.iter().filter(|e| e.digest != digest).collect();
+        let serialised = |versions: &[&NameVersion]| {
+            bson::serialize_to_bson(&versions)
+                .map_err(|e| Error::Internal(format!("versions do not serialise: {e}")))
+        };
+        let action = "forget a function's name";
+        if name.digest != digest {
+            let set = doc! { "$set": { "earlier": serialised(&left)? } };
+            self.functions().update_one(id, set).await.action(action)?;
+        } else if let Some((last, before)) = left.split_last() {
+            let set = doc! { "$set": {
+                "digest": &last.digest,
+                "version": last.version,
+                "set": last.set,
+                "earlier": serialised(before)?,
+            } };
+            self.functions().update_one(id, set).await.action(action)?;
+        } else {
+            self.functions().delete_one(id).await.action(action)?;
+        }
+        Ok(())
     }
 
     /// Lists the catalogue, the youngest first.
@@ -150,22 +474,72 @@ impl Store {
     /// # Errors
     /// [`crate::error::Error::Store`].
     pub async fn list_functions(&self) -> Result<Vec<FunctionRow>> {
-        self.functions()
-            .aggregate(vec![
-                doc! { "$match": { "kind": "function" } },
-                doc! { "$project": { "content": 0 } },
-                doc! { "$lookup": {
-                    "from": FUNCTIONS, "localField": "_id", "foreignField": "digest", "as": "named",
-                } },
-                doc! { "$addFields": { "names": "$named.name" } },
-                doc! { "$project": { "named": 0 } },
-                doc! { "$sort": { "created": -1 } },
-            ])
+        let mut rows: Vec<FunctionRow> = self
+            .functions()
+            .find(doc! { "kind": "function" })
+            .projection(doc! { "content": 0, "sources": 0 })
+            .sort(doc! { "created": -1, "_id": 1 })
+            .await
+            .action("list functions")?
             .with_type::<FunctionRow>()
+            .try_collect()
+            .await
+            .action("list functions")?;
+        let names: Vec<FunctionName> = self
+            .functions()
+            .clone_with_type::<FunctionName>()
+            .find(doc! { "kind": "name" })
+            .sort(doc! { "_id": 1 })
             .await
             .action("list functions")?
             .try_collect()
             .await
-            .action("list functions")
+            .action("list functions")?;
+        for row in &mut rows {
+            for name in &names {
+                if name.digest == row.digest {
+                    row.names.push(name.name.clone());
+                }
+                let before = name.earlier.iter().filter(|e| e.digest == row.digest);
+                row.names.extend(before.map(|e| format!("{}@{}", name.name, e.version)));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn name_id(name: &str) -> String {
+    format!("name:{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_beside_its_manifest_is_cut_up_and_whole_again() {
+        let bytes: Vec<u8> = (0..config::FUNCTION_CHUNK_BYTES * 2 + 1).map(|n| n as u8).collect();
+        let function = StoredFunction::new("wasm", "big.wasm", vec!["map".into()], bytes.clone());
+        let (whole, chunks) = function.parts();
+        assert_eq!((whole.chunks, whole.content.bytes.len()), (Some(3), 0));
+        assert_eq!(whole.size, bytes.len() as i64);
+        let together: Vec<u8> = chunks.into_iter().flat_map(|c| c.content.bytes).collect();
+        assert_eq!(together, bytes);
+
+        let small = StoredFunction::new("wasm", "small.wasm", Vec::new(), bytes[..100].to_vec());
+        let (whole, chunks) = small.parts();
+        assert!(chunks.is_empty() && whole.chunks.is_none() && whole.is_intact());
+    }
+
+    #[test]
+    fn large_sources_push_the_content_into_chunks() {
+        let text = "x".repeat(config::SOURCE_BYTES_MAX);
+        let sources = vec![SourceFile { name: "a.go".into(), text }];
+        let content = vec![0; config::FUNCTION_CHUNK_BYTES - 10];
+        let function = StoredFunction::new("go", "a.go", Vec::new(), content).built(None, sources);
+        let (whole, chunks) = function.parts();
+        assert_eq!(chunks.len(), 1);
+        let bytes = bson::serialize_to_vec(&whole).unwrap().len();
+        assert!(bytes < 16 << 20);
     }
 }

@@ -140,7 +140,7 @@ fn functions_validator() -> Document {
         "required": ["_id", "kind"],
         "properties": {
             "_id": { "bsonType": "string" },
-            "kind": { "enum": ["function", "name"] },
+            "kind": { "enum": ["function", "chunk", "name"] },
         },
     } }
 }

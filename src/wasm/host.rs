@@ -216,6 +216,7 @@ impl Host {
         match self.0.disk.as_ref().map(|disk| disk.get(engine, digest)) {
             Some(Lookup::Found(module)) => {
                 self.0.disk_hits.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(%digest, "read a compiled module from the cache");
                 return Ok(module);
             }
             Some(Lookup::Rejected) => {
@@ -224,11 +225,13 @@ impl Host {
             Some(Lookup::Missing) | None => {}
         }
         let one_at_a_time = lock(&self.0.compiling);
+        let began = std::time::Instant::now();
         let module = wasmtime::Module::from_binary(engine, wasm).map_err(|error| {
             let message = format!("{error:#}");
             HostError::Compile { digest: *digest, message }
         })?;
         drop(one_at_a_time);
+        tracing::info!(%digest, ms = began.elapsed().as_millis(), "compiled a module");
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(disk) = &self.0.disk {
             let kept = module
