@@ -40,18 +40,25 @@ static void *note_failure(void *p)
     return p;
 }
 
+/* libc aborts when it is asked for about half of the address space, where it should only fail. */
+#define ALLOCATION_BYTES_MAX (1u << 30)
+
 static void *memory_calloc(void *opaque, size_t count, size_t size)
 {
+    if (unlikely(size && count > ALLOCATION_BYTES_MAX / size))
+        return note_failure(NULL);
     return note_failure(calloc(count, size));
 }
 
 static void *memory_malloc(void *opaque, size_t size)
 {
-    return note_failure(malloc(size));
+    return note_failure(size > ALLOCATION_BYTES_MAX ? NULL : malloc(size));
 }
 
 static void *memory_realloc(void *opaque, void *p, size_t size)
 {
+    if (unlikely(size > ALLOCATION_BYTES_MAX))
+        return note_failure(NULL);
     return size ? note_failure(realloc(p, size)) : realloc(p, size);
 }
 
