@@ -1,0 +1,209 @@
+//! The fuzz targets of `fuzz/`, each over its seeds and some mutations of them that are always the same, so that the
+//! targets never rot. With `AVIARY_FUZZ_SEEDS=DIR` the seeds are written to `DIR/TARGET/` for cargo-fuzz.
+
+#![cfg(test)]
+
+#[path = "../fuzz/src/documents.rs"]
+mod documents;
+#[path = "../fuzz/src/emits.rs"]
+mod emits;
+#[path = "../fuzz/src/modules.rs"]
+mod modules;
+
+use std::convert::Infallible;
+
+use aviary::ids::{JobId, TaskId, Token};
+use aviary::shuffle::value::RawValBuf;
+use aviary::shuffle::{Block, BlockLimits, RunWriter};
+use aviary::task::{Task, TaskKind};
+use aviary::wasm::wat_to_wasm;
+use bson::{Bson, Document, doc};
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+/// Mutations of each seed.
+const MUTATIONS: usize = 2_000;
+
+/// A few bytes changed, removed, repeated or taken from elsewhere.
+fn mutated(seed: &[u8], random: &mut SmallRng) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..random.random_range(1..6) {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = random.random_range(0..bytes.len());
+        match random.random_range(0..5) {
+            0 => bytes[at] ^= 1 << random.random_range(0..8),
+            1 => bytes[at] = random.next_u32() as u8,
+            2 => bytes.truncate(at),
+            3 => {
+                let end = (at + random.random_range(1..9)).min(bytes.len());
+                let piece = bytes[at..end].to_vec();
+                let to = random.random_range(0..bytes.len());
+                bytes.splice(to..to, piece);
+            }
+            _ => {
+                bytes.remove(at);
+            }
+        }
+    }
+    bytes
+}
+
+fn fuzz(target: &str, seeds: &[Vec<u8>], run: fn(&[u8])) {
+    if let Some(dir) = std::env::var_os("AVIARY_FUZZ_SEEDS") {
+        let dir = std::path::Path::new(&dir).join(target);
+        std::fs::create_dir_all(&dir).unwrap();
+        for (n, seed) in seeds.iter().enumerate() {
+            std::fs::write(dir.join(format!("seed-{n:02}")), seed).unwrap();
+        }
+    }
+    let mut random = SmallRng::seed_from_u64(1);
+    for seed in seeds {
+        run(seed);
+        for _ in 0..MUTATIONS {
+            run(&mutated(seed, &mut random));
+        }
+    }
+}
+
+#[test]
+fn mutated_modules_leave_the_host_alive() {
+    let head = r#"(import "aviary" "emit" (func $emit (param i32 i32 i32 i32)))
+        (import "aviary" "scope" (func $scope (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (table 4 funcref) (global $n (mut i32) (i32.const 3))
+        (func (export "aviary_abi_v1"))
+        (func (export "aviary_alloc") (param i32) (result i32) (i32.const 1024))"#;
+    let guests = [
+        r#"(data (i32.const 0) "\10\01\00\00\00\10\07\00\00\00")
+        (func (export "map") (param i32 i32)
+            (call $emit (i32.const 0) (i32.const 5) (i32.const 5) (i32.const 5)))"#,
+        r#"(func (export "map") (param i32 i32) (local i32)
+            (loop $again
+                (local.set 2 (i32.add (local.get 2) (i32.load8_u (local.get 0))))
+                (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+                (br_if $again (local.tee 1 (i32.sub (local.get 1) (i32.const 1))))))
+        (func (export "reduce") (param i32 i32) (drop (memory.grow (global.get $n))))"#,
+        r#"(elem (i32.const 0) $f $g) (type $t (func (param i32) (result i32)))
+        (func $f (type $t) (i32.mul (local.get 0) (i32.const 3)))
+        (func $g (type $t) (i32.div_u (i32.const 9) (local.get 0)))
+        (func (export "_initialize") (global.set $n (call $scope (i32.const 64) (i32.const 100))))
+        (func (export "map") (param i32 i32)
+            (drop (call_indirect (type $t) (i32.const 1) (local.get 1))))
+        (func (export "finalize") (param i32 i32) (i64.store (local.get 0) (i64.const 7)))"#,
+    ];
+    let mut seeds: Vec<Vec<u8>> = guests
+        .iter()
+        .map(|body| wat_to_wasm(&format!("(module {head} {body})")).unwrap())
+        .collect();
+    seeds.push(include_bytes!("../guests/c/sum_by_customer.wasm").to_vec());
+    fuzz("modules", &seeds, modules::run);
+}
+
+fn raw(value: &Bson) -> Vec<u8> {
+    let value = RawValBuf::from_bson(value).unwrap();
+    let value = value.as_raw();
+    [&[value.tag], value.bytes].concat()
+}
+
+#[test]
+fn mutated_emits_leave_the_host_alive() {
+    let values = [
+        Bson::Int32(7),
+        Bson::Int64(1 << 40),
+        Bson::Double(0.1),
+        Bson::Decimal128("1.5E+3".parse().unwrap()),
+        Bson::String("grüße".into()),
+        Bson::Document(
+            doc! { "a": [1, { "b": Bson::Null }], "c": bson::Timestamp { time: 1, increment: 2 } },
+        ),
+        Bson::Boolean(true),
+        Bson::DateTime(bson::DateTime::from_millis(-1)),
+        Bson::ObjectId(bson::oid::ObjectId::from_bytes([9; 12])),
+        Bson::MinKey,
+    ];
+    let mut seeds = Vec::new();
+    for choice in 0..7_u8 {
+        let mut seed = vec![choice];
+        for key in &values {
+            for value in &values[..4] {
+                let (key, value) = (raw(key), raw(value));
+                seed.extend((key.len() as u16).to_le_bytes());
+                seed.extend((value.len() as u16).to_le_bytes());
+                seed.extend(key);
+                seed.extend(value);
+            }
+        }
+        seeds.push(seed);
+    }
+    fuzz("emits", &seeds, emits::run);
+}
+
+/// Blocks of a few records, and of one that is too large for a block, as the `documents` target takes them.
+fn blocks() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    let mut sink = |block: Block| {
+        let mut seed = vec![4];
+        for number in [block.seq, block.records, block.raw_bytes] {
+            seed.extend(u16::try_from(number).unwrap().to_le_bytes());
+        }
+        seed.extend([block.codec, 0]);
+        seed.extend(block.data);
+        seeds.push(seed);
+        Ok::<(), Infallible>(())
+    };
+    for value in ["short".to_owned(), (0..2_000).map(|n| (n * 7919).to_string()).collect()] {
+        let mut writer = RunWriter::new(BlockLimits { raw_bytes_target: 1024 });
+        for key in 0..5 {
+            let key = RawValBuf::from_bson(&Bson::Int32(key)).unwrap();
+            let value = RawValBuf::from_bson(&Bson::String(value.clone())).unwrap();
+            writer.push(key.as_raw(), value.as_raw(), &mut sink).unwrap();
+        }
+        writer.finish(&mut sink).unwrap();
+    }
+    seeds.truncate(4);
+    seeds
+}
+
+#[test]
+fn mutated_documents_leave_the_reader_alive() {
+    let job = JobId::generate();
+    let task = Task::planned(TaskKind::Map, &job, 1, 7, "s0");
+    let mut leased = Task::planned(TaskKind::Reduce, &job, 2, 3, "s1");
+    leased.token = Some(Token::generate());
+    leased.until = Some(bson::DateTime::from_millis(1));
+    leased.history = vec![doc! { "worker": "w", "outcome": "lost" }];
+    let function = doc! { "digest": "d", "language": "js" };
+    let spec = doc! {
+        "input": { "db": "test", "collection": "input", "query": { "a": { "$gt": 1 } } },
+        "map": &function,
+        "reduce": { "builtin": "_sum" },
+        "finalize": &function,
+        "scope": { "n": 1 },
+        "output": { "mode": "replace", "db": "test", "collection": "out" },
+        "limits": { "memory_mb": 64_i64, "record_timeout_ms": 1_000_i64 },
+    };
+    let job = doc! {
+        "_id": job.as_str(), "kind": "job", "shard": "home", "state": "mapping", "priority": 0, "spec": &spec,
+        "created": bson::DateTime::from_millis(0), "plan": 1, "map_tasks": 3, "reduce_tasks": 2,
+        "reduce_on": ["s0", "s1"], "snapshot": bson::Timestamp { time: 5, increment: 1 },
+    };
+    let stored =
+        aviary::store::functions::StoredFunction::new("js", "a.js", Vec::new(), b"x".to_vec());
+    let result = doc! { "token": "t", "parts": [], "counters": { "input": 1_i64 } };
+    let seed =
+        |kind: u8, doc: Document| [&[kind][..], &bson::serialize_to_vec(&doc).unwrap()].concat();
+    let of = |value: &Task| bson::serialize_to_document(value).unwrap();
+    let mut seeds = vec![
+        seed(0, of(&task)),
+        seed(0, of(&leased)),
+        seed(1, job),
+        seed(2, bson::serialize_to_document(&stored).unwrap()),
+        seed(3, spec),
+        seed(3, result),
+    ];
+    seeds.extend(blocks());
+    assert_eq!(task.id, TaskId::map(&task.job, 1, 7));
+    fuzz("documents", &seeds, documents::run);
+}
