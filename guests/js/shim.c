@@ -43,27 +43,60 @@ static void *note_failure(void *p)
 /* libc aborts when it is asked for about half of the address space, where it should only fail. */
 #define ALLOCATION_BYTES_MAX (1u << 30)
 
+/* What the interpreter asks for begins behind its size. It adds up what it holds, and ends when the sum becomes less
+ * than nothing; libc's own word for the size of a block changes while the block is in use, as its neighbours come and
+ * go. */
+#define SIZE_BYTES 16
+
+static void *memory_sized(uint8_t *block, size_t size)
+{
+    if (!note_failure(block))
+        return NULL;
+    memcpy(block, &size, sizeof(size));
+    return block + SIZE_BYTES;
+}
+
 static void *memory_calloc(void *opaque, size_t count, size_t size)
 {
     if (unlikely(size && count > ALLOCATION_BYTES_MAX / size))
         return note_failure(NULL);
-    return note_failure(calloc(count, size));
+    return memory_sized(calloc(1, count * size + SIZE_BYTES), count * size);
 }
 
 static void *memory_malloc(void *opaque, size_t size)
 {
-    return note_failure(size > ALLOCATION_BYTES_MAX ? NULL : malloc(size));
+    return memory_sized(size > ALLOCATION_BYTES_MAX ? NULL : malloc(size + SIZE_BYTES), size);
+}
+
+static void memory_free(void *opaque, void *p)
+{
+    if (p)
+        free((uint8_t *)p - SIZE_BYTES);
 }
 
 static void *memory_realloc(void *opaque, void *p, size_t size)
 {
+    if (!p)
+        return memory_malloc(opaque, size);
+    if (!size) {
+        memory_free(opaque, p);
+        return NULL;
+    }
     if (unlikely(size > ALLOCATION_BYTES_MAX))
         return note_failure(NULL);
-    return size ? note_failure(realloc(p, size)) : realloc(p, size);
+    return memory_sized(realloc((uint8_t *)p - SIZE_BYTES, size + SIZE_BYTES), size);
+}
+
+static size_t memory_usable_size(const void *p)
+{
+    size_t size = 0;
+    if (p)
+        memcpy(&size, (const uint8_t *)p - SIZE_BYTES, sizeof(size));
+    return size;
 }
 
 static const JSMallocFunctions memory_functions = {
-    memory_calloc, memory_malloc, js_def_free, memory_realloc, js__malloc_usable_size,
+    memory_calloc, memory_malloc, memory_free, memory_realloc, memory_usable_size,
 };
 
 static JSValue js_emit(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)

@@ -136,3 +136,28 @@ fn scripts_go_with_the_javascript_guest_only() {
     let error = start(&guests::emitter(1), options).unwrap_err();
     assert!(matches!(error, GuestError::Script { given: true }));
 }
+
+/// The interpreter adds up what it holds and ends the guest when the sum goes below nothing: the sizes of blocks must
+/// not change while they are in use, however large and small ones come and go beside each other.
+#[test]
+fn many_long_strings_come_and_go() {
+    let module = host().load(js_guest_digest(), JS_GUEST).unwrap();
+    let script = Script {
+        map: Some("function () { for (const name in this) this[name]; }".into()),
+        ..Script::default()
+    };
+    let options = InstanceOptions { script: Some(script), ..InstanceOptions::default() };
+    let mut instance = Instance::new(&module, options, Collect::default()).unwrap();
+    let mut batch = Vec::new();
+    for n in 0..4 {
+        let mut doc = bson::doc! { "_id": n };
+        for field in 0..10 {
+            doc.insert(format!("pad{field}"), "x".repeat(10_000));
+        }
+        doc.insert("k", n);
+        batch.extend(doc.to_vec().unwrap());
+    }
+    for _ in 0..1_500 {
+        instance.call(Stage::Map, &batch).unwrap();
+    }
+}
