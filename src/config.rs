@@ -53,6 +53,8 @@ pub const PARTITIONS_AUTO_MAX: u32 = 64;
 pub const READ_BATCH_BYTES: u64 = 2 << 20;
 /// Replies read ahead of the function.
 pub const READ_AHEAD_BATCHES: usize = 2;
+/// Bytes handed to a function in its first call: the first records show how long one takes.
+pub const CALL_BYTES_FIRST: usize = 2 << 10;
 /// Bytes of documents handed to a function in one call.
 pub const CALL_BYTES_TARGET: usize = 256 << 10;
 /// A call is made smaller when it lasts longer than this, so that deadlines stay per record.
@@ -80,6 +82,26 @@ pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 pub const FUNCTION_BYTES_MAX: usize = 15 << 20;
 /// Distinct counters a job's functions may name.
 pub const USER_COUNTERS_MAX: usize = 256;
+/// Lines that the functions of one attempt may log; more are counted and dropped.
+pub const LOG_LINES_MAX: usize = 1_000;
+/// Bytes of such lines unless the job says otherwise.
+pub const LOG_BYTES_DEFAULT: u64 = 1 << 20;
+/// Bytes of such lines that a job may ask for: what so many lines of the greatest length have.
+pub const LOG_BYTES_MAX: usize = 8 << 20;
+/// Bytes of log lines that are written without waiting for more.
+pub const LOG_BATCH_BYTES: usize = 128 << 10;
+/// Pause between two writes of an attempt's log lines.
+pub const LOG_PAUSE: Duration = Duration::from_secs(1);
+/// Counters of one job that are kept when its tasks name different ones.
+pub const JOB_COUNTERS_MAX: i64 = 1_000;
+/// Bytes of values that a reduce takes in one call when its values must not be combined.
+pub const WHOLE_VALUES_BYTES_MAX: usize = 32 << 20;
+/// Values of one key between two looks at the lease.
+pub const VALUES_PER_CHECK: u64 = 4_096;
+/// Linear memory that a function may ask for, in MiB: all that 32-bit addresses reach.
+pub const GUEST_MEMORY_MB_MAX: u64 = 4_096;
+/// Bytes that one record may emit unless the job says otherwise.
+pub const RECORD_OUTPUT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Linear memory one function may use unless the job says otherwise.
 pub const GUEST_MEMORY_MB_DEFAULT: u64 = 128;
 /// Time one record may take unless the job says otherwise.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::job::{FunctionRef, Job};
@@ -17,6 +18,18 @@ pub struct Loaded {
     pub stage: Stage,
     /// What each instance starts with.
     pub options: InstanceOptions,
+    /// The name or file that it came under, for people.
+    pub name: Option<String>,
+    /// When the work that it is part of must have ended.
+    pub deadline: Option<Deadline>,
+}
+
+impl Loaded {
+    /// The same under a name for people.
+    #[must_use]
+    pub fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
+    }
 }
 
 /// What every function of one task is told: clock, randomness, parameters, limits.
@@ -30,6 +43,8 @@ pub struct Surroundings {
     pub scope: Vec<u8>,
     /// What they may use.
     pub limits: Limits,
+    /// When the work must have ended.
+    pub deadline: Option<Deadline>,
 }
 
 impl Surroundings {
@@ -37,7 +52,7 @@ impl Surroundings {
     ///
     /// # Errors
     /// [`Error::Internal`] when the parameters do not serialise.
-    pub fn of(job: &Job, task: &TaskId) -> Result<Self> {
+    pub fn of(job: &Job, task: &TaskId, deadline: Option<Deadline>) -> Result<Self> {
         let seconds = job.snapshot.map_or(0, |time| i64::from(time.time));
         let scope = job
             .spec
@@ -48,7 +63,9 @@ impl Surroundings {
             now_ms: seconds * 1_000,
             seed: *blake3::hash(task.as_str().as_bytes()).as_bytes(),
             scope,
-            limits: limits(&job.spec.limits),
+            // What is logged is limited over all functions of the attempt, where lines are counted too.
+            limits: Limits { log_bytes_max: usize::MAX, ..limits(&job.spec.limits) },
+            deadline,
         })
     }
 }
@@ -58,7 +75,8 @@ pub fn limits(limits: &crate::job::Limits) -> Limits {
     Limits {
         memory_bytes_max: usize::try_from(limits.memory_mb << 20).unwrap_or(usize::MAX),
         call_timeout: Duration::from_millis(limits.record_timeout_ms),
-        ..Limits::default()
+        output_bytes_max: limits.record_output_bytes,
+        log_bytes_max: usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
     }
 }
 
@@ -88,7 +106,8 @@ pub async fn load(
             "the catalogue was tampered with or damaged: insert the function again",
         ));
     }
-    compile(host, &function.language, content, stage, around).await
+    let loaded = compile(host, &function.language, content, stage, around).await?;
+    Ok(loaded.named(function.name.clone()))
 }
 
 /// Compiles a function on a thread that may block.
@@ -131,7 +150,7 @@ pub async fn compile(
         scope: around.scope.clone(),
         script,
     };
-    Ok(Loaded { module, stage, options })
+    Ok(Loaded { module, stage, options, name: None, deadline: around.deadline })
 }
 
 fn script(stage: Stage, content: Vec<u8>) -> Result<Script> {
