@@ -53,8 +53,6 @@ pub const PARTITIONS_AUTO_MAX: u32 = 64;
 pub const READ_BATCH_BYTES: u64 = 2 << 20;
 /// Replies read ahead of the function.
 pub const READ_AHEAD_BATCHES: usize = 2;
-/// Bytes handed to a function in its first call: the first records show how long one takes.
-pub const CALL_BYTES_FIRST: usize = 2 << 10;
 /// Bytes of documents handed to a function in one call.
 pub const CALL_BYTES_TARGET: usize = 256 << 10;
 /// A call is made smaller when it lasts longer than this, so that deadlines stay per record.

@@ -35,6 +35,7 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
             .map_err(|e| Error::Usage(format!("the parameters do not serialise: {e}")))?,
         limits: loader::limits(&limits),
         deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
+        careful: true,
     };
     let job = LocalJob {
         map: load(&store, &host, &found.map, Stage::Map, &around).await?,

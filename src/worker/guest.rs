@@ -88,7 +88,8 @@ impl<S: Sink> Guest<S> {
     pub fn start(loaded: Loaded, sink: S) -> Result<Self> {
         let instance = Instance::new(&loaded.module, loaded.options.clone(), sink)
             .map_err(|error| describe(&loaded, error, None))?;
-        Ok(Self { loaded, instance, pace: Pace::new() })
+        let pace = if loaded.careful { Pace::careful() } else { Pace::new() };
+        Ok(Self { loaded, instance, pace })
     }
 
     /// Runs the function over a batch.
@@ -211,14 +212,20 @@ impl<S: Sink> Guest<S> {
             let record = batch.documents().next().and_then(|doc| name_record(stage, doc));
             return describe(&self.loaded, error, record);
         }
+        // The records before the one at fault took no longer than the call, and that one will not either.
+        let enough = self.loaded.options.limits.call_timeout.saturating_mul(2);
+        let started = Instant::now();
         if let Ok(mut probe) = self.probe() {
             for doc in batch.documents() {
                 if let Err(found) = probe.call(stage, doc) {
                     return describe(&self.loaded, found, name_record(stage, doc));
                 }
+                if started.elapsed() > enough {
+                    break;
+                }
             }
         }
-        describe(&self.loaded, error, None)
+        describe(&self.loaded, error, name_one_of(stage, batch))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::attempt::Attempt;
 use super::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::ids::TaskId;
-use crate::job::{FunctionRef, Job};
+use crate::job::FunctionRef;
 use crate::store::Store;
 use crate::wasm::{self, Host, InstanceOptions, Limits, Module, Script, Stage};
 
@@ -22,6 +22,8 @@ pub struct Loaded {
     pub name: Option<String>,
     /// When the work that it is part of must have ended.
     pub deadline: Option<Deadline>,
+    /// Whether each call is to hold one record.
+    pub careful: bool,
 }
 
 impl Loaded {
@@ -45,6 +47,8 @@ pub struct Surroundings {
     pub limits: Limits,
     /// When the work must have ended.
     pub deadline: Option<Deadline>,
+    /// Whether each call is to hold one record, so that each has the whole time of one.
+    pub careful: bool,
 }
 
 impl Surroundings {
@@ -52,7 +56,8 @@ impl Surroundings {
     ///
     /// # Errors
     /// [`Error::Internal`] when the parameters do not serialise.
-    pub fn of(job: &Job, task: &TaskId, deadline: Option<Deadline>) -> Result<Self> {
+    pub(super) fn of(attempt: &Attempt) -> Result<Self> {
+        let (job, task) = (&attempt.job, &attempt.task);
         let seconds = job.snapshot.map_or(0, |time| i64::from(time.time));
         let scope = job
             .spec
@@ -61,11 +66,13 @@ impl Surroundings {
             .map_err(|e| Error::Internal(format!("the parameters do not serialise: {e}")))?;
         Ok(Self {
             now_ms: seconds * 1_000,
-            seed: *blake3::hash(task.as_str().as_bytes()).as_bytes(),
+            seed: *blake3::hash(task.id.as_str().as_bytes()).as_bytes(),
             scope,
             // What is logged is limited over all functions of the attempt, where lines are counted too.
             limits: Limits { log_bytes_max: usize::MAX, ..limits(&job.spec.limits) },
-            deadline,
+            deadline: attempt.deadline,
+            // A call of several records may have taken too long where none of them did.
+            careful: task.error.is_some(),
         })
     }
 }
@@ -150,7 +157,14 @@ pub async fn compile(
         scope: around.scope.clone(),
         script,
     };
-    Ok(Loaded { module, stage, options, name: None, deadline: around.deadline })
+    Ok(Loaded {
+        module,
+        stage,
+        options,
+        name: None,
+        deadline: around.deadline,
+        careful: around.careful,
+    })
 }
 
 fn script(stage: Stage, content: Vec<u8>) -> Result<Script> {

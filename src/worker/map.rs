@@ -28,7 +28,7 @@ use crate::wasm::{Level, Sink, SinkError, Stage};
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let job = &attempt.job;
-    let around = Surroundings::of(job, &attempt.task.id, attempt.deadline)?;
+    let around = Surroundings::of(attempt)?;
     let store = &attempt.store;
     let host = &attempt.host;
     let map = loader::load(store, host, &job.spec.map, Stage::Map, &around).await?;

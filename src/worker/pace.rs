@@ -8,12 +8,18 @@ use crate::config;
 #[derive(Debug)]
 pub struct Pace {
     bytes_target: usize,
+    bytes_max: usize,
 }
 
 impl Pace {
-    /// Begins small: the first records show how long one takes.
+    /// Begins with one record, which shows how long one takes.
     pub fn new() -> Self {
-        Self { bytes_target: config::CALL_BYTES_FIRST }
+        Self { bytes_target: 1, bytes_max: config::CALL_BYTES_TARGET }
+    }
+
+    /// Stays at one record a call, so that its deadline is exactly the record's.
+    pub fn careful() -> Self {
+        Self { bytes_target: 1, bytes_max: 1 }
     }
 
     /// Bytes after which a call is made.
@@ -27,7 +33,7 @@ impl Pace {
         if ms > config::CALL_TARGET_MS {
             self.bytes_target = (self.bytes_target / 2).max(1);
         } else if ms < config::CALL_TARGET_MS / 4 {
-            self.bytes_target = (self.bytes_target * 2).min(config::CALL_BYTES_TARGET);
+            self.bytes_target = (self.bytes_target * 2).min(self.bytes_max);
         }
     }
 }
@@ -45,6 +51,7 @@ mod tests {
     #[test]
     fn calls_grow_while_they_are_quick_and_shrink_to_one_record() {
         let mut pace = Pace::new();
+        assert_eq!(pace.bytes_target(), 1);
         for _ in 0..40 {
             pace.took(Duration::ZERO);
         }
@@ -53,5 +60,8 @@ mod tests {
             pace.took(Duration::from_secs(1));
         }
         assert_eq!(pace.bytes_target(), 1);
+        let mut careful = Pace::careful();
+        careful.took(Duration::ZERO);
+        assert_eq!(careful.bytes_target(), 1);
     }
 }

@@ -30,7 +30,7 @@ use crate::wasm::Stage;
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let spec = &attempt.job.spec;
     let (store, host) = (&attempt.store, &attempt.host);
-    let around = Surroundings::of(&attempt.job, &attempt.task.id, attempt.deadline)?;
+    let around = Surroundings::of(attempt)?;
     let load = async |function: Option<&job::FunctionRef>, stage| match function {
         Some(function) => loader::load(store, host, function, stage, &around).await.map(Some),
         None => Ok(None),
