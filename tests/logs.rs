@@ -184,7 +184,14 @@ async fn a_million_lines_are_counted_and_few_of_them_kept() {
 async fn lines_of_every_attempt_are_kept_apart_and_those_of_a_running_one_are_seen() {
     let bed = bed(5).await;
     let _coordinator = bed.coordinator();
-    let doomed = bed.halting_worker("map.commit");
+    // Where workers have a shard each, the task is on one of two.
+    let doomed = match bed.first_shard() {
+        (_, Some(_)) => {
+            let halt = [("AVIARY_HALT_AT", "map.commit")];
+            vec![bed.worker_of(0, &halt), bed.worker_of(1, &halt)]
+        }
+        (_, None) => vec![bed.halting_worker("map.commit")],
+    };
     let map = bed.file("map.js", "function () { print('saw', this._id); emit(this._id, {}); }");
     let args = [
         "submit",
@@ -244,4 +251,42 @@ async fn a_trial_prints_what_every_stage_logs() {
     let ran = bed.aviary(&args).await.ok();
     assert_eq!(ran.stderr, "mapping\nmapping\nmapping\nmapping\nreducing\n");
     assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_counters_of_a_job_are_limited_over_its_tasks() {
+    let bed = bed(3_000).await;
+    let _coordinator =
+        bed.spawn("coordinator", &["coordinator"], &[("AVIARY_SPLIT_BYTES", "6000")]);
+    let _worker = bed.worker();
+    let map = "function () { count('c' + this._id); emit(this._id, {}); }";
+    let job = submit(&bed, map, &[]).await;
+    let counters = bed.aviary(&["counters", &job, "-o", "json"]).await.ok().json().remove(0);
+    let counters = counters.as_object().unwrap();
+    let own = counters.keys().filter(|name| name.starts_with('c')).count();
+    assert!((990..=1_000).contains(&own), "{own}: {counters:?}");
+    assert_eq!(counters["input"], 3_000);
+    assert_eq!(counters["output"], 3_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_come_back_after_their_job_was_removed_are_swept() {
+    let bed = bed(1).await;
+    let _coordinator = bed.coordinator();
+    let _worker = bed.worker();
+    let kept = submit(&bed, "function () { print('kept'); emit(this._id, {}); }", &[]).await;
+    // What an attempt that was frozen would write.
+    let mut row = bed.coll("aviary").find_one(doc! { "kind": "log" }).await.unwrap().unwrap();
+    let gone = "0123456789abcdef01234567";
+    row.insert("_id", row.get_str("_id").unwrap().replace(&kept, gone));
+    row.insert("job", gone);
+    bed.coll("aviary").insert_one(row).await.unwrap();
+    wait_for("the sweep", async || {
+        let lost = doc! { "kind": "log", "job": gone };
+        let left = bed.coll("aviary").count_documents(lost).await.unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    let lines = logs(&bed, &kept, &[]).await;
+    assert_eq!(texts(&lines), ["kept"]);
 }

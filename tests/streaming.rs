@@ -112,13 +112,18 @@ async fn a_combine_that_is_given_shrinks_what_the_reduce_streams() {
         "function (key, values) { return { n: values.reduce((n, v) => n + v.n, 0) }; }",
     );
     let combine = combine.display().to_string();
-    submit(&bed, &functions, &["--combine", &combine, "--out", "replace:sums"]).await.ok();
+    let finalize = bed
+        .file("finalize.js", "function (key, v) { return { n: v.n, parts: v.parts, of: key }; }");
+    let finalize = finalize.display().to_string();
+    let more = ["--combine", &combine, "--finalize", &finalize, "--out", "replace:sums"];
+    submit(&bed, &functions, &more).await.ok();
     let records = shuffled(&bed).await;
     assert!((2..100).contains(&records), "{records}");
     let mut parts = 0;
     for sum in bed.all("sums").await {
         let value = sum.get_document("value").unwrap();
         assert_eq!(number(value.get("n").unwrap()), 500, "{sum}");
+        assert_eq!(number(value.get("of").unwrap()), number(sum.get("_id").unwrap()), "{sum}");
         parts += number(value.get("parts").unwrap());
     }
     assert_eq!(parts, records);
@@ -221,9 +226,9 @@ async fn a_failure_of_a_reduce_that_streams_names_its_key() {
     }
     // So does the time that it may take for the next values.
     let loops = "({ begin(k) { this.k = k; }, next(v) { while (this.k === 4); }, end() {} })";
-    let ran = submit(&bed, &functions(&bed, map, loops), &["--record-timeout", "1s"]).await;
+    let ran = submit(&bed, &functions(&bed, map, loops), &["--record-timeout", "2s"]).await;
     assert_eq!(ran.code, 3, "{ran:?}");
-    for word in ["reduce of reduce.js ran out of time on the key 4", "1000 ms", "--record-timeout"]
+    for word in ["reduce of reduce.js ran out of time on the key 4", "2000 ms", "--record-timeout"]
     {
         assert!(ran.stderr.contains(word), "{word}: {ran:?}");
     }

@@ -193,7 +193,8 @@ impl<S: Sink> Guest<S> {
     fn find_excess(&self, batch: &Batch) -> Result<()> {
         let mut probe = self.probe()?;
         for doc in batch.documents() {
-            if let Err(error) = probe.call(self.loaded.stage, doc) {
+            // What else may go wrong here did not go wrong where it counted.
+            if let Err(error @ GuestError::Output { .. }) = probe.call(self.loaded.stage, doc) {
                 return Err(describe(&self.loaded, error, name_record(self.loaded.stage, doc)));
             }
         }
