@@ -90,6 +90,25 @@ async fn what_a_record_emits_is_limited_by_record() {
     let each =
         format!("function () {{ {hundred} for (let i = 0; i < 5; i++) emit(this._id, text); }}");
     submit(&bed, &each, &["--reduce", "_count", "--record-output", "600000"]).await.ok();
+    // So do many that come suddenly, after calls have become large: no call may hold all they emit.
+    bed.load("later", (0..6_000).map(|n| doc! { "_id": n }).collect()).await;
+    let sudden = format!(
+        "function () {{ {hundred} for (let i = 0; i < (this._id < 5900 ? 0 : 5); i++) emit(this._id, text); }}"
+    );
+    let sudden = bed.file("sudden.js", &sudden).display().to_string();
+    let args = [
+        "submit",
+        "--quiet",
+        "-c",
+        "later",
+        "--map",
+        &sudden,
+        "--reduce",
+        "_count",
+        "--record-output",
+        "600000",
+    ];
+    assert_eq!(bed.aviary(&args).await.ok().stdout.lines().count(), 100);
     // One of them emits more, among others of a call.
     let one = format!(
         "function () {{ {hundred} for (let i = 0; i < (this._id === 137 ? 7 : 1); i++) emit(this._id, text); }}"
@@ -227,4 +246,51 @@ async fn a_trial_keeps_the_same_limits() {
     let much = "function () { const a = []; for (let i = 0; i < 12; i++) a.push(new Uint8Array(100e6)); emit(1, a.length); }";
     let ran = tries(much, &["--sample", "1", "--memory-mb", "1500"]).await.ok();
     assert_eq!(ran.json()[0]["value"], 12.0, "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_combine_that_makes_more_of_its_values_does_not_fill_the_worker() {
+    let bed = bed(40).await;
+    let _coordinator = bed.coordinator();
+    let _worker = bed.worker();
+    // Emits 100,000 bytes so many times.
+    let combine = |times: &str| {
+        format!(
+            r#"(module
+                (import "aviary" "emit" (func $emit (param i32 i32 i32 i32)))
+                (memory (export "memory") 4)
+                (data (i32.const 0) "\10\07\00\00\00")
+                (data (i32.const 8) "\05\a0\86\01\00\00")
+                (func (export "aviary_abi_v1"))
+                (func (export "aviary_alloc") (param i32) (result i32) (i32.const 131072))
+                (func (export "combine") (param i32 i32) (local $i i32)
+                    (loop $again
+                        (call $emit (i32.const 0) (i32.const 5) (i32.const 8) (i32.const 100006))
+                        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                        (br_if $again {times}))))"#
+        )
+    };
+    let reduce = bed.file("reduce.js", "function (key, values) { return values.length; }");
+    let reduce = reduce.display().to_string();
+    let map = "function () { emit(this._id % 10, 1); }";
+    let endless = bed.file("endless.wat", &combine("(i32.const 1)")).display().to_string();
+    breaks(
+        &bed,
+        map,
+        &["--reduce", &reduce, "--combine", &endless, "--record-output", "1000000"],
+        "function",
+        &["combine of endless.wat emitted too much on the key 0", "1000000 bytes"],
+    )
+    .await;
+    // Less for each key than a record may, and all together more than a task takes.
+    let much = combine("(i32.lt_u (local.get $i) (i32.const 600))");
+    let much = bed.file("much.wat", &much).display().to_string();
+    breaks(
+        &bed,
+        map,
+        &["--reduce", &reduce, "--combine", &much],
+        "refused",
+        &["combine has made more of a map task's values than they were", "--no-combine"],
+    )
+    .await;
 }

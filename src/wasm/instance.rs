@@ -9,7 +9,7 @@ use super::ended::{Bounds, Ended, classify};
 use super::error::GuestError;
 use super::guest::{Guest, GuestOptions};
 use super::js::Script;
-use super::limits::{INPUT_BYTES_MAX, Limits};
+use super::limits::{INPUT_BYTES_MAX, Limits, OUTPUT_RECORDS_MAX};
 use super::module::Module;
 use super::sink::Sink;
 
@@ -131,8 +131,9 @@ impl<S: Sink> Instance<S> {
         self.call_batch(stage, input, 1)
     }
 
-    /// The same on so many records, which together may emit as much as each of them may: whether one
-    /// has emitted more than its part is not known, only [`Instance::output_bytes`].
+    /// The same on so many records, which together may emit as much as each of them may, but no more than
+    /// [`OUTPUT_RECORDS_MAX`] of them. Whether one has emitted more than its part is not known, only
+    /// [`Instance::output_bytes`].
     ///
     /// # Errors
     /// As [`Instance::call`].
@@ -212,7 +213,8 @@ impl<S: Sink> Instance<S> {
     fn may_emit(&mut self, records: usize) {
         let guest = self.store.data_mut();
         guest.output_bytes = 0;
-        guest.output_bytes_max = self.limits.output_bytes_max.saturating_mul(records as u64);
+        let records = records.clamp(1, OUTPUT_RECORDS_MAX) as u64;
+        guest.output_bytes_max = self.limits.output_bytes_max.saturating_mul(records);
     }
 
     /// Where the output goes.

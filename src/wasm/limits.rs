@@ -36,6 +36,9 @@ pub const MEMORY_BYTES_DEFAULT: usize = 256 << 20;
 pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// Bytes that one record may emit unless the options say otherwise.
 pub const OUTPUT_BYTES_DEFAULT: u64 = 64 << 20;
+/// As many times as much as one record may emit may all records of a call emit together. A call that
+/// holds so much output in memory should be the exception.
+pub const OUTPUT_RECORDS_MAX: usize = 4;
 /// Log text kept of one instance unless the options say otherwise, in bytes.
 pub const LOG_BYTES_DEFAULT: usize = 1 << 20;
 /// Longest log line, in bytes; a longer one is cut into several.

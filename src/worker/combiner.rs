@@ -27,6 +27,9 @@ pub trait TakeBlocks: Send {
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
+/// How many times as large as the table of emits that of combined values may become.
+const COMBINED_TIMES_MAX: usize = 4;
+
 /// Combines emits under a memory budget.
 pub struct Combiner {
     table: Table,
@@ -53,6 +56,18 @@ impl Collect {
 
 impl Sink for Collect {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
+        if self.table.bytes() > config::TABLE_BYTES_MAX * COMBINED_TIMES_MAX {
+            let stage = self.tap.stage();
+            return Err(boxed(Error::refused(
+                format!(
+                    "{stage} has made more of a map task's values than they were: {} bytes",
+                    self.table.bytes()
+                ),
+                format!(
+                    "{stage} must emit less than it is given; or combine nothing, with --no-combine"
+                ),
+            )));
+        }
         self.table
             .add(guest::raw(key).map_err(boxed)?, guest::raw(value).map_err(boxed)?)
             .map_err(|e| boxed(refuse_emit(&e)))

@@ -226,7 +226,17 @@ impl<S: Sink> Guest<S> {
                 }
             }
         }
-        describe(&self.loaded, error, name_one_of(stage, batch))
+        let excess = matches!(error, GuestError::Output { .. });
+        let found = describe(&self.loaded, error, name_one_of(stage, batch));
+        match found {
+            // None of them is at fault. The next attempt gives each a call of its own.
+            Error::Function(found) if excess => Error::Function(Box::new(FunctionError {
+                what: "emitted too much in one call",
+                deterministic: false,
+                ..*found
+            })),
+            other => other,
+        }
     }
 }
 

@@ -154,7 +154,10 @@ fn several_records_may_together_emit_as_much_as_each_of_them() {
     assert_eq!(instance.output_bytes(), 30);
     let error = instance.call_batch(Stage::Map, &[], 2).unwrap_err();
     assert!(matches!(error, GuestError::Output { limit_bytes: 10, .. }), "{error:?}");
-    assert!(map(&text, options).1.is_err());
+    assert!(map(&text, options.clone()).1.is_err());
+    // However many there are, they do not fill the host's memory.
+    let error = start(&guests::emitter(5), options).unwrap().call_batch(Stage::Map, &[], 1_000);
+    assert!(matches!(error.unwrap_err(), GuestError::Output { .. }));
 }
 
 #[test]
