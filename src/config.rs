@@ -88,6 +88,26 @@ pub const NAME_VERSIONS_MAX: usize = 100;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Distinct counters a job's functions may name.
 pub const USER_COUNTERS_MAX: usize = 256;
+/// Lines that the functions of one attempt may log; more are counted and dropped.
+pub const LOG_LINES_MAX: usize = 1_000;
+/// Bytes of such lines unless the job says otherwise.
+pub const LOG_BYTES_DEFAULT: u64 = 1 << 20;
+/// Bytes of such lines that a job may ask for: what so many lines of the greatest length have.
+pub const LOG_BYTES_MAX: usize = 8 << 20;
+/// Bytes of log lines that are written without waiting for more.
+pub const LOG_BATCH_BYTES: usize = 128 << 10;
+/// Pause between two writes of an attempt's log lines.
+pub const LOG_PAUSE: Duration = Duration::from_secs(1);
+/// Counters of one job that are kept when its tasks name different ones.
+pub const JOB_COUNTERS_MAX: i64 = 1_000;
+/// Bytes of values that a reduce takes in one call when its values must not be combined.
+pub const WHOLE_VALUES_BYTES_MAX: usize = 32 << 20;
+/// Values of one key between two looks at the lease.
+pub const VALUES_PER_CHECK: u64 = 4_096;
+/// Linear memory that a function may ask for, in MiB: all that 32-bit addresses reach.
+pub const GUEST_MEMORY_MB_MAX: u64 = 4_096;
+/// Bytes that one record may emit unless the job says otherwise.
+pub const RECORD_OUTPUT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Linear memory one function may use unless the job says otherwise.
 pub const GUEST_MEMORY_MB_DEFAULT: u64 = 128;
 /// Time one record may take unless the job says otherwise.

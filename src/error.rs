@@ -46,7 +46,10 @@ pub enum Error {
     LeaseLost(String),
     /// A user's function failed on its data.
     #[error("{0}")]
-    Function(FunctionError),
+    Function(Box<FunctionError>),
+    /// An attempt's computing took longer than its job allows.
+    #[error("{0}")]
+    TaskTimeout(Box<FunctionError>),
     /// A block that a committed manifest names does not exist.
     #[error("block {block} of the shuffle is missing; its map task runs again")]
     BlockMissing {
@@ -97,12 +100,15 @@ fn with_hint(text: &str) -> String {
 
 /// A failure of a user's function, with all that a person needs to find it.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{stage} {what}{record}: {message}{stack}",
+#[error("{stage}{function} {what}{record}: {message}{stack}",
+    function = function.as_ref().map_or(String::new(), |name| format!(" of {name}")),
     record = record.as_ref().map_or(String::new(), |r| format!(" on {r}")),
     stack = if stack.is_empty() { String::new() } else { format!("\n{stack}") })]
 pub struct FunctionError {
     /// `map`, `combine`, `reduce` or `finalize`.
     pub stage: String,
+    /// The name or file that the function came under, if it is known.
+    pub function: Option<String>,
     /// `failed`, `trapped`, `ran out of time`, `ran out of memory`, …
     pub what: &'static str,
     /// The document's `_id` or the key at hand, as extended JSON.
@@ -152,7 +158,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
-            Error::JobFailed { .. } | Error::Function(_) => 3,
+            Error::JobFailed { .. } | Error::Function(_) | Error::TaskTimeout(_) => 3,
             Error::JobCancelled(_) => 4,
             Error::NotFound { .. } => 5,
             Error::Connect { .. } => 6,
@@ -193,6 +199,7 @@ impl Error {
             },
             Error::LeaseLost(_) => "lease_lost",
             Error::Function(_) => "function",
+            Error::TaskTimeout(_) => "task_timeout",
             Error::BlockMissing { .. } => "block_missing",
             Error::NotYet(_) => "not_yet",
             Error::JobFailed { .. } => "job_failed",
@@ -217,6 +224,7 @@ impl Error {
             },
             Error::Function(error) => !error.deterministic,
             Error::Connect { .. }
+            | Error::TaskTimeout(_)
             | Error::BlockMissing { .. }
             | Error::NotYet(_)
             | Error::Io { .. }

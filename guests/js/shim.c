@@ -31,6 +31,10 @@
 static uint8_t *input;
 static uint32_t input_cap;
 static int stage_running = -1;
+/* The key of the group that streams, as a type byte and bytes: it goes back with the result as it came. */
+static uint8_t *stream_key;
+static uint32_t stream_key_len;
+static uint32_t stream_key_cap;
 
 /* Remembers that memory ran out: the exception for it may itself find no memory. */
 static void *note_failure(void *p)
@@ -356,4 +360,88 @@ EXPORT("reduce") void stage_reduce(const uint8_t *p, uint32_t len)
 EXPORT("finalize") void stage_finalize(const uint8_t *p, uint32_t len)
 {
     stage_keyed(STAGE_FINALIZE, p, len);
+}
+
+/* Whether the reduce that was loaded streams; known once aviary_js_load has returned. */
+EXPORT("aviary_js_streams") int32_t aviary_js_streams(void)
+{
+    return stream_loaded;
+}
+
+/* Calls one method of a reduce that streams, and gives what it returns. */
+static JSValue stream_call(int part, int argc, JSValueConst *argv)
+{
+    JSValue result = JS_Call(ctx, stream_functions[part], stream_object, argc, argv);
+    if (JS_IsException(result))
+        fail_exception(NULL);
+    run_pending_jobs();
+    return result;
+}
+
+static void stream_stage(void)
+{
+    if (!stream_loaded)
+        fail_text("the reduce that was given does not stream");
+    stage_running = STAGE_REDUCE;
+}
+
+EXPORT("reduce_begin") void reduce_begin(const uint8_t *p, uint32_t len)
+{
+    const uint8_t *end = p + bson_document_len(p, len) - 1;
+    JSValue arg;
+    Elem key;
+    stream_stage();
+    bson_next(p + 4, end, &key);
+    if (!key.type || key.key_len != 1 || key.key[0] != 'k')
+        fail_text("the input of reduce_begin is not a document of k");
+    if (key.size >= stream_key_cap) {
+        free(stream_key);
+        stream_key_cap = 0;
+        stream_key = malloc(key.size + 1);
+        if (!stream_key)
+            fail_text(OUT_OF_MEMORY);
+        stream_key_cap = key.size + 1;
+    }
+    stream_key[0] = key.type;
+    memcpy(stream_key + 1, key.value, key.size);
+    stream_key_len = key.size + 1;
+    arg = bson_to_js(key.type, key.value, key.size, OWNER_BATCH);
+    if (JS_IsException(arg))
+        fail_exception(NULL);
+    JS_FreeValue(ctx, stream_call(STREAM_BEGIN, 1, &arg));
+    JS_FreeValue(ctx, arg);
+    stage_end();
+}
+
+EXPORT("reduce_next") void reduce_next(const uint8_t *p, uint32_t len)
+{
+    const uint8_t *end = p + bson_document_len(p, len) - 1;
+    Elem values, e;
+    stream_stage();
+    bson_next(p + 4, end, &values);
+    if (values.type != BSON_ARRAY || values.key_len != 1 || values.key[0] != 'v')
+        fail_text("the input of reduce_next is not a document of v");
+    end = values.value + values.size - 1;
+    for (p = bson_next(values.value + 4, end, &e); e.type; p = bson_next(p, end, &e)) {
+        JSValue arg = bson_to_js(e.type, e.value, e.size, OWNER_BATCH);
+        if (JS_IsException(arg))
+            fail_exception(NULL);
+        JS_FreeValue(ctx, stream_call(STREAM_NEXT, 1, &arg));
+        JS_FreeValue(ctx, arg);
+    }
+    stage_end();
+}
+
+EXPORT("reduce_end") void reduce_end(void)
+{
+    JSValue result;
+    stream_stage();
+    result = stream_call(STREAM_END, 0, NULL);
+    output.len = 0;
+    output_bytes(stream_key, stream_key_len);
+    if (write_tagged(result))
+        fail_exception(NULL);
+    abi_emit(output.bytes, stream_key_len, output.bytes + stream_key_len, output.len - stream_key_len);
+    JS_FreeValue(ctx, result);
+    stage_end();
 }

@@ -1,6 +1,8 @@
 /* Turning the text of a stage into a function. A text is one of
  *   - a function expression, an arrow function or a function declaration of any name, as MongoDB accepts them;
- *   - a script that defines a function of the stage's name, among utilities. */
+ *   - a script that defines a function of the stage's name, among utilities.
+ * A reduce may have the streaming form instead: an object with the methods begin, next and end, or a script that defines
+ * the functions reduce_begin, reduce_next and reduce_end. */
 #ifndef AVIARY_SOURCE_H
 #define AVIARY_SOURCE_H
 
@@ -10,6 +12,14 @@ enum { STAGE_MAP, STAGE_COMBINE, STAGE_REDUCE, STAGE_FINALIZE, STAGES };
 
 static const char *const stage_names[STAGES] = { "map", "combine", "reduce", "finalize" };
 static JSValue stage_functions[STAGES];
+
+enum { STREAM_BEGIN, STREAM_NEXT, STREAM_END, STREAM_PARTS };
+
+static const char *const stream_names[STREAM_PARTS] = { "begin", "next", "end" };
+/* The reduce, if it streams: what its methods are called on, and they. */
+static JSValue stream_object;
+static JSValue stream_functions[STREAM_PARTS];
+static bool stream_loaded;
 
 static bool allocation_failed;
 
@@ -144,15 +154,49 @@ static __attribute__((noreturn)) void fail_attempt(const char *stage, const Atte
     fail_exception(context);
 }
 
+/* What a script of functions gives as a reduce that streams: an object of those that are there. */
+#define STREAM_OF_SCRIPT                                                                                              \
+    ";if(typeof reduce_begin==='function'||typeof reduce_next==='function'||typeof reduce_end==='function')return{"     \
+    "begin:typeof reduce_begin==='function'?reduce_begin:undefined,"                                                  \
+    "next:typeof reduce_next==='function'?reduce_next:undefined,"                                                     \
+    "end:typeof reduce_end==='function'?reduce_end:undefined}"
+
+/* Whether a value is a reduce that streams. One that has only a part of the form is refused. */
+static bool is_stream(const char *stage, JSValueConst value)
+{
+    bool has[STREAM_PARTS];
+    int found = 0;
+    if (stage != stage_names[STAGE_REDUCE] || !JS_IsObject(value) || JS_IsFunction(ctx, value))
+        return false;
+    for (int part = 0; part < STREAM_PARTS; part++) {
+        JSValue function = JS_GetPropertyStr(ctx, value, stream_names[part]);
+        if (JS_IsException(function))
+            fail_exception(stage);
+        has[part] = JS_IsFunction(ctx, function);
+        found += has[part];
+        JS_FreeValue(ctx, function);
+    }
+    for (int part = 0; found > 0 && part < STREAM_PARTS; part++)
+        if (!has[part])
+            fail_stage(stream_names[part], "a reduce that streams has begin, next and end (in a script: reduce_begin, "
+                                           "reduce_next, reduce_end), but there is no function %s");
+    return found > 0;
+}
+
+static bool is_stage(const char *stage, JSValueConst value)
+{
+    return !JS_IsException(value) && (JS_IsFunction(ctx, value) || is_stream(stage, value));
+}
+
 static JSValue stage_function(const char *stage, const char *source)
 {
     Attempt attempts[3], *furthest;
     JSValue value;
-    char after[160];
+    char after[640];
     int i = 0;
 
     value = evaluate(stage, "(", source, ")", &attempts[i]);
-    if (!JS_IsException(value) && JS_IsFunction(ctx, value))
+    if (is_stage(stage, value))
         return value;
     if (JS_IsException(value) && !is_syntax_error(&attempts[i]))
         fail_attempt(stage, &attempts[i]);
@@ -160,7 +204,8 @@ static JSValue stage_function(const char *stage, const char *source)
 
     /* A scope of its own keeps the utilities of one stage apart from those of another. */
     i++;
-    snprintf(after, sizeof(after), ";return typeof %s==='function'?%s:undefined})", stage, stage);
+    snprintf(after, sizeof(after), "%s;return typeof %s==='function'?%s:undefined})",
+             stage == stage_names[STAGE_REDUCE] ? STREAM_OF_SCRIPT : "", stage, stage);
     value = evaluate(stage, "(function(){", source, after, &attempts[i]);
     if (!JS_IsException(value)) {
         JSValue wrapper = value;
@@ -168,7 +213,7 @@ static JSValue stage_function(const char *stage, const char *source)
         JS_FreeValue(ctx, wrapper);
         if (JS_IsException(value))
             fail_exception(stage);
-        if (JS_IsFunction(ctx, value))
+        if (is_stage(stage, value))
             return value;
         JS_FreeValue(ctx, value);
     }
@@ -176,7 +221,7 @@ static JSValue stage_function(const char *stage, const char *source)
     /* What is left is an expression that is followed by semicolons or comments. */
     i++;
     value = evaluate(stage, "void 0,", source, "", &attempts[i]);
-    if (!JS_IsException(value) && JS_IsFunction(ctx, value))
+    if (is_stage(stage, value))
         return value;
     if (JS_IsException(value) && !is_syntax_error(&attempts[i]))
         fail_attempt(stage, &attempts[i]);
@@ -197,21 +242,37 @@ static JSValue stage_function(const char *stage, const char *source)
                       "a function named %s");
 }
 
-static void stage_load(int stage, const Elem *e)
+static void refuse_async(const char *name, JSValueConst function)
 {
-    const uint8_t *text = e->value + (e->type == BSON_CODE_W_SCOPE ? 4 : 0);
     JSFunctionKindEnum kind = JS_FUNC_NORMAL;
-    JSValue function;
-    JSObject *o;
-    if (e->type != BSON_STRING && e->type != BSON_CODE && e->type != BSON_SYMBOL && e->type != BSON_CODE_W_SCOPE)
-        fail_stage(stage_names[stage], "the source of %s is not text");
-    function = stage_function(stage_names[stage], (const char *)text + 4);
-    o = JS_VALUE_GET_OBJ(function);
+    JSObject *o = JS_VALUE_GET_OBJ(function);
     if (js_class_has_bytecode(o->class_id))
         kind = o->u.func.function_bytecode->func_kind;
     if (kind != JS_FUNC_NORMAL)
-        fail_stage(stage_names[stage], "%s is an async function or a generator: a stage must be a plain function");
-    stage_functions[stage] = function;
+        fail_stage(name, "%s is an async function or a generator: a stage must be a plain function");
+}
+
+static void stage_load(int stage, const Elem *e)
+{
+    const uint8_t *text = e->value + (e->type == BSON_CODE_W_SCOPE ? 4 : 0);
+    JSValue loaded;
+    if (e->type != BSON_STRING && e->type != BSON_CODE && e->type != BSON_SYMBOL && e->type != BSON_CODE_W_SCOPE)
+        fail_stage(stage_names[stage], "the source of %s is not text");
+    loaded = stage_function(stage_names[stage], (const char *)text + 4);
+    if (JS_IsFunction(ctx, loaded)) {
+        refuse_async(stage_names[stage], loaded);
+        stage_functions[stage] = loaded;
+        return;
+    }
+    for (int part = 0; part < STREAM_PARTS; part++) {
+        JSValue function = JS_GetPropertyStr(ctx, loaded, stream_names[part]);
+        if (!JS_IsFunction(ctx, function))
+            fail_stage(stream_names[part], "%s of a reduce that streams is no function");
+        refuse_async(stream_names[part], function);
+        stream_functions[part] = function;
+    }
+    stream_object = loaded;
+    stream_loaded = true;
 }
 
 #endif

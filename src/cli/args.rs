@@ -149,6 +149,8 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// List a job's tasks and their leases.
     Tasks(TasksArgs),
+    /// Print what a job's functions logged.
+    Logs(LogsArgs),
     /// Show a job's counters.
     Counters(JobArg),
     /// Print a job's results as JSON lines.
@@ -314,9 +316,14 @@ pub(super) struct JobFunctions {
     /// Without it the job is map-only: each emit becomes a document.
     #[arg(long, value_name = "F")]
     pub(super) reduce: Option<String>,
-    /// Shrinks values on the map side [default: the reduce].
+    /// Shrinks values on the map side; what it emits are the reduce's values [default: the reduce,
+    /// unless it streams].
     #[arg(long, value_name = "F")]
     pub(super) combine: Option<String>,
+    /// Give the reduce all values of a key in one call, as they were emitted: for a reduce that is
+    /// not associative and does not stream. At most 32 MiB of values a key.
+    #[arg(long, conflicts_with = "combine")]
+    pub(super) no_combine: bool,
     /// Turns a reduced value into the one that is written.
     #[arg(long, value_name = "F")]
     pub(super) finalize: Option<String>,
@@ -338,9 +345,18 @@ pub(super) struct JobFunctions {
     /// Memory one function may use, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = config::GUEST_MEMORY_MB_DEFAULT)]
     pub(super) memory_mb: u64,
-    /// Time one record may take.
+    /// Time one record may take: a document, or the values of a key that reach a function in one call.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub(super) record_timeout: humantime::Duration,
+    /// Time one attempt at a task may take in all [default: as long as it needs].
+    #[arg(long, value_name = "DURATION")]
+    pub(super) task_timeout: Option<humantime::Duration>,
+    /// Keys and values that one record (a document, or a key) may emit, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = config::RECORD_OUTPUT_BYTES_DEFAULT)]
+    pub(super) record_output: u64,
+    /// Lines that the functions of one attempt may log, in bytes; further ones are counted and dropped.
+    #[arg(long, value_name = "BYTES", default_value_t = config::LOG_BYTES_DEFAULT)]
+    pub(super) log_bytes: u64,
 }
 
 #[derive(Debug, Args)]
@@ -439,6 +455,19 @@ pub(super) struct TasksArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// Only lines of this task, as `aviary tasks` names it, e.g. map/1.00003.
+    #[arg(long, value_name = "T")]
+    pub(super) task: Option<String>,
+    /// Go on printing until the job ends.
+    #[arg(short, long)]
+    pub(super) follow: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ResultsArgs {
     /// A job's id, the unambiguous beginning or end of one, or `last`.
     #[arg(value_name = "JOB")]
@@ -465,7 +494,7 @@ pub(super) struct WorkerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) slots: Option<u16>,
     /// Memory that functions may use at most, in MiB, each.
-    #[arg(long, value_name = "M", default_value_t = 1024)]
+    #[arg(long, value_name = "M", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
     pub(super) memory_mb: u64,
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
         || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         usize::from,
     );
-    let host = host(args.memory_mb)?;
+    let host = host_for(args.memory_mb, slots)?;
     let outcome = worker::run(store.clone(), host, WorkerOptions { slots, settings }, stop).await;
     store.close().await;
     outcome
@@ -36,10 +36,19 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
 
 /// The WebAssembly host, with the machine's cache of compiled modules.
 pub(super) fn host(memory_mb: u64) -> Result<Host> {
+    host_for(memory_mb, 1)
+}
+
+/// The same for so many tasks at once.
+fn host_for(memory_mb: u64, slots: usize) -> Result<Host> {
+    // A reduce, a combine, a finalize, and one that finds the record at fault.
+    const INSTANCES_PER_SLOT: usize = 4;
+    let instances = u32::try_from(slots * INSTANCES_PER_SLOT).unwrap_or(u32::MAX);
     let cache = aviary_testcontainers::mongod::cache_dir().join("modules");
     let options = HostOptions {
         cache_dir: Some(cache),
         memory_bytes_max: usize::try_from(memory_mb << 20).unwrap_or(usize::MAX),
+        instances_max: instances.max(HostOptions::default().instances_max),
         ..HostOptions::default()
     };
     match Host::new(options.clone()) {

@@ -12,6 +12,7 @@ mod foresight;
 mod functions;
 mod init;
 mod list;
+mod logs;
 mod output;
 mod results;
 mod rm;
@@ -84,6 +85,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::List(args) => list::run(&global, args).await,
         Command::Status(args) => status::run(&global, args).await,
         Command::Tasks(args) => tasks::run(&global, args).await,
+        Command::Logs(args) => logs::run(&global, args).await,
         Command::Counters(args) => counters::run(&global, args).await,
         Command::Results(args) => results::run(&global, args).await,
         Command::Cancel(args) => cancel::run(&global, args).await,

@@ -52,9 +52,11 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
         output,
         partitions: args.partitions,
         limits: limits(&args.job),
+        no_combine: args.job.no_combine,
         keep_intermediates: args.keep_intermediates,
     };
-    spec.validate(store.db_name())?;
+    // Which functions there are is checked once they are found.
+    JobSpec { no_combine: false, ..spec.clone() }.validate(store.db_name())?;
     let size = store.inspect_input(&spec.input).await?;
     store.check_query(&spec.input).await?;
     if mode == OutputMode::Replace {
@@ -230,6 +232,14 @@ pub(super) async fn find(
             }
         }),
     };
+    if args.no_combine && !matches!(reduce, Some(FoundReduce::Function(_))) {
+        return Err(Error::Usage("--no-combine needs a --reduce that is a function".into()));
+    }
+    if named.combine.is_some() && matches!(reduce, Some(FoundReduce::Builtin(_))) {
+        return Err(Error::Usage(
+            "a built-in reduce combines on the map side by itself; leave --combine out".into(),
+        ));
+    }
     if named.combine.as_ref().is_some_and(|text| functions::builtin(text).ok().flatten().is_some())
     {
         return Err(Error::Usage(
@@ -285,6 +295,11 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
             *slot = Some(module.clone());
         }
     }
+    // The module's combine belongs to its own reduce.
+    let is_builtin = |text: &String| functions::builtin(text).ok().flatten().is_some();
+    if args.no_combine || named.reduce.as_ref().is_some_and(is_builtin) {
+        named.combine.clone_from(&args.combine);
+    }
     Ok(named)
 }
 
@@ -337,10 +352,15 @@ pub(super) fn input(args: &JobFunctions, db: &str, read: ReadMode) -> Result<Inp
 
 /// The limits that the flags describe.
 pub(super) fn limits(args: &JobFunctions) -> Limits {
-    let timeout: std::time::Duration = args.record_timeout.into();
+    let ms = |timeout: humantime::Duration| {
+        u64::try_from(std::time::Duration::from(timeout).as_millis()).unwrap_or(u64::MAX)
+    };
     Limits {
         memory_mb: args.memory_mb,
-        record_timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        record_timeout_ms: ms(args.record_timeout),
+        task_timeout_ms: args.task_timeout.map(ms),
+        record_output_bytes: args.record_output,
+        log_bytes: args.log_bytes,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::functions::Given;
 use crate::job::ReadMode;
 use crate::store::Store;
 use crate::wasm::{Host, Stage};
+use crate::worker::deadline::Deadline;
 use crate::worker::loader::{self, Loaded, Surroundings};
 use crate::worker::local::{LocalJob, LocalReduce};
 
@@ -18,10 +19,13 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
     if args.sample <= 0 {
         return Err(Error::Usage("--sample must be at least 1".into()));
     }
+    let limits = submit::limits(&args.job);
+    limits.validate()?;
     let store = global.store("aviary-try").await?;
     let input = submit::input(&args.job, store.db_name(), ReadMode::Committed)?;
     store.inspect_input(&input).await?;
-    let host = super::daemons::host(1024)?;
+    // What a worker that suits the job would give.
+    let host = super::daemons::host(limits.memory_mb.max(1024))?;
     let found = submit::find(Some(&store), &host, &args.job, &scope).await?;
     let around = Surroundings {
         now_ms: bson::DateTime::now().timestamp_millis(),
@@ -29,19 +33,26 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
         scope: scope
             .to_vec()
             .map_err(|e| Error::Usage(format!("the parameters do not serialise: {e}")))?,
-        limits: loader::limits(&submit::limits(&args.job)),
+        limits: loader::limits(&limits),
+        deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
+        careful: true,
     };
     let job = LocalJob {
         map: load(&store, &host, &found.map, Stage::Map, &around).await?,
+        combine: match &found.combine {
+            Some(given) => Some(load(&store, &host, given, Stage::Combine, &around).await?),
+            None => None,
+        },
+        no_combine: args.job.no_combine,
         reduce: match &found.reduce {
             None => None,
             Some(FoundReduce::Builtin(crate::job::Reducer::Builtin(name))) => {
                 Some(LocalReduce::Builtin(name.clone()))
             }
             Some(FoundReduce::Builtin(crate::job::Reducer::Function(_))) => None,
-            Some(FoundReduce::Function(given)) => Some(LocalReduce::Function(
+            Some(FoundReduce::Function(given)) => Some(LocalReduce::Function(Box::new(
                 load(&store, &host, given, Stage::Reduce, &around).await?,
-            )),
+            ))),
         },
         finalize: match &found.finalize {
             Some(given) => Some(load(&store, &host, given, Stage::Finalize, &around).await?),
@@ -84,7 +95,9 @@ async fn load(
     match given {
         Given::Known(known) => loader::load(store, host, known, stage, around).await,
         Given::New(source) => {
-            loader::compile(host, source.language, source.content.clone(), stage, around).await
+            let content = source.content.clone();
+            let loaded = loader::compile(host, source.language, content, stage, around).await?;
+            Ok(loaded.named(Some(source.file.clone())))
         }
     }
 }

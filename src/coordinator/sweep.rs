@@ -64,6 +64,12 @@ pub async fn sweep(store: &Store) -> Result<()> {
             store.delete_blocks(&id).await?;
         }
     }
+    for id in store.jobs_with_logs().await? {
+        // An attempt that was frozen can write its lines after its job was removed.
+        if look_up(store, &mut known, &id).await?.is_none() {
+            store.delete_logs(&id).await?;
+        }
+    }
     for id in store.jobs_with_planned_tasks().await? {
         // A coordinator that was frozen while it planned can write its tasks after the job's end.
         let job = look_up(store, &mut known, &id).await?;

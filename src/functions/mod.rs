@@ -98,6 +98,8 @@ impl Source {
                 .to_vec()
                 .map_err(|e| Error::Usage(format!("the parameters do not serialise: {e}")))?,
             limits: loader::limits(&crate::job::Limits::default()),
+            deadline: None,
+            careful: true,
         };
         let refused = |why: String| {
             Error::refused(format!("{} is not a usable {stage} function: {why}", self.file), "")

@@ -16,7 +16,7 @@ pub struct JobSpec {
     pub input: Input,
     /// Turns a document into keys and values.
     pub map: FunctionRef,
-    /// Shrinks the values of one key on the map side; without it, `reduce` serves.
+    /// Shrinks the values of one key on the map side; without it, `reduce` serves, unless it streams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combine: Option<FunctionRef>,
     /// Turns the values of one key into one; a job without it is map-only.
@@ -36,6 +36,10 @@ pub struct JobSpec {
     /// What each function may use.
     #[serde(default)]
     pub limits: Limits,
+    /// Whether values reach the reduce as they were emitted, all of a key in one call: for a reduce
+    /// that is not associative and does not stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_combine: bool,
     /// Keep the blocks of the shuffle after the job, for looking at.
     #[serde(default)]
     pub keep_intermediates: bool,
@@ -126,6 +130,57 @@ pub struct Limits {
     pub memory_mb: u64,
     /// Time one record may take, in milliseconds.
     pub record_timeout_ms: u64,
+    /// Time that one attempt at a task may take, in milliseconds; none for as long as it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_timeout_ms: Option<u64>,
+    /// Keys and values that one record may emit, in bytes: a document, or a key of a later stage.
+    #[serde(default = "record_output_bytes")]
+    pub record_output_bytes: u64,
+    /// Lines that the functions of one attempt may log, in bytes.
+    #[serde(default = "log_bytes")]
+    pub log_bytes: u64,
+}
+
+// Jobs that were submitted before there were these limits have the defaults.
+fn record_output_bytes() -> u64 {
+    config::RECORD_OUTPUT_BYTES_DEFAULT
+}
+
+fn log_bytes() -> u64 {
+    config::LOG_BYTES_DEFAULT
+}
+
+impl Limits {
+    /// Finds values that cannot be meant.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn validate(&self) -> Result<(), Error> {
+        let zero = self.memory_mb == 0
+            || self.record_timeout_ms == 0
+            || self.task_timeout_ms == Some(0)
+            || self.record_output_bytes == 0;
+        if zero {
+            return Err(Error::Usage(
+                "the limits of memory, time and output must be above 0".into(),
+            ));
+        }
+        if self.memory_mb > config::GUEST_MEMORY_MB_MAX {
+            return Err(Error::Usage(format!(
+                "--memory-mb {} is more than the {} MiB that a function can address",
+                self.memory_mb,
+                config::GUEST_MEMORY_MB_MAX
+            )));
+        }
+        if self.log_bytes > config::LOG_BYTES_MAX as u64 {
+            return Err(Error::Usage(format!(
+                "--log-bytes {} is more than {}",
+                self.log_bytes,
+                config::LOG_BYTES_MAX
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Limits {
@@ -133,6 +188,9 @@ impl Default for Limits {
         Self {
             memory_mb: config::GUEST_MEMORY_MB_DEFAULT,
             record_timeout_ms: config::RECORD_TIMEOUT_MS_DEFAULT,
+            task_timeout_ms: None,
+            record_output_bytes: config::RECORD_OUTPUT_BYTES_DEFAULT,
+            log_bytes: config::LOG_BYTES_DEFAULT,
         }
     }
 }
@@ -202,13 +260,22 @@ impl JobSpec {
         if self.input.limit.is_some_and(|limit| limit <= 0) {
             return Err(Error::Usage("--limit must be at least 1".into()));
         }
-        if self.limits.memory_mb == 0 || self.limits.record_timeout_ms == 0 {
-            return Err(Error::Usage("memory and time limits must be above 0".into()));
-        }
+        self.limits.validate()?;
         if self.reduce.is_none() && (self.combine.is_some() || self.finalize.is_some()) {
             return Err(Error::Usage(
                 "--combine and --finalize need --reduce; a map-only job has neither".into(),
             ));
+        }
+        if self.combine.is_some() && matches!(self.reduce, Some(Reducer::Builtin(_))) {
+            return Err(Error::Usage(
+                "a built-in reduce combines on the map side by itself; leave --combine out".into(),
+            ));
+        }
+        if self.no_combine && !matches!(self.reduce, Some(Reducer::Function(_))) {
+            return Err(Error::Usage("--no-combine needs a --reduce that is a function".into()));
+        }
+        if self.no_combine && self.combine.is_some() {
+            return Err(Error::Usage("--no-combine and --combine exclude each other".into()));
         }
         if self.output.mode == OutputMode::Replace {
             check_collection_name(&self.output.db, &self.output.collection)?;
@@ -285,6 +352,7 @@ pub(crate) mod tests {
             },
             partitions: 0,
             limits: Limits::default(),
+            no_combine: false,
             keep_intermediates: false,
         }
     }

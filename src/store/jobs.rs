@@ -247,7 +247,7 @@ impl Store {
         Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 
-    /// Removes a job and its tasks.
+    /// Removes a job, its tasks and what their functions logged.
     ///
     /// # Errors
     /// [`Error::Store`].

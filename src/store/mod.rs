@@ -12,6 +12,7 @@ pub mod input;
 pub mod jobs;
 pub mod leases;
 mod links;
+pub mod logs;
 mod members;
 pub mod output;
 mod pinning;

@@ -5,6 +5,7 @@ use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
 use super::error::{Action, classify};
+use super::logs::LogBatch;
 use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::JobState;
@@ -129,6 +130,15 @@ fn aviary_validator() -> Document {
                     "token": { "bsonType": "string" },
                 },
             },
+            {
+                "required": ["job", "plan", "task", "attempt", "lines"],
+                "properties": {
+                    "kind": { "enum": ["log"] },
+                    "job": { "bsonType": "string" },
+                    "task": { "bsonType": "string" },
+                    "lines": { "bsonType": "array" },
+                },
+            },
             { "properties": { "kind": { "enum": ["worker", "coordinator", "clock"] } } },
         ],
     } }
@@ -164,10 +174,16 @@ fn aviary_indexes() -> Vec<IndexModel> {
     if let Some(options) = expiry.options.as_mut() {
         options.expire_after = Some(std::time::Duration::ZERO);
     }
+    // Only log lines are in it, which most jobs have none of.
+    let mut logs = named(doc! { "kind": 1, "job": 1, "_id": 1 }, "logs_of_job");
+    if let Some(options) = logs.options.as_mut() {
+        options.partial_filter_expression = Some(doc! { "kind": LogBatch::KIND });
+    }
     vec![
         named(doc! { "shard": 1, "kind": 1, "state": 1, "priority": -1, "_id": 1 }, "claim"),
         named(doc! { "job": 1, "kind": 1, "plan": 1, "state": 1 }, "tasks_of_job"),
         named(doc! { "kind": 1, "created": -1 }, "jobs_by_age"),
         expiry,
+        logs,
     ]
 }

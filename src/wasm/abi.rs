@@ -7,11 +7,20 @@
 //! | `_initialize` | `() -> ()` | optional, called once, before anything else |
 //! | `aviary_abi_v1` | `() -> ()` | names the version, never called; a custom section `aviary_abi` with the single byte 1 does as well |
 //! | `map`, `combine`, `reduce`, `finalize` | `(ptr, len) -> ()` | the stages, each optional, one at least |
+//! | `reduce_begin`, `reduce_next` | `(ptr, len) -> ()` | the streaming form of `reduce`, all three or none |
+//! | `reduce_end` | `() -> ()` | as above |
 //! | `aviary_js_load` | `(ptr, len) -> ()` | only the JavaScript guest: takes the sources |
+//! | `aviary_js_streams` | `() -> (i32)` | only the JavaScript guest: whether the reduce that it took streams |
 //!
 //! Input is concatenated BSON documents: for `map` the documents themselves, for `combine` and
 //! `reduce` one `{k, v: [..]}` a key, for `finalize` one `{k, v}` a key. A guest that fails stops
 //! its call; nothing that it emitted in that call may be kept.
+//!
+//! A reduce in the streaming form need not be associative. For each key, `reduce_begin` is given one
+//! document `{k}`, then `reduce_next` one document `{v: [..]}` with the next values, as often as there
+//! are more, then `reduce_end` is called and may emit once, with the key that was given. The values
+//! come in the order of the map tasks' numbers, and those of one task in the order in which it emitted
+//! them (or its combine did). Of a module that has `reduce` as well, the streaming form is the reduce.
 
 use std::fmt;
 
@@ -33,6 +42,10 @@ pub const EXPORT_ALLOC: &str = "aviary_alloc";
 pub const EXPORT_INITIALIZE: &str = "_initialize";
 /// The export by which the JavaScript guest takes its sources.
 pub const EXPORT_JS_LOAD: &str = "aviary_js_load";
+/// The export by which the JavaScript guest says whether the reduce that it took streams.
+pub const EXPORT_JS_STREAMS: &str = "aviary_js_streams";
+/// The exports that are a reduce in the streaming form, in the order in which they are called.
+pub const EXPORTS_STREAM: [&str; 3] = ["reduce_begin", "reduce_next", "reduce_end"];
 /// The import module that holds the contract's functions.
 pub const IMPORT_AVIARY: &str = "aviary";
 /// The import module that holds the small part of WASI that guests get.
@@ -268,6 +281,10 @@ pub(crate) const EXPORTS: &[(&str, Signature)] = &[
     ("combine", signature(&[I, I], &[])),
     ("reduce", signature(&[I, I], &[])),
     ("finalize", signature(&[I, I], &[])),
+    ("reduce_begin", signature(&[I, I], &[])),
+    ("reduce_next", signature(&[I, I], &[])),
+    ("reduce_end", signature(&[], &[])),
+    (EXPORT_JS_STREAMS, signature(&[], &[I])),
 ];
 
 #[cfg(test)]
@@ -290,5 +307,8 @@ mod tests {
             assert!(EXPORTS.iter().any(|(name, _)| *name == stage.name()));
         }
         assert_eq!(Stage::from_name("Map"), None);
+        for name in EXPORTS_STREAM {
+            assert!(EXPORTS.iter().any(|(known, _)| *known == name));
+        }
     }
 }

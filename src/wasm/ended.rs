@@ -7,6 +7,7 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use super::abi::Step;
 use super::error::GuestError;
 use super::guest::{Guest, Stop};
+use super::limits::Limits;
 use super::module::Shared;
 
 /// How a call ended that did not return.
@@ -31,12 +32,17 @@ impl From<wasmtime::Error> for Ended {
 /// The limits that errors mention.
 pub(crate) struct Bounds {
     call_timeout: Duration,
+    output_bytes_max: u64,
     instances_max: u32,
 }
 
 impl Bounds {
-    pub(crate) const fn new(shared: &Shared, call_timeout: Duration) -> Self {
-        Self { call_timeout, instances_max: shared.instances_max }
+    pub(crate) const fn new(shared: &Shared, limits: &Limits) -> Self {
+        Self {
+            call_timeout: limits.call_timeout,
+            output_bytes_max: limits.output_bytes_max,
+            instances_max: shared.instances_max,
+        }
     }
 }
 
@@ -50,7 +56,7 @@ pub(crate) fn classify<S>(
 ) -> GuestError {
     let refused = std::mem::take(&mut guest.memory_refused);
     let error = match (guest.stop.take(), ended) {
-        (Some(stop), _) => stopped(guest, step, stop),
+        (Some(stop), _) => stopped(guest, step, stop, bounds),
         (None, Ended::Alloc { ptr, len }) => GuestError::BadAlloc { step, ptr, len },
         (None, Ended::Runtime(error)) => runtime(guest, step, &error, bounds),
     };
@@ -69,11 +75,12 @@ pub(crate) fn classify<S>(
     }
 }
 
-fn stopped<S>(guest: &mut Guest<S>, step: Step, stop: Stop) -> GuestError {
+fn stopped<S>(guest: &mut Guest<S>, step: Step, stop: Stop, bounds: &Bounds) -> GuestError {
     match stop {
         Stop::Failed { message, stack } => GuestError::Failed { step, message, stack },
         Stop::Exit(code) => GuestError::Exit { step, code, stderr: guest.log.take_stderr_tail() },
         Stop::Fault(fault) => GuestError::BadEmit { step, fault },
+        Stop::Output => GuestError::Output { step, limit_bytes: bounds.output_bytes_max },
         Stop::Sink(error) => GuestError::Sink { step, error },
     }
 }

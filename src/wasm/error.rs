@@ -53,6 +53,14 @@ pub enum GuestError {
         /// How the guest ended after memory was refused.
         detail: String,
     },
+    /// The guest emitted more than a record may.
+    #[error("run {step}: one record emitted more than the limit of {limit_bytes} bytes")]
+    Output {
+        /// What the guest was doing.
+        step: Step,
+        /// What a record may emit, in bytes.
+        limit_bytes: u64,
+    },
     /// The guest called one of the host's functions with something impossible.
     #[error("run {step}: {fault}")]
     BadEmit {
@@ -92,7 +100,7 @@ pub enum GuestError {
         max: usize,
     },
     /// The function has no such stage.
-    #[error("run {stage}: the function does not have it")]
+    #[error("run {stage}: the function does not have it in this form")]
     NotExported {
         /// The stage that was called.
         stage: Stage,
@@ -139,6 +147,7 @@ impl GuestError {
             Self::Failed { .. }
             | Self::Trap { .. }
             | Self::Memory { .. }
+            | Self::Output { .. }
             | Self::BadEmit { .. }
             | Self::Exit { .. }
             | Self::BadAlloc { .. }
@@ -161,6 +170,7 @@ impl GuestError {
             Self::Trap { .. } => "guest_trap",
             Self::Timeout { .. } => "guest_timeout",
             Self::Memory { .. } => "guest_memory",
+            Self::Output { .. } => "guest_output",
             Self::BadEmit { .. } => "guest_bad_emit",
             Self::Exit { .. } => "guest_exit",
             Self::BadAlloc { .. } => "guest_bad_alloc",

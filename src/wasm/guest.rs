@@ -10,9 +10,14 @@ use super::log::LineLog;
 /// Why a host function ended the call. The reason is kept here rather than in the runtime's error,
 /// so that a sink's error comes back as it was.
 pub(crate) enum Stop {
-    Failed { message: String, stack: String },
+    Failed {
+        message: String,
+        stack: String,
+    },
     Exit(i32),
     Fault(EmitFault),
+    /// More was emitted than may be; the limit that counts is the instance's.
+    Output,
     Sink(SinkError),
 }
 
@@ -33,6 +38,9 @@ pub(crate) struct Guest<S> {
     /// Whether memory was refused during the current call.
     pub(crate) memory_refused: bool,
     pub(crate) memory_bytes_max: usize,
+    /// Bytes emitted by the records of the current call, and how many they may emit.
+    pub(crate) output_bytes: u64,
+    pub(crate) output_bytes_max: u64,
     pub(crate) scope: Vec<u8>,
     /// The job's snapshot time, in nanoseconds since 1970.
     pub(crate) now_ns: u64,
@@ -53,6 +61,8 @@ impl<S> Guest<S> {
             in_stage: false,
             memory_refused: false,
             memory_bytes_max: options.memory_bytes_max,
+            output_bytes: 0,
+            output_bytes_max: u64::MAX,
             scope: options.scope,
             now_ns: u64::try_from(options.now_ms).unwrap_or(0).saturating_mul(1_000_000),
             monotonic_ns: 0,

@@ -177,6 +177,12 @@ impl Host {
         Ok(module)
     }
 
+    /// Memory that any instance may have, in bytes.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> usize {
+        self.0.shared.memory_bytes_max
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn stats(&self) -> HostStats {

@@ -73,6 +73,10 @@ fn emit<S: Sink>(
     };
     match pair {
         Ok((key, value)) => {
+            guest.output_bytes += (key.len() + value.len()) as u64;
+            if guest.output_bytes > guest.output_bytes_max {
+                return Err(guest.stop(Stop::Output));
+            }
             guest.sink.emit(key, value).map_err(|error| guest.stop(Stop::Sink(error)))
         }
         Err(fault) => Err(guest.stop(Stop::Fault(fault))),

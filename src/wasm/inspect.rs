@@ -12,7 +12,7 @@ use wasmtime::wasmparser::{
 
 use super::abi::{
     ABI_VERSION, EXPORT_ABI, EXPORT_ABI_PREFIX, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_JS_LOAD,
-    EXPORT_MEMORY, EXPORTS, IMPORTS, SECTION_ABI, Signature, Stage, StageSet,
+    EXPORT_MEMORY, EXPORTS, EXPORTS_STREAM, IMPORTS, SECTION_ABI, Signature, Stage, StageSet,
 };
 use super::limits::{
     DATA_SEGMENTS_MAX, EXPORTS_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, GLOBALS_MAX, IMPORTS_MAX,
@@ -48,6 +48,8 @@ pub struct ModuleInfo {
     pub abi: u32,
     /// Whether it takes JavaScript sources.
     pub js: bool,
+    /// Whether its reduce has the streaming form. Of the JavaScript guest, its sources decide.
+    pub streams: bool,
     /// Whether it exports `_initialize`.
     pub initialize: bool,
     /// The memory that it starts with, in bytes.
@@ -137,6 +139,7 @@ impl ModuleInfo {
             imports: Vec::new(),
             abi: ABI_VERSION,
             js: false,
+            streams: false,
             initialize: false,
             memory_bytes_min: 0,
             functions: 0,
@@ -292,6 +295,7 @@ impl Seen {
             info.imports.push(format!("{module}.{name}"));
         }
         let mut has = (false, false, false);
+        let mut stream = [false; EXPORTS_STREAM.len()];
         for (name, kind, index) in &self.exports {
             if name == EXPORT_MEMORY && *kind == ExternalKind::Memory {
                 has.0 = true;
@@ -316,6 +320,9 @@ impl Seen {
                     found: found.map_or_else(|| "no function".to_owned(), describe_type),
                 });
             }
+            for (part, has) in EXPORTS_STREAM.iter().zip(&mut stream) {
+                *has |= part == known;
+            }
             match *known {
                 EXPORT_ALLOC => has.1 = true,
                 EXPORT_ABI => has.2 = true,
@@ -325,6 +332,18 @@ impl Seen {
                     Stage::from_name(stage).into_iter().for_each(|stage| info.stages.insert(stage))
                 }
             }
+        }
+        info.streams = stream.iter().all(|has| *has);
+        if info.streams {
+            info.stages.insert(Stage::Reduce);
+        } else if !broken && stream.contains(&true) {
+            let named = |wanted: bool| {
+                let parts = EXPORTS_STREAM.iter().zip(stream);
+                let names: Vec<&str> =
+                    parts.filter(|(_, has)| *has == wanted).map(|(name, _)| *name).collect();
+                names.join(" and ")
+            };
+            list.add(Problem::PartOfStream { found: named(true), missing: named(false) });
         }
         match self.abi_section.as_deref() {
             None => {}
@@ -343,7 +362,7 @@ impl Seen {
             if !has.2 {
                 list.add(Problem::AbiMissing);
             }
-            if info.stages.is_empty() {
+            if info.stages.is_empty() && !stream.contains(&true) {
                 list.add(Problem::NoStage);
             }
         }

@@ -9,7 +9,7 @@ use super::ended::{Bounds, Ended, classify};
 use super::error::GuestError;
 use super::guest::{Guest, GuestOptions};
 use super::js::Script;
-use super::limits::{INPUT_BYTES_MAX, Limits};
+use super::limits::{INPUT_BYTES_MAX, Limits, OUTPUT_RECORDS_MAX};
 use super::module::Module;
 use super::sink::Sink;
 
@@ -37,11 +37,25 @@ pub struct Instance<S: Sink> {
     stages: Stages,
     /// Keeps the deadline thread running.
     module: Module,
-    call_timeout: Duration,
+    limits: Limits,
     poisoned: bool,
 }
 
 type StageFunction = TypedFunc<(u32, u32), ()>;
+
+/// A reduce in the streaming form.
+#[derive(Clone)]
+struct Stream {
+    begin: StageFunction,
+    next: StageFunction,
+    end: TypedFunc<(), ()>,
+}
+
+/// What is called: a function with input, or one that takes none.
+enum Entry<'a> {
+    Fed(&'a StageFunction, &'a [u8]),
+    Bare(&'a TypedFunc<(), ()>),
+}
 
 #[derive(Default)]
 struct Stages {
@@ -49,8 +63,11 @@ struct Stages {
     combine: Option<StageFunction>,
     reduce: Option<StageFunction>,
     finalize: Option<StageFunction>,
+    stream: Option<Stream>,
     /// How the JavaScript guest takes its sources.
     js_load: Option<StageFunction>,
+    /// How it says whether the reduce among them streams.
+    js_streams: Option<TypedFunc<(), i32>>,
 }
 
 impl<S: Sink> Instance<S> {
@@ -87,14 +104,14 @@ impl<S: Sink> Instance<S> {
                 alloc,
                 stages,
                 module: module.clone(),
-                call_timeout: limits.call_timeout,
+                limits,
                 poisoned: false,
             },
             Err((step, error)) => {
                 let ended = Ended::Runtime(error);
                 let guest = store.data_mut();
                 guest.log.flush(&mut guest.sink);
-                let bounds = Bounds::new(shared, limits.call_timeout);
+                let bounds = Bounds::new(shared, &limits);
                 return Err(classify(guest, step, ended, &bounds));
             }
         };
@@ -104,15 +121,29 @@ impl<S: Sink> Instance<S> {
         Ok(instance)
     }
 
-    /// Runs a stage on one batch of input, under a deadline of its own.
+    /// Runs a stage on one batch of input, under a deadline of its own. All of it may emit as much as
+    /// one record may.
     ///
     /// # Errors
     /// If the guest fails or exceeds a limit, or the sink refuses its output. What the guest
     /// emitted before that has reached the sink and must not be kept.
     pub fn call(&mut self, stage: Stage, input: &[u8]) -> Result<(), GuestError> {
-        if self.poisoned {
-            return Err(GuestError::Poisoned { stage });
-        }
+        self.call_batch(stage, input, 1)
+    }
+
+    /// The same on so many records, which together may emit as much as each of them may, but no more than
+    /// [`OUTPUT_RECORDS_MAX`] of them. Whether one has emitted more than its part is not known, only
+    /// [`Instance::output_bytes`].
+    ///
+    /// # Errors
+    /// As [`Instance::call`].
+    pub fn call_batch(
+        &mut self,
+        stage: Stage,
+        input: &[u8],
+        records: usize,
+    ) -> Result<(), GuestError> {
+        self.usable(stage)?;
         let function = match stage {
             Stage::Map => self.stages.map.clone(),
             Stage::Combine => self.stages.combine.clone(),
@@ -122,7 +153,68 @@ impl<S: Sink> Instance<S> {
         let Some(function) = function else {
             return Err(GuestError::NotExported { stage });
         };
-        self.run(Step::Stage(stage), &function, input)
+        self.may_emit(records);
+        self.run(Step::Stage(stage), Entry::Fed(&function, input))
+    }
+
+    /// Whether its reduce has the streaming form, so that [`Stage::Reduce`] cannot be called in one.
+    pub const fn streams(&self) -> bool {
+        self.stages.stream.is_some()
+    }
+
+    /// Begins a group of a reduce that streams: one document `{k}`.
+    ///
+    /// # Errors
+    /// As [`Instance::call`]; [`GuestError::NotExported`] if it does not stream.
+    pub fn reduce_begin(&mut self, input: &[u8]) -> Result<(), GuestError> {
+        let stream = self.stream()?;
+        self.may_emit(1);
+        self.run(Step::Stage(Stage::Reduce), Entry::Fed(&stream.begin, input))
+    }
+
+    /// Gives the group its next values, one document `{v: [..]}`, under a deadline of their own.
+    ///
+    /// # Errors
+    /// As [`Instance::reduce_begin`].
+    pub fn reduce_next(&mut self, input: &[u8]) -> Result<(), GuestError> {
+        let stream = self.stream()?;
+        self.run(Step::Stage(Stage::Reduce), Entry::Fed(&stream.next, input))
+    }
+
+    /// Ends the group, which may emit its result.
+    ///
+    /// # Errors
+    /// As [`Instance::reduce_begin`].
+    pub fn reduce_end(&mut self) -> Result<(), GuestError> {
+        let stream = self.stream()?;
+        self.run(Step::Stage(Stage::Reduce), Entry::Bare(&stream.end))
+    }
+
+    /// Changes how long each further call may take.
+    pub const fn set_call_timeout(&mut self, timeout: Duration) {
+        self.limits.call_timeout = timeout;
+    }
+
+    /// Bytes of keys and values emitted by the last call, or since the last group began.
+    pub fn output_bytes(&self) -> u64 {
+        self.store.data().output_bytes
+    }
+
+    fn usable(&self, stage: Stage) -> Result<(), GuestError> {
+        if self.poisoned { Err(GuestError::Poisoned { stage }) } else { Ok(()) }
+    }
+
+    fn stream(&self) -> Result<Stream, GuestError> {
+        let stage = Stage::Reduce;
+        self.usable(stage)?;
+        self.stages.stream.clone().ok_or(GuestError::NotExported { stage })
+    }
+
+    fn may_emit(&mut self, records: usize) {
+        let guest = self.store.data_mut();
+        guest.output_bytes = 0;
+        let records = records.clamp(1, OUTPUT_RECORDS_MAX) as u64;
+        guest.output_bytes_max = self.limits.output_bytes_max.saturating_mul(records);
     }
 
     /// Where the output goes.
@@ -159,7 +251,14 @@ impl<S: Sink> Instance<S> {
         let Some(function) = self.stages.js_load.take() else {
             return Err(GuestError::Script { given: true });
         };
-        self.run(Step::Load, &function, &script.to_bson())?;
+        self.run(Step::Load, Entry::Fed(&function, &script.to_bson()))?;
+        let streams = match self.stages.js_streams.take() {
+            Some(streams) => {
+                let answer = streams.call(&mut self.store, ());
+                answer.map_err(|error| self.ended(Step::Load, Ended::Runtime(error)))? != 0
+            }
+            None => false,
+        };
         // The interpreter exports every stage; those without a source do not exist.
         let has = script.stages();
         let keep = |stage, function| if has.contains(stage) { function } else { None };
@@ -169,34 +268,42 @@ impl<S: Sink> Instance<S> {
             combine: keep(Stage::Combine, stages.combine),
             reduce: keep(Stage::Reduce, stages.reduce),
             finalize: keep(Stage::Finalize, stages.finalize),
+            stream: stages.stream.filter(|_| streams),
             js_load: None,
+            js_streams: None,
         };
+        if streams {
+            self.stages.reduce = None;
+        }
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        step: Step,
-        function: &StageFunction,
-        input: &[u8],
-    ) -> Result<(), GuestError> {
-        if input.len() > INPUT_BYTES_MAX {
+    fn run(&mut self, step: Step, entry: Entry<'_>) -> Result<(), GuestError> {
+        if let Entry::Fed(_, input) = entry
+            && input.len() > INPUT_BYTES_MAX
+        {
             return Err(GuestError::Input { step, len: input.len(), max: INPUT_BYTES_MAX });
         }
         let shared = self.module.shared();
-        self.store.set_epoch_deadline(shared.ticker.ticks(self.call_timeout));
+        self.store.set_epoch_deadline(shared.ticker.ticks(self.limits.call_timeout));
         let guest = self.store.data_mut();
         guest.memory_refused = false;
         guest.in_stage = matches!(step, Step::Stage(_));
-        let ended = self.feed(function, input);
+        let ended = match entry {
+            Entry::Fed(function, input) => self.feed(function, input),
+            Entry::Bare(function) => function.call(&mut self.store, ()).map_err(Ended::from),
+        };
         let guest = self.store.data_mut();
         guest.in_stage = false;
         guest.log.flush(&mut guest.sink);
-        ended.map_err(|ended| {
-            self.poisoned = true;
-            let bounds = Bounds::new(self.module.shared(), self.call_timeout);
-            classify(self.store.data_mut(), step, ended, &bounds)
-        })
+        ended.map_err(|ended| self.ended(step, ended))
+    }
+
+    /// The error of a call that did not return, after which there are no more.
+    fn ended(&mut self, step: Step, ended: Ended) -> GuestError {
+        self.poisoned = true;
+        let bounds = Bounds::new(self.module.shared(), &self.limits);
+        classify(self.store.data_mut(), step, ended, &bounds)
     }
 
     fn feed(&mut self, function: &StageFunction, input: &[u8]) -> Result<(), Ended> {
@@ -244,12 +351,22 @@ fn instantiate<S: Sink>(
     store.data_mut().memory = Some(memory);
     let alloc = typed(store, instance, exports.alloc)
         .ok_or_else(|| start(wasmtime::Error::msg("aviary_alloc is not exported")))?;
+    let [begin, next, end] = exports.stream;
+    let stream = (typed(store, instance, begin))
+        .zip(typed(store, instance, next))
+        .zip(typed(store, instance, end))
+        .map(|((begin, next), end)| Stream { begin, next, end });
+    let js_load = typed(store, instance, exports.js_load);
     let stages = Stages {
         map: typed(store, instance, exports.map),
         combine: typed(store, instance, exports.combine),
-        reduce: typed(store, instance, exports.reduce),
+        // Where there is a streaming form, it is the reduce; of JavaScript the sources decide later.
+        reduce: typed(store, instance, exports.reduce)
+            .filter(|_| stream.is_none() || js_load.is_some()),
         finalize: typed(store, instance, exports.finalize),
-        js_load: typed(store, instance, exports.js_load),
+        stream,
+        js_load,
+        js_streams: typed(store, instance, exports.js_streams),
     };
     if let Some(initialize) = typed::<S, (), ()>(store, instance, exports.initialize) {
         let initialized = initialize.call(&mut *store, ());

@@ -34,6 +34,11 @@ pub const STACK_BYTES_MAX: usize = 1 << 20;
 pub const MEMORY_BYTES_DEFAULT: usize = 256 << 20;
 /// Time that one call may take unless the options say otherwise.
 pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// Bytes that one record may emit unless the options say otherwise.
+pub const OUTPUT_BYTES_DEFAULT: u64 = 64 << 20;
+/// As many times as much as one record may emit may all records of a call emit together. A call that
+/// holds so much output in memory should be the exception.
+pub const OUTPUT_RECORDS_MAX: usize = 4;
 /// Log text kept of one instance unless the options say otherwise, in bytes.
 pub const LOG_BYTES_DEFAULT: usize = 1 << 20;
 /// Longest log line, in bytes; a longer one is cut into several.
@@ -71,6 +76,8 @@ pub struct Limits {
     pub memory_bytes_max: usize,
     /// Time for one call, and for starting the instance. What the sink takes counts as well.
     pub call_timeout: Duration,
+    /// Keys and values that one record emits, in bytes: a document for map, a key for the other stages.
+    pub output_bytes_max: u64,
     /// Log text, in bytes over the instance's life; what exceeds it is dropped and counted.
     pub log_bytes_max: usize,
 }
@@ -80,6 +87,7 @@ impl Default for Limits {
         Self {
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
             call_timeout: CALL_TIMEOUT_DEFAULT,
+            output_bytes_max: OUTPUT_BYTES_DEFAULT,
             log_bytes_max: LOG_BYTES_DEFAULT,
         }
     }

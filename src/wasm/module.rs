@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::{Engine, InstancePre, Linker, ModuleExport};
 
-use super::abi::{EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_JS_LOAD, EXPORT_MEMORY, Stage};
+use super::abi::{
+    EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_JS_LOAD, EXPORT_JS_STREAMS, EXPORT_MEMORY,
+    EXPORTS_STREAM, Stage,
+};
 use super::guest::Guest;
 use super::inspect::ModuleInfo;
 use super::sink::Sink;
@@ -44,6 +47,9 @@ pub(crate) struct Exports {
     pub(crate) combine: Option<ModuleExport>,
     pub(crate) reduce: Option<ModuleExport>,
     pub(crate) finalize: Option<ModuleExport>,
+    /// The streaming form of the reduce: begin, next, end.
+    pub(crate) stream: [Option<ModuleExport>; EXPORTS_STREAM.len()],
+    pub(crate) js_streams: Option<ModuleExport>,
 }
 
 impl Module {
@@ -63,6 +69,8 @@ impl Module {
             combine: find(Stage::Combine.name()),
             reduce: find(Stage::Reduce.name()),
             finalize: find(Stage::Finalize.name()),
+            stream: EXPORTS_STREAM.map(find),
+            js_streams: find(EXPORT_JS_STREAMS),
         };
         let linked = Mutex::new(Vec::new());
         Self(Arc::new(Inner { digest, info, compiled, exports, shared, linked }))

@@ -74,6 +74,14 @@ pub enum Problem {
     /// It exports no stage.
     #[error("it exports none of map, combine, reduce, finalize")]
     NoStage,
+    /// It has only a part of a streaming reduce.
+    #[error("it exports {found} but not {missing}; a reduce that streams has all three")]
+    PartOfStream {
+        /// The exports that are there.
+        found: String,
+        /// Those that are missing.
+        missing: String,
+    },
     /// It does not say which version of the contract it follows.
     #[error("it names no version of the contract: export {EXPORT_ABI} or a section {SECTION_ABI}")]
     AbiMissing,

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::deadline::Deadline;
+use super::lines::{self, Lines};
 use super::{map, reduce};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
@@ -36,6 +38,10 @@ pub(super) struct Attempt {
     pub(super) lease: Arc<Lease>,
     /// Documents or keys done, for people who watch.
     pub(super) progress: AtomicI64,
+    /// What its functions log.
+    pub(super) lines: Arc<Lines>,
+    /// When its computing must have ended.
+    pub(super) deadline: Option<Deadline>,
     stop: CancellationToken,
 }
 
@@ -94,7 +100,13 @@ pub(super) async fn run(context: &Context, claimed: Claimed) {
     tracing::info!(task = %id, worker = %context.worker, attempt = task.attempts, epoch = task.epoch, "claimed");
     let outcome = match context.specs.get(&context.store, &task).await {
         Ok(job) => {
+            let limits = &job.spec.limits;
             let attempt = Arc::new(Attempt {
+                lines: Lines::new(
+                    id.as_str(),
+                    usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
+                ),
+                deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
                 store: context.store.clone(),
                 host: context.host.clone(),
                 job,
@@ -104,7 +116,12 @@ pub(super) async fn run(context: &Context, claimed: Claimed) {
                 stop: context.stop.clone(),
             });
             let renewer = tokio::spawn(renew(attempt.clone(), context.settings.clone()));
+            let worked = CancellationToken::new();
+            let logged = tokio::spawn(lines::write(attempt.clone(), worked.clone()));
             let outcome = work(&attempt).await;
+            worked.cancel();
+            // Whoever sees that the task has ended finds its lines; they are not worth waiting for long.
+            let _ = tokio::time::timeout(lines::LAST_LINES_MAX, logged).await;
             renewer.abort();
             outcome
         }
@@ -122,6 +139,7 @@ pub(super) async fn run(context: &Context, claimed: Claimed) {
 }
 
 async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
+    refuse_memory(attempt)?;
     let result = match attempt.task.kind {
         TaskKind::Map => map::run(attempt).await?,
         TaskKind::Reduce => reduce::run(attempt).await?,
@@ -132,6 +150,24 @@ async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     })
     .await;
     Ok(result)
+}
+
+/// Refuses a job whose functions may use more memory than this worker gives: they would be told a limit
+/// that is not theirs.
+fn refuse_memory(attempt: &Attempt) -> Result<()> {
+    let wanted = attempt.job.spec.limits.memory_mb;
+    let given = (attempt.host.memory_bytes_max() >> 20) as u64;
+    if wanted <= given {
+        return Ok(());
+    }
+    let worker = attempt.task.worker.as_deref().unwrap_or("?");
+    Err(Error::refused(
+        format!(
+            "the job asks for {wanted} MiB of memory for each function, but worker {worker} gives \
+             {given} MiB at most"
+        ),
+        format!("submit it with --memory-mb {given}, or start workers with --memory-mb {wanted}"),
+    ))
 }
 
 /// Extends the lease until it is lost or the attempt ends.
@@ -211,7 +247,7 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
 fn attempts_max(error: &Error) -> i32 {
     const TIMEOUT_ATTEMPTS_MAX: i32 = 2;
     match error {
-        Error::Function(_) => TIMEOUT_ATTEMPTS_MAX,
+        Error::Function(_) | Error::TaskTimeout(_) => TIMEOUT_ATTEMPTS_MAX,
         _ => config::ATTEMPTS_MAX,
     }
 }

@@ -10,6 +10,7 @@ use crate::task::{Counters, PartManifest};
 use crate::wasm::{Level, Sink, SinkError};
 
 use super::guest::{self, Batch, Guest};
+use super::lines::Tap;
 
 /// Takes the blocks of spills.
 pub trait TakeBlocks: Send {
@@ -26,6 +27,9 @@ pub trait TakeBlocks: Send {
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
+/// How many times as large as the table of emits that of combined values may become.
+const COMBINED_TIMES_MAX: usize = 4;
+
 /// Combines emits under a memory budget.
 pub struct Combiner {
     table: Table,
@@ -40,31 +44,41 @@ pub struct Combiner {
 pub struct Collect {
     table: Table,
     counters: Counters,
-    task: String,
+    tap: Tap,
 }
 
 impl Collect {
     /// An empty collection for a task's function.
-    pub fn new(task: &str) -> Self {
-        Self {
-            table: Table::new(Combine::Values),
-            counters: Counters::default(),
-            task: task.to_owned(),
-        }
+    pub fn new(tap: Tap) -> Self {
+        Self { table: Table::new(Combine::Values), counters: Counters::default(), tap }
     }
 }
 
 impl Sink for Collect {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
+        if self.table.bytes() > config::TABLE_BYTES_MAX * COMBINED_TIMES_MAX {
+            let stage = self.tap.stage();
+            return Err(boxed(Error::refused(
+                format!(
+                    "{stage} has made more of a map task's values than they were: {} bytes",
+                    self.table.bytes()
+                ),
+                format!(
+                    "{stage} must emit less than it is given; or combine nothing, with --no-combine"
+                ),
+            )));
+        }
         self.table
             .add(guest::raw(key).map_err(boxed)?, guest::raw(value).map_err(boxed)?)
             .map_err(|e| boxed(refuse_emit(&e)))
     }
     fn count(&mut self, name: &str, delta: i64) {
-        self.counters.count(name, delta);
+        if !self.counters.count(name, delta) {
+            self.tap.counter_refused(name);
+        }
     }
     fn log(&mut self, level: Level, text: &str) {
-        guest::log(&self.task, level, text);
+        self.tap.line(level, text);
     }
 }
 
@@ -138,34 +152,8 @@ impl Combiner {
         if self.table.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::default();
-        let mut old = std::mem::replace(&mut self.table, Table::new(Combine::Values));
-        // The order does not matter for the result, but a fixed one makes every attempt alike.
-        old.drain_sorted(1, |group| -> Result<()> {
-            let mut values = group.values;
-            let (first, second) = (values.next(), values.next());
-            let Some(first) = first else { return Ok(()) };
-            let Some(second) = second else {
-                return collect(combine, group.key, first);
-            };
-            let mut chunk = ValuesChunk::begin(group.key);
-            for value in [first, second].into_iter().chain(values) {
-                if chunk.bytes() > config::VALUES_BYTES_MAX {
-                    // The rest of a very long list goes into another document of the same key.
-                    chunk.end(&mut batch);
-                    flush(combine, &mut batch)?;
-                    chunk = ValuesChunk::begin(group.key);
-                }
-                chunk.push(value);
-            }
-            chunk.end(&mut batch);
-            if batch.bytes().len() >= config::CALL_BYTES_TARGET {
-                flush(combine, &mut batch)?;
-            }
-            Ok(())
-        })?;
-        flush(combine, &mut batch)?;
-        self.table = std::mem::replace(&mut combine.sink_mut().table, Table::new(Combine::Values));
+        let table = std::mem::replace(&mut self.table, Table::new(Combine::Values));
+        self.table = combined(combine, table)?;
         Ok(())
     }
 
@@ -191,6 +179,40 @@ impl Combiner {
             None => Ok(()),
         }
     }
+}
+
+/// Runs a combine over every key of a table that has several values, and gives the table of what it emitted.
+///
+/// # Errors
+/// Those of the function.
+pub(super) fn combined(combine: &mut Guest<Collect>, mut old: Table) -> Result<Table> {
+    let mut batch = Batch::default();
+    // The order does not matter for the result, but a fixed one makes every attempt alike.
+    old.drain_sorted(1, |group| -> Result<()> {
+        let mut values = group.values;
+        let (first, second) = (values.next(), values.next());
+        let Some(first) = first else { return Ok(()) };
+        let Some(second) = second else {
+            return collect(combine, group.key, first);
+        };
+        let mut chunk = ValuesChunk::begin(group.key);
+        for value in [first, second].into_iter().chain(values) {
+            if chunk.bytes() > config::VALUES_BYTES_MAX {
+                // The rest of a very long list goes into another document of the same key.
+                chunk.end(&mut batch);
+                flush(combine, &mut batch)?;
+                chunk = ValuesChunk::begin(group.key);
+            }
+            chunk.push(value);
+        }
+        chunk.end(&mut batch);
+        if batch.bytes().len() >= combine.bytes_target() {
+            flush(combine, &mut batch)?;
+        }
+        Ok(())
+    })?;
+    flush(combine, &mut batch)?;
+    Ok(std::mem::replace(&mut combine.sink_mut().table, Table::new(Combine::Values)))
 }
 
 fn collect(combine: &mut Guest<Collect>, key: RawVal<'_>, value: RawVal<'_>) -> Result<()> {
@@ -270,10 +292,19 @@ pub(super) struct ValuesChunk {
 }
 
 impl ValuesChunk {
+    /// Begins a document `{v: […]}` without a key, for a group that streams.
+    pub(super) fn begin_values() -> Self {
+        Self::with_array(vec![0; 4])
+    }
+
     /// Begins a document for a key.
     pub(super) fn begin(key: RawVal<'_>) -> Self {
         let mut body = vec![0; 4];
         key.append_element("k", &mut body);
+        Self::with_array(body)
+    }
+
+    fn with_array(mut body: Vec<u8>) -> Self {
         body.push(tag::ARRAY);
         body.extend_from_slice(b"v\0");
         let array_start = body.len();
@@ -299,10 +330,15 @@ impl ValuesChunk {
     }
 
     /// Ends the document and appends it to the batch.
-    pub(super) fn end(mut self, batch: &mut Batch) {
+    pub(super) fn end(self, batch: &mut Batch) {
+        batch.push(&self.into_bytes());
+    }
+
+    /// Ends the document.
+    pub(super) fn into_bytes(mut self) -> Vec<u8> {
         close_document(&mut self.body, self.array_start);
         close_document(&mut self.body, 0);
-        batch.push(&self.body);
+        self.body
     }
 }
 

@@ -2,8 +2,10 @@
 //! that caused it.
 
 use std::error::Error as _;
+use std::time::Instant;
 
 use super::loader::Loaded;
+use super::pace::Pace;
 use crate::error::{Error, FunctionError, Result};
 use crate::shuffle::value::RawVal;
 use crate::wasm::{GuestError, Instance, Level, Sink, SinkError, Stage};
@@ -64,6 +66,18 @@ impl Batch {
 pub struct Guest<S: Sink> {
     loaded: Loaded,
     instance: Instance<S>,
+    pace: Pace,
+}
+
+/// A call of a reduce that streams.
+#[derive(Debug, Clone, Copy)]
+pub enum StreamCall<'a> {
+    /// The group's key is given.
+    Begin,
+    /// Its next values, `{v: [..]}`.
+    Next(&'a [u8]),
+    /// There are no more.
+    End,
 }
 
 impl<S: Sink> Guest<S> {
@@ -73,8 +87,9 @@ impl<S: Sink> Guest<S> {
     /// [`Error::Function`] when the function's own start fails.
     pub fn start(loaded: Loaded, sink: S) -> Result<Self> {
         let instance = Instance::new(&loaded.module, loaded.options.clone(), sink)
-            .map_err(|error| describe(loaded.stage, error, None))?;
-        Ok(Self { loaded, instance })
+            .map_err(|error| describe(&loaded, error, None))?;
+        let pace = if loaded.careful { Pace::careful() } else { Pace::new() };
+        Ok(Self { loaded, instance, pace })
     }
 
     /// Runs the function over a batch.
@@ -83,13 +98,53 @@ impl<S: Sink> Guest<S> {
     /// instance whose emits go nowhere: functions are deterministic, so the same one fails again.
     ///
     /// # Errors
-    /// [`Error::Function`], or whatever the sink returned.
+    /// [`Error::Function`], [`Error::TaskTimeout`], or whatever the sink returned.
     pub fn call(&mut self, batch: &Batch) -> Result<()> {
-        match self.instance.call(self.loaded.stage, batch.bytes()) {
+        let stage = self.loaded.stage;
+        self.begin_call(|| name_one_of(stage, batch))?;
+        let started = Instant::now();
+        let called = self.instance.call_batch(stage, batch.bytes(), batch.len());
+        self.pace.took(started.elapsed());
+        match called {
+            Ok(()) if self.may_hide_excess(batch) => self.find_excess(batch),
             Ok(()) => Ok(()),
             Err(GuestError::Sink { error, .. }) => Err(from_sink(error)),
+            Err(error) if self.is_over(&error) => Err(self.too_late(name_one_of(stage, batch))),
             Err(error) => Err(self.diagnose(error, batch)),
         }
+    }
+
+    /// One step of a reduce that streams, of the group with the document `{k}`.
+    ///
+    /// # Errors
+    /// As [`Guest::call`].
+    pub fn stream(&mut self, call: StreamCall<'_>, group: &[u8]) -> Result<()> {
+        let record = || name_record(Stage::Reduce, group);
+        self.begin_call(record)?;
+        let started = Instant::now();
+        let called = match call {
+            StreamCall::Begin => self.instance.reduce_begin(group),
+            StreamCall::Next(values) => self.instance.reduce_next(values),
+            StreamCall::End => self.instance.reduce_end(),
+        };
+        if matches!(call, StreamCall::Next(_)) {
+            self.pace.took(started.elapsed());
+        }
+        called.map_err(|error| match error {
+            GuestError::Sink { error, .. } => from_sink(error),
+            error if self.is_over(&error) => self.too_late(record()),
+            error => describe(&self.loaded, error, record()),
+        })
+    }
+
+    /// Whether it is a reduce that streams.
+    pub fn streams(&self) -> bool {
+        self.loaded.stage == Stage::Reduce && self.instance.streams()
+    }
+
+    /// Bytes that a call should be given.
+    pub fn bytes_target(&self) -> usize {
+        self.pace.bytes_target()
     }
 
     /// The sink.
@@ -102,20 +157,96 @@ impl<S: Sink> Guest<S> {
         self.instance.into_sink()
     }
 
-    fn diagnose(&self, error: GuestError, batch: &Batch) -> Error {
-        if batch.len() == 1 {
-            return describe(self.loaded.stage, error, batch.documents().next());
+    /// Gives the call no more time than its task has left.
+    fn begin_call(&mut self, record: impl FnOnce() -> Option<String>) -> Result<()> {
+        let Some(deadline) = self.loaded.deadline else { return Ok(()) };
+        let left = deadline.left();
+        if left.is_zero() {
+            return Err(self.too_late(record()));
         }
-        let probe = Instance::new(&self.loaded.module, self.loaded.options.clone(), Nowhere);
-        if let Ok(mut probe) = probe {
+        self.instance.set_call_timeout(left.min(self.loaded.options.limits.call_timeout));
+        Ok(())
+    }
+
+    /// Whether a call ended because its task had no time left.
+    fn is_over(&self, error: &GuestError) -> bool {
+        matches!(error, GuestError::Timeout { limit, .. }
+            if *limit < self.loaded.options.limits.call_timeout)
+    }
+
+    fn too_late(&self, record: Option<String>) -> Error {
+        let (stage, name) = (self.loaded.stage.name(), self.loaded.name.clone());
+        match &self.loaded.deadline {
+            Some(deadline) => deadline.error(stage, name, record),
+            None => Error::Internal("a task without a deadline went past it".into()),
+        }
+    }
+
+    /// Whether one record of several may have emitted more than one may.
+    fn may_hide_excess(&self, batch: &Batch) -> bool {
+        batch.len() > 1
+            && self.instance.output_bytes() > self.loaded.options.limits.output_bytes_max
+    }
+
+    /// Looks for a record that emits too much by itself. Calls that emit so much last long, so they soon
+    /// hold one record each and this is seldom needed.
+    fn find_excess(&self, batch: &Batch) -> Result<()> {
+        let mut probe = self.probe()?;
+        for doc in batch.documents() {
+            // What else may go wrong here did not go wrong where it counted.
+            if let Err(error @ GuestError::Output { .. }) = probe.call(self.loaded.stage, doc) {
+                return Err(describe(&self.loaded, error, name_record(self.loaded.stage, doc)));
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance whose emits go nowhere.
+    fn probe(&self) -> Result<Instance<Nowhere>> {
+        Instance::new(&self.loaded.module, self.loaded.options.clone(), Nowhere)
+            .map_err(|error| describe(&self.loaded, error, None))
+    }
+
+    fn diagnose(&self, error: GuestError, batch: &Batch) -> Error {
+        let stage = self.loaded.stage;
+        if batch.len() == 1 {
+            let record = batch.documents().next().and_then(|doc| name_record(stage, doc));
+            return describe(&self.loaded, error, record);
+        }
+        // The records before the one at fault took no longer than the call, and that one will not either.
+        let enough = self.loaded.options.limits.call_timeout.saturating_mul(2);
+        let started = Instant::now();
+        if let Ok(mut probe) = self.probe() {
             for doc in batch.documents() {
-                if let Err(found) = probe.call(self.loaded.stage, doc) {
-                    return describe(self.loaded.stage, found, Some(doc));
+                if let Err(found) = probe.call(stage, doc) {
+                    return describe(&self.loaded, found, name_record(stage, doc));
+                }
+                if started.elapsed() > enough {
+                    break;
                 }
             }
         }
-        describe(self.loaded.stage, error, None)
+        let excess = matches!(error, GuestError::Output { .. });
+        let found = describe(&self.loaded, error, name_one_of(stage, batch));
+        match found {
+            // None of them is at fault. The next attempt gives each a call of its own.
+            Error::Function(found) if excess => Error::Function(Box::new(FunctionError {
+                what: "emitted too much in one call",
+                deterministic: false,
+                ..*found
+            })),
+            other => other,
+        }
     }
+}
+
+/// What a person calls the record of a batch that was being worked on, as far as that is known.
+fn name_one_of(stage: Stage, batch: &Batch) -> Option<String> {
+    let first = batch.documents().next().and_then(|doc| name_record(stage, doc))?;
+    Some(match batch.len() {
+        1 => first,
+        n => format!("{first} or one of the {} after it", n - 1),
+    })
 }
 
 /// A sink's error as ours again.
@@ -126,9 +257,8 @@ pub fn from_sink(error: SinkError) -> Error {
     }
 }
 
-fn describe(stage: Stage, error: GuestError, record: Option<&[u8]>) -> Error {
+fn describe(loaded: &Loaded, error: GuestError, record: Option<String>) -> Error {
     let deterministic = error.is_deterministic();
-    let record = record.and_then(|doc| name_record(stage, doc));
     let (what, message, stack) = match error {
         GuestError::Failed { message, stack, .. } => ("failed", message, stack),
         GuestError::Trap { message, backtrace, stderr, .. } => {
@@ -154,6 +284,13 @@ fn describe(stage: Stage, error: GuestError, record: Option<&[u8]>) -> Error {
             ),
             String::new(),
         ),
+        GuestError::Output { limit_bytes, .. } => (
+            "emitted too much",
+            format!(
+                "the limit is {limit_bytes} bytes a record; raise --record-output if that is expected"
+            ),
+            String::new(),
+        ),
         GuestError::BadEmit { fault, .. } => {
             ("emitted something impossible", fault.to_string(), String::new())
         }
@@ -163,14 +300,20 @@ fn describe(stage: Stage, error: GuestError, record: Option<&[u8]>) -> Error {
             ("failed", format!("{other}{cause}"), String::new())
         }
     };
-    Error::Function(FunctionError {
-        stage: stage.to_string(),
+    Error::Function(Box::new(FunctionError {
+        stage: loaded.stage.to_string(),
+        function: loaded.name.clone(),
         what,
         record,
         message,
         stack,
         deterministic,
-    })
+    }))
+}
+
+/// What a person calls a group.
+pub fn name_key(key: RawVal<'_>) -> String {
+    format!("the key {key}")
 }
 
 /// What a person calls a record: a document by its `_id`, a group by its key.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::attempt::Attempt;
+use super::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::ids::TaskId;
-use crate::job::{FunctionRef, Job};
+use crate::job::FunctionRef;
 use crate::store::Store;
 use crate::wasm::{self, Host, InstanceOptions, Limits, Module, Script, Stage};
 
@@ -17,6 +18,20 @@ pub struct Loaded {
     pub stage: Stage,
     /// What each instance starts with.
     pub options: InstanceOptions,
+    /// The name or file that it came under, for people.
+    pub name: Option<String>,
+    /// When the work that it is part of must have ended.
+    pub deadline: Option<Deadline>,
+    /// Whether each call is to hold one record.
+    pub careful: bool,
+}
+
+impl Loaded {
+    /// The same under a name for people.
+    #[must_use]
+    pub fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
+    }
 }
 
 /// What every function of one task is told: clock, randomness, parameters, limits.
@@ -30,6 +45,10 @@ pub struct Surroundings {
     pub scope: Vec<u8>,
     /// What they may use.
     pub limits: Limits,
+    /// When the work must have ended.
+    pub deadline: Option<Deadline>,
+    /// Whether each call is to hold one record, so that each has the whole time of one.
+    pub careful: bool,
 }
 
 impl Surroundings {
@@ -37,7 +56,8 @@ impl Surroundings {
     ///
     /// # Errors
     /// [`Error::Internal`] when the parameters do not serialise.
-    pub fn of(job: &Job, task: &TaskId) -> Result<Self> {
+    pub(super) fn of(attempt: &Attempt) -> Result<Self> {
+        let (job, task) = (&attempt.job, &attempt.task);
         let seconds = job.snapshot.map_or(0, |time| i64::from(time.time));
         let scope = job
             .spec
@@ -46,9 +66,13 @@ impl Surroundings {
             .map_err(|e| Error::Internal(format!("the parameters do not serialise: {e}")))?;
         Ok(Self {
             now_ms: seconds * 1_000,
-            seed: *blake3::hash(task.as_str().as_bytes()).as_bytes(),
+            seed: *blake3::hash(task.id.as_str().as_bytes()).as_bytes(),
             scope,
-            limits: limits(&job.spec.limits),
+            // What is logged is limited over all functions of the attempt, where lines are counted too.
+            limits: Limits { log_bytes_max: usize::MAX, ..limits(&job.spec.limits) },
+            deadline: attempt.deadline,
+            // A call of several records may have taken too long where none of them did.
+            careful: task.error.is_some(),
         })
     }
 }
@@ -58,7 +82,8 @@ pub fn limits(limits: &crate::job::Limits) -> Limits {
     Limits {
         memory_bytes_max: usize::try_from(limits.memory_mb << 20).unwrap_or(usize::MAX),
         call_timeout: Duration::from_millis(limits.record_timeout_ms),
-        ..Limits::default()
+        output_bytes_max: limits.record_output_bytes,
+        log_bytes_max: usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
     }
 }
 
@@ -78,7 +103,7 @@ pub async fn load(
         && let Ok(digest) = blake3::Hash::from_hex(&function.digest)
         && let Some(module) = host.loaded(&digest)
     {
-        return ready(module, None, stage, around);
+        return Ok(ready(module, None, stage, around)?.named(function.name.clone()));
     }
     let stored = store.function(&function.digest).await?.ok_or_else(|| Error::NotFound {
         what: format!("function {}", function.digest),
@@ -93,7 +118,8 @@ pub async fn load(
             "the catalogue was tampered with or damaged: insert the function again",
         ));
     }
-    compile(host, &function.language, stored.content.bytes, stage, around).await
+    let loaded = compile(host, &function.language, stored.content.bytes, stage, around).await?;
+    Ok(loaded.named(function.name.clone()))
 }
 
 /// Compiles a function on a thread that may block.
@@ -145,7 +171,14 @@ fn ready(
         scope: around.scope.clone(),
         script,
     };
-    Ok(Loaded { module, stage, options })
+    Ok(Loaded {
+        module,
+        stage,
+        options,
+        name: None,
+        deadline: around.deadline,
+        careful: around.careful,
+    })
 }
 
 fn script(stage: Stage, content: Vec<u8>) -> Result<Script> {

@@ -3,21 +3,26 @@
 
 use bson::{Document, RawDocumentBuf};
 
-use super::combiner::{boxed, refuse_emit};
+use super::combiner::{Collect, boxed, combined, refuse_emit};
 use super::guest::{self, Batch, Guest};
+use super::lines::Tap;
 use super::loader::Loaded;
 use super::map::{builtin, document_of_emit, document_of_result};
-use super::reducer::{How, Pairs, Reducer};
+use super::reducer::{How, Long, Pairs, Reducer};
 use crate::error::Result;
 use crate::shuffle::table::{Combine, Table};
 use crate::shuffle::value::RawValBuf;
 use crate::task::Counters;
-use crate::wasm::{Level, Sink, SinkError};
+use crate::wasm::{Level, Sink, SinkError, Stage};
 
 /// A job's functions, loaded.
 pub struct LocalJob {
     /// The map.
     pub map: Loaded,
+    /// The combine, if the job has one of its own.
+    pub combine: Option<Loaded>,
+    /// Whether the reduce must see all values of a key in one call.
+    pub no_combine: bool,
     /// The reduce; none for a map-only job.
     pub reduce: Option<LocalReduce>,
     /// The finalize.
@@ -29,7 +34,7 @@ pub enum LocalReduce {
     /// A built-in, by name.
     Builtin(String),
     /// A function.
-    Function(Loaded),
+    Function(Box<Loaded>),
 }
 
 /// What a trial produced.
@@ -41,12 +46,11 @@ pub struct LocalOutcome {
     pub counters: Document,
 }
 
-const NAME: &str = "try";
-
 struct Emits {
     table: Table,
     direct: Option<Vec<RawDocumentBuf>>,
     counters: Counters,
+    tap: Tap,
 }
 
 impl Sink for Emits {
@@ -61,10 +65,12 @@ impl Sink for Emits {
         Ok(())
     }
     fn count(&mut self, name: &str, delta: i64) {
-        self.counters.count(name, delta);
+        if !self.counters.count(name, delta) {
+            self.tap.counter_refused(name);
+        }
     }
-    fn log(&mut self, _level: Level, text: &str) {
-        eprintln!("{text}");
+    fn log(&mut self, level: Level, text: &str) {
+        self.tap.line(level, text);
     }
 }
 
@@ -79,27 +85,34 @@ impl LocalJob {
             Some(LocalReduce::Function(_)) | None => Combine::Values,
         });
         let direct = self.reduce.is_none().then(Vec::new);
-        let mut map =
-            Guest::start(self.map, Emits { table, direct, counters: Counters::default() })?;
+        let tap = Tap::printed(Stage::Map);
+        let emits = Emits { table, direct, counters: Counters::default(), tap };
+        let mut map = Guest::start(self.map, emits)?;
         let mut batch = Batch::default();
         for doc in docs {
             batch.clear();
             batch.push(doc.as_bytes());
             map.call(&batch)?;
         }
-        let Emits { mut table, direct, mut counters } = map.into_sink();
+        let Emits { mut table, direct, mut counters, .. } = map.into_sink();
         counters.input = i64::try_from(docs.len()).unwrap_or(i64::MAX);
         let mut results = direct.unwrap_or_default();
         if let Some(reduce) = self.reduce {
+            let start = |loaded: Loaded| {
+                let pairs = Pairs::new(Tap::printed(loaded.stage));
+                Guest::start(loaded, pairs)
+            };
+            let mut long = if self.no_combine { Long::Never } else { Long::Reduce };
+            if let Some(loaded) = self.combine {
+                let collect = Collect::new(Tap::printed(Stage::Combine));
+                table = combined(&mut Guest::start(loaded.clone(), collect)?, table)?;
+                long = Long::Combine(Box::new(start(loaded)?));
+            }
             let how = match reduce {
                 LocalReduce::Builtin(name) => How::Builtin(builtin(&name)?),
-                LocalReduce::Function(loaded) => {
-                    How::Function(Box::new(Guest::start(loaded, Pairs::new(NAME))?))
-                }
+                LocalReduce::Function(loaded) => How::Function(Box::new(start(*loaded)?)),
             };
-            let finalize =
-                self.finalize.map(|loaded| Guest::start(loaded, Pairs::new(NAME))).transpose()?;
-            let mut reducer = Reducer::new(how, finalize);
+            let mut reducer = Reducer::new(how, long, self.finalize.map(start).transpose()?);
             let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
                 results.push(document_of_result(key, value)?);
                 Ok(())

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bson::RawDocumentBuf;
 use tokio::sync::mpsc;
@@ -10,6 +9,7 @@ use tokio::sync::mpsc;
 use super::attempt::Attempt;
 use super::combiner::{Collect, Combiner, TakeBlocks, boxed};
 use super::guest::{self, Batch, Guest};
+use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
 use super::writer::{self, Target, Writer};
 use crate::config;
@@ -28,7 +28,7 @@ use crate::wasm::{Level, Sink, SinkError, Stage};
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let job = &attempt.job;
-    let around = Surroundings::of(job, &attempt.task.id)?;
+    let around = Surroundings::of(attempt)?;
     let store = &attempt.store;
     let host = &attempt.host;
     let map = loader::load(store, host, &job.spec.map, Stage::Map, &around).await?;
@@ -48,9 +48,12 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
 }
 
 /// The function that shrinks values on the map side: the job's combine, else its reduce, which is
-/// associative by contract.
+/// associative by contract unless it streams.
 async fn combine_function(attempt: &Attempt, around: &Surroundings) -> Result<Option<Loaded>> {
     let (store, host, spec) = (&attempt.store, &attempt.host, &attempt.job.spec);
+    if spec.no_combine {
+        return Ok(None);
+    }
     match (&spec.combine, &spec.reduce) {
         (Some(function), _) => {
             loader::load(store, host, function, Stage::Combine, around).await.map(Some)
@@ -71,7 +74,7 @@ enum Emits {
 struct MapSink {
     emits: Emits,
     counters: Counters,
-    task: String,
+    tap: Tap,
     keyed_output: bool,
 }
 
@@ -81,10 +84,12 @@ impl Sink for MapSink {
         self.take(key, value).map_err(boxed)
     }
     fn count(&mut self, name: &str, delta: i64) {
-        self.counters.count(name, delta);
+        if !self.counters.count(name, delta) {
+            self.tap.counter_refused(name);
+        }
     }
     fn log(&mut self, level: Level, text: &str) {
-        guest::log(&self.task, level, text);
+        self.tap.line(level, text);
     }
 }
 
@@ -181,7 +186,6 @@ fn compute(
     mut input: mpsc::Receiver<Result<InputBatch>>,
     writer: Writer,
 ) -> Result<(Vec<PartManifest>, Counters)> {
-    let task = attempt.task.id.as_str();
     let emits = match &attempt.job.spec.reduce {
         None => Emits::Output(writer),
         Some(reduce) => {
@@ -189,8 +193,15 @@ fn compute(
                 Reducer::Builtin(name) => Combine::Builtin(builtin(name)?),
                 Reducer::Function(_) => Combine::Values,
             };
-            let combine =
-                combine.map(|loaded| Guest::start(loaded, Collect::new(task))).transpose()?;
+            let combine = match combine {
+                Some(loaded) => {
+                    let tap = Tap::kept(loaded.stage, &attempt.lines);
+                    Some(Guest::start(loaded, Collect::new(tap))?)
+                }
+                None => None,
+            };
+            // Only the function itself knows: a script says so once it is loaded.
+            let combine = combine.filter(|function| !function.streams());
             Emits::Shuffle(Box::new(Combiner::new(
                 how,
                 combine,
@@ -203,12 +214,12 @@ fn compute(
     let sink = MapSink {
         emits,
         counters: Counters::default(),
-        task: task.to_owned(),
+        tap: Tap::kept(Stage::Map, &attempt.lines),
         keyed_output: attempt.job.spec.output.mode == crate::job::OutputMode::Replace
             || attempt.job.spec.reduce.is_none(),
     };
     let mut map = Guest::start(map, sink)?;
-    let mut calls = Calls::new();
+    let mut calls = Calls::default();
     while let Some(batch) = input.blocking_recv() {
         attempt.check()?;
         crate::halt::point_blocking("map.read");
@@ -226,7 +237,9 @@ fn compute(
         Emits::Shuffle(combiner) => {
             let (parts, of_combine) = combiner.finish()?;
             for (name, value) in of_combine.user {
-                counters.count(&name, value);
+                if !counters.count(&name, value) {
+                    Tap::kept(Stage::Combine, &attempt.lines).counter_refused(&name);
+                }
             }
             parts
         }
@@ -265,22 +278,16 @@ impl TakeBlocks for ToDatabase {
     }
 }
 
-/// Calls of the function, as large as they can be while deadlines stay per record.
+/// Calls of the function.
+#[derive(Default)]
 struct Calls {
     batch: Batch,
-    bytes_target: usize,
 }
 
 impl Calls {
-    fn new() -> Self {
-        // The first documents show how long one takes.
-        const FIRST_BYTES: usize = 2 << 10;
-        Self { batch: Batch::default(), bytes_target: FIRST_BYTES }
-    }
-
     fn push(&mut self, doc: &[u8], map: &mut Guest<MapSink>, attempt: &Attempt) -> Result<()> {
         self.batch.push(doc);
-        if self.batch.bytes().len() >= self.bytes_target {
+        if self.batch.bytes().len() >= map.bytes_target() {
             self.flush(map, attempt)?;
         }
         Ok(())
@@ -291,15 +298,8 @@ impl Calls {
             return Ok(());
         }
         attempt.check()?;
-        let started = Instant::now();
         map.call(&self.batch)?;
-        let ms = started.elapsed().as_millis();
         crate::halt::point_blocking("map.call");
-        if ms > config::CALL_TARGET_MS {
-            self.bytes_target = (self.bytes_target / 2).max(1);
-        } else if ms < config::CALL_TARGET_MS / 4 {
-            self.bytes_target = (self.bytes_target * 2).min(config::CALL_BYTES_TARGET);
-        }
         let done = i64::try_from(self.batch.len()).unwrap_or(i64::MAX);
         attempt.progress.fetch_add(done, Ordering::Relaxed);
         self.batch.clear();

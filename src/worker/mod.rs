@@ -2,17 +2,21 @@
 //!
 //! Reading order: [`daemon`] (the loop), `attempt` (one claimed task from claim to commit), `map`
 //! and `reduce` (the work), `guest` (a function and its failures), `combiner`, `reducer` (what
-//! happens to emits and groups), `writer` (to the database, behind the lease).
+//! happens to emits and groups), `writer` (to the database, behind the lease), `lines` (what functions log).
 
 mod attempt;
 pub mod combiner;
 pub mod daemon;
+pub mod deadline;
 pub mod guest;
+pub mod lines;
 pub mod loader;
 pub mod local;
 mod map;
+pub mod pace;
 mod reduce;
 pub mod reducer;
+mod stream;
 mod writer;
 
 pub use daemon::{WorkerOptions, run};

@@ -7,10 +7,11 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::attempt::Attempt;
-use super::guest::Guest;
+use super::guest::{self, Guest};
+use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
 use super::map::{builtin, document_of_result};
-use super::reducer::{How, Pairs, Reducer};
+use super::reducer::{How, Long, Pairs, Reducer};
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
@@ -29,26 +30,26 @@ use crate::wasm::Stage;
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let spec = &attempt.job.spec;
     let (store, host) = (&attempt.store, &attempt.host);
-    let around = Surroundings::of(&attempt.job, &attempt.task.id)?;
-    let function = match &spec.reduce {
-        Some(job::Reducer::Function(function)) => {
-            Some(loader::load(store, host, function, Stage::Reduce, &around).await?)
-        }
+    let around = Surroundings::of(attempt)?;
+    let load = async |function: Option<&job::FunctionRef>, stage| match function {
+        Some(function) => loader::load(store, host, function, stage, &around).await.map(Some),
+        None => Ok(None),
+    };
+    let reduce = match &spec.reduce {
+        Some(job::Reducer::Function(function)) => Some(function),
         Some(job::Reducer::Builtin(_)) | None => None,
     };
-    let finalize = match &spec.finalize {
-        Some(function) => {
-            Some(loader::load(store, host, function, Stage::Finalize, &around).await?)
-        }
-        None => None,
+    let functions = Functions {
+        reduce: load(reduce, Stage::Reduce).await?,
+        combine: load(spec.combine.as_ref(), Stage::Combine).await?,
+        finalize: load(spec.finalize.as_ref(), Stage::Finalize).await?,
     };
     let manifest = store.manifest(&attempt.task, attempt.job.map_tasks).await?;
     let (writer, written) = writer::start(attempt, Target::Output);
     let work = attempt.clone();
-    let computed =
-        tokio::task::spawn_blocking(move || compute(&work, manifest, function, finalize, writer))
-            .await
-            .unwrap_or_else(|e| Err(Error::Internal(format!("the reduce task panicked: {e}"))));
+    let computed = tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer))
+        .await
+        .unwrap_or_else(|e| Err(Error::Internal(format!("the reduce task panicked: {e}"))));
     let counters = written.and(computed).await?;
     Ok(TaskResult {
         token: attempt.lease.token.clone(),
@@ -57,23 +58,42 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     })
 }
 
-fn compute(
-    attempt: &Arc<Attempt>,
-    manifest: Vec<MapRuns>,
-    function: Option<Loaded>,
+/// A job's functions on the reduce side.
+struct Functions {
+    reduce: Option<Loaded>,
+    combine: Option<Loaded>,
     finalize: Option<Loaded>,
-    mut writer: Writer,
-) -> Result<Counters> {
-    let task = attempt.task.id.as_str();
-    let how = match (&attempt.job.spec.reduce, function) {
-        (_, Some(loaded)) => How::Function(Box::new(Guest::start(loaded, Pairs::new(task))?)),
+}
+
+/// Starts what the groups of a task go through.
+fn reducer(attempt: &Attempt, functions: Functions) -> Result<Reducer> {
+    let spec = &attempt.job.spec;
+    let start = |loaded: Loaded| {
+        let tap = Tap::kept(loaded.stage, &attempt.lines);
+        Guest::start(loaded, Pairs::new(tap))
+    };
+    let how = match (&spec.reduce, functions.reduce) {
+        (_, Some(loaded)) => How::Function(Box::new(start(loaded)?)),
         (Some(job::Reducer::Builtin(name)), None) => How::Builtin(builtin(name)?),
         (Some(job::Reducer::Function(_)) | None, None) => {
             return Err(Error::Internal("a reduce task of a job without reduce".into()));
         }
     };
-    let finalize = finalize.map(|loaded| Guest::start(loaded, Pairs::new(task))).transpose()?;
-    let mut reducer = Reducer::new(how, finalize);
+    let long = match functions.combine {
+        _ if spec.no_combine => Long::Never,
+        Some(loaded) => Long::Combine(Box::new(start(loaded)?)),
+        None => Long::Reduce,
+    };
+    Ok(Reducer::new(how, long, functions.finalize.map(start).transpose()?))
+}
+
+fn compute(
+    attempt: &Arc<Attempt>,
+    manifest: Vec<MapRuns>,
+    functions: Functions,
+    mut writer: Writer,
+) -> Result<Counters> {
+    let mut reducer = reducer(attempt, functions)?;
     let limits = MergeLimits {
         fan_in_max: config::FAN_IN_MAX,
         block: BlockLimits { raw_bytes_target: config::BLOCK_RAW_BYTES_TARGET },
@@ -95,25 +115,50 @@ fn compute(
         key.set(merge.key());
         encoded.clear();
         encoded.extend_from_slice(merge.encoded());
-        let next = |value: &mut RawValBuf| match merge.next_value().map_err(from_merge)? {
-            Some(next) => {
-                value.set(next);
-                Ok(true)
+        check_deadline(attempt, &key)?;
+        let mut values = 0_u64;
+        let next = |value: &mut RawValBuf| {
+            // A group may be most of the task.
+            values += 1;
+            if values.is_multiple_of(config::VALUES_PER_CHECK) {
+                attempt.check()?;
+                check_deadline(attempt, &key)?;
             }
-            None => Ok(false),
+            match merge.next_value().map_err(from_merge)? {
+                Some(next) => {
+                    value.set(next);
+                    Ok(true)
+                }
+                None => Ok(false),
+            }
         };
         reducer.group(&key, &encoded, true, next, &mut out)?;
     }
     reducer.finish(&mut out)?;
     for of_function in reducer.counters() {
         for (name, value) in of_function.user {
-            counters.count(&name, value);
+            if !counters.count(&name, value) {
+                Tap::kept(Stage::Reduce, &attempt.lines).counter_refused(&name);
+            }
         }
     }
     attempt.check()?;
     writer.finish()?;
     counters.output = output;
     Ok(counters)
+}
+
+/// Ends a task that has gone past its time. Functions look for themselves; built-ins do not.
+fn check_deadline(attempt: &Attempt, key: &RawValBuf) -> Result<()> {
+    let Some(deadline) = attempt.deadline.filter(|deadline| deadline.left().is_zero()) else {
+        return Ok(());
+    };
+    let function = match &attempt.job.spec.reduce {
+        Some(job::Reducer::Builtin(name)) => Some(name.clone()),
+        Some(job::Reducer::Function(function)) => function.name.clone(),
+        None => None,
+    };
+    Err(deadline.error(Stage::Reduce.name(), function, Some(guest::name_key(key.as_raw()))))
 }
 
 fn sources(attempt: &Arc<Attempt>, manifest: Vec<MapRuns>) -> Vec<Box<dyn RunSource + Send>> {

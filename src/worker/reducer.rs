@@ -1,13 +1,16 @@
 //! What becomes of a group: reduced, finalized, handed on as a result.
 //!
-//! Small groups travel to the function many at a time. A group with more values than one buffer
-//! takes is reduced piece by piece, each piece beginning with the result of the one before: reduce
-//! functions are associative, as MongoDB's must be.
+//! Small groups travel to the function many at a time. What becomes of a group with more values than
+//! one buffer takes depends on the job ([`Long`]): as a rule it is reduced piece by piece, each piece
+//! beginning with the result of the one before, for reduce functions are associative, as MongoDB's
+//! must be. A function that streams takes groups of any length.
 
 use std::collections::VecDeque;
 
 use super::combiner::{ValuesChunk, boxed};
 use super::guest::{self, Batch, Guest};
+use super::lines::Tap;
+use super::stream;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::shuffle::builtin::{Accumulator, Builtin};
@@ -24,12 +27,23 @@ pub enum How {
     Function(Box<Guest<Pairs>>),
 }
 
+/// How a group gets shorter that has more values than one call takes, where the function does not stream.
+pub enum Long {
+    /// By the function itself, which is associative.
+    Reduce,
+    /// By the job's combine, which is there for this.
+    Combine(Box<Guest<Pairs>>),
+    /// Not at all: the function must see every value in one call.
+    Never,
+}
+
 /// Takes a result: its key and value.
 pub type ResultSink<'a> = &'a mut dyn FnMut(RawVal<'_>, RawVal<'_>) -> Result<()>;
 
 /// Reduces groups that come in key order.
 pub struct Reducer {
     how: How,
+    long: Long,
     finalize: Option<Guest<Pairs>>,
     batch: Batch,
     /// The encoded keys in `batch`, in order.
@@ -41,14 +55,27 @@ pub struct Reducer {
 /// Collects emitted pairs in order.
 pub struct Pairs {
     pairs: Vec<(RawValBuf, RawValBuf)>,
+    /// How many more are taken.
+    room: usize,
     counters: Counters,
-    task: String,
+    tap: Tap,
 }
 
 impl Pairs {
     /// An empty collection for a task's function.
-    pub fn new(task: &str) -> Self {
-        Self { pairs: Vec::new(), counters: Counters::default(), task: task.to_owned() }
+    pub fn new(tap: Tap) -> Self {
+        Self { pairs: Vec::new(), room: 0, counters: Counters::default(), tap }
+    }
+
+    /// Makes room for the results of so many groups, and one more: which of them is too many is found
+    /// by their keys. A function that emits without end is stopped.
+    pub(super) fn expect(&mut self, groups: usize) {
+        self.room = groups + 1;
+    }
+
+    /// Takes out what was emitted.
+    pub(super) fn take(&mut self) -> Vec<(RawValBuf, RawValBuf)> {
+        std::mem::take(&mut self.pairs)
     }
 }
 
@@ -56,22 +83,31 @@ impl Sink for Pairs {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
         let key = guest::raw(key).map_err(boxed)?;
         let value = guest::raw(value).map_err(boxed)?;
-        self.pairs.push((RawValBuf::from(key), RawValBuf::from(value)));
+        let key = RawValBuf::from(key);
+        if self.room == 0 {
+            let why = "it has emitted more than one result for each group already";
+            return Err(boxed(other_key(self.tap.stage(), &key, why)));
+        }
+        self.room -= 1;
+        self.pairs.push((key, RawValBuf::from(value)));
         Ok(())
     }
     fn count(&mut self, name: &str, delta: i64) {
-        self.counters.count(name, delta);
+        if !self.counters.count(name, delta) {
+            self.tap.counter_refused(name);
+        }
     }
     fn log(&mut self, level: Level, text: &str) {
-        guest::log(&self.task, level, text);
+        self.tap.line(level, text);
     }
 }
 
 impl Reducer {
     /// A reducer for one task.
-    pub fn new(how: How, finalize: Option<Guest<Pairs>>) -> Self {
+    pub fn new(how: How, long: Long, finalize: Option<Guest<Pairs>>) -> Self {
         Self {
             how,
+            long,
             finalize,
             batch: Batch::default(),
             expected: VecDeque::new(),
@@ -106,18 +142,35 @@ impl Reducer {
             let result = state.finish();
             return self.reduced(key.as_raw(), encoded, result.as_raw(), out);
         }
+        if let How::Function(function) = &mut self.how
+            && function.streams()
+        {
+            let pairs = stream::reduce(function, key.as_raw(), next)?;
+            let mut expected = VecDeque::from([encoded.to_vec()]);
+            for (emitted, value) in &pairs {
+                let encoded = matching(Stage::Reduce, &mut expected, emitted)?;
+                self.reduced(emitted.as_raw(), &encoded, value.as_raw(), out)?;
+            }
+            return Ok(());
+        }
+        let mut room = match self.long {
+            Long::Reduce | Long::Combine(_) => config::VALUES_BYTES_MAX,
+            Long::Never => config::WHOLE_VALUES_BYTES_MAX,
+        };
         let mut chunk = ValuesChunk::begin(key.as_raw());
         while next(&mut value)? {
-            if chunk.bytes() + value.as_raw().len() > config::VALUES_BYTES_MAX && chunk.count() > 1
-            {
+            if chunk.bytes() + value.as_raw().len() > room && chunk.count() > 1 {
                 self.flush(out)?;
-                chunk = self.reduce_piece(key, encoded, chunk)?;
+                chunk = self.shorten(key, encoded, chunk)?;
+                // A combine may leave more than one value; the next call is worth its while all the same.
+                room = room.max(chunk.bytes() * 2);
             }
             chunk.push(value.as_raw());
         }
         chunk.end(&mut self.batch);
         self.expected.push_back(encoded.to_vec());
-        if self.batch.bytes().len() >= config::CALL_BYTES_TARGET {
+        let How::Function(function) = &self.how else { return Ok(()) };
+        if self.batch.bytes().len() >= function.bytes_target() {
             self.flush(out)?;
         }
         Ok(())
@@ -138,27 +191,52 @@ impl Reducer {
             How::Builtin(_) => None,
             How::Function(guest) => Some(std::mem::take(&mut guest.sink_mut().counters)),
         };
+        let combine = match &mut self.long {
+            Long::Combine(guest) => Some(std::mem::take(&mut guest.sink_mut().counters)),
+            Long::Reduce | Long::Never => None,
+        };
         let finalize = self.finalize.as_mut().map(|g| std::mem::take(&mut g.sink_mut().counters));
-        reduce.into_iter().chain(finalize).collect()
+        reduce.into_iter().chain(combine).chain(finalize).collect()
     }
 
-    /// Reduces a piece of a long group; its results are the first values of the next piece.
-    fn reduce_piece(
+    /// Shortens a piece of a long group; what comes of it are the first values of the next piece.
+    fn shorten(
         &mut self,
         key: &RawValBuf,
         encoded: &[u8],
         chunk: ValuesChunk,
     ) -> Result<ValuesChunk> {
-        let How::Function(function) = &mut self.how else {
-            return Err(Error::Internal("only functions reduce in pieces".into()));
+        let too_long = |why: &str| {
+            Error::refused(
+                format!(
+                    "{} has more than {} bytes of values{why}",
+                    guest::name_key(key.as_raw()),
+                    config::WHOLE_VALUES_BYTES_MAX
+                ),
+                "give a reduce that streams (reduce_begin, reduce_next, reduce_end)",
+            )
+        };
+        let values = usize::try_from(chunk.count()).unwrap_or(usize::MAX);
+        let (stage, function, room) = match (&mut self.how, &mut self.long) {
+            (How::Builtin(_), _) => {
+                return Err(Error::Internal("only functions reduce in pieces".into()));
+            }
+            (_, Long::Never) => return Err(too_long(", which --no-combine gives in one call")),
+            // A combine may give several values, though hardly more than it was given.
+            (_, Long::Combine(combine)) => (Stage::Combine, combine.as_mut(), values),
+            (How::Function(reduce), Long::Reduce) => (Stage::Reduce, reduce.as_mut(), 1),
         };
         let mut batch = Batch::default();
         chunk.end(&mut batch);
+        function.sink_mut().expect(room);
         function.call(&batch)?;
         let mut next = ValuesChunk::begin(key.as_raw());
-        for (emitted, value) in std::mem::take(&mut function.sink_mut().pairs) {
-            same_key(Stage::Reduce, encoded, &emitted)?;
+        for (emitted, value) in function.sink_mut().take() {
+            same_key(stage, encoded, &emitted)?;
             next.push(value.as_raw());
+        }
+        if next.bytes() > config::WHOLE_VALUES_BYTES_MAX {
+            return Err(too_long(&format!(" after {stage}")));
         }
         Ok(next)
     }
@@ -168,9 +246,10 @@ impl Reducer {
             return Ok(());
         }
         let How::Function(function) = &mut self.how else { return Ok(()) };
+        function.sink_mut().expect(self.batch.len());
         function.call(&self.batch)?;
         self.batch.clear();
-        let pairs = std::mem::take(&mut function.sink_mut().pairs);
+        let pairs = function.sink_mut().take();
         let mut expected = std::mem::take(&mut self.expected);
         for (key, value) in &pairs {
             let encoded = matching(Stage::Reduce, &mut expected, key)?;
@@ -186,9 +265,10 @@ impl Reducer {
         value: RawVal<'_>,
         out: ResultSink<'_>,
     ) -> Result<()> {
-        if self.finalize.is_none() {
+        let Some(finalize) = &self.finalize else {
             return out(key, value);
-        }
+        };
+        let bytes_target = finalize.bytes_target();
         self.finalize_batch.push_with(|body| {
             let start = body.len();
             body.extend_from_slice(&[0; 4]);
@@ -197,7 +277,7 @@ impl Reducer {
             close_document(body, start);
         });
         self.finalize_expected.push_back(encoded.to_vec());
-        if self.finalize_batch.bytes().len() >= config::CALL_BYTES_TARGET {
+        if self.finalize_batch.bytes().len() >= bytes_target {
             self.flush_finalize(out)?;
         }
         Ok(())
@@ -208,9 +288,10 @@ impl Reducer {
         if self.finalize_batch.is_empty() {
             return Ok(());
         }
+        function.sink_mut().expect(self.finalize_batch.len());
         function.call(&self.finalize_batch)?;
         self.finalize_batch.clear();
-        let pairs = std::mem::take(&mut function.sink_mut().pairs);
+        let pairs = function.sink_mut().take();
         let mut expected = std::mem::take(&mut self.finalize_expected);
         for (key, value) in &pairs {
             matching(Stage::Finalize, &mut expected, key)?;

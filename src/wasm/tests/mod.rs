@@ -6,6 +6,7 @@ mod inspecting;
 mod javascript;
 mod limiting;
 mod output;
+mod streaming;
 mod wasi;
 
 use std::sync::OnceLock;
