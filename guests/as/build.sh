@@ -54,5 +54,4 @@ stage() {
 cd "$work"
 "${AVIARY_ASC:-asc}" entry.ts -o "$out" --path . -O3 --runtime minimal --exportStart _initialize \
     --use abort=~lib/aviary/host/aborted --use seed=~lib/aviary/host/seeded \
-    --use '~lib/bindings/dom/Date.now=~lib/aviary/host/snapshotTime' \
-    --use '~lib/bindings/dom/console.log=~lib/aviary/host/logged'
+    --use console=~lib/aviary/host/console

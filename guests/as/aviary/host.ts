@@ -64,14 +64,33 @@ export function seeded(): f64 {
   return reinterpret<f64>((load<u64>(at) >> 12) | 0x3ff0000000000000) - 1.0;
 }
 
-/** What the compiler is told to call for `Date.now`: the clock stands at the job's snapshot. */
-export function snapshotTime(): f64 {
+/** The job's snapshot time, in milliseconds since 1970. There is no other clock. */
+export function now(): i64 {
   const at = memory.data(8);
   clock_time_get(0, 0, at);
-  return <f64>(load<u64>(at) / 1000000);
+  return <i64>(load<u64>(at) / 1000000);
 }
 
-/** What the compiler is told to call for `console.log` and its likes. */
-export function logged(text: string): void {
-  log(text);
+/** What the compiler is told to take for `console`. */
+export namespace console {
+  export function log(text: string = ""): void {
+    logged(text, Level.Info);
+  }
+  export function info(text: string = ""): void {
+    logged(text, Level.Info);
+  }
+  export function debug(text: string = ""): void {
+    logged(text, Level.Debug);
+  }
+  export function warn(text: string = ""): void {
+    logged(text, Level.Warn);
+  }
+  export function error(text: string = ""): void {
+    logged(text, Level.Error);
+  }
+}
+
+// The namespace's own `log` hides this module's.
+function logged(text: string, level: Level): void {
+  log(text, level);
 }

@@ -13,6 +13,6 @@
 //     }
 
 export { Bytes, Type, typeName } from "./bytes";
-export { Level, count, fail, log } from "./host";
+export { Level, count, fail, log, now } from "./host";
 export { Doc, Text, Value, Values, scope } from "./value";
 export { ArrayWriter, DocWriter, emit } from "./write";
