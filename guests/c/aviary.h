@@ -47,7 +47,7 @@ enum {
     BSON_MAX_KEY = 0x7F, BSON_MIN_KEY = 0xFF,
 };
 
-/* Bytes of the pieces that utilities put together on the stack. */
+/* Bytes of a key that a function puts together on the stack. */
 #define AVIARY_KEY_BYTES_MAX 4096
 
 typedef struct Document {
@@ -260,15 +260,21 @@ static __attribute__((noreturn, noinline, cold, unused)) void fail_type(Field f,
     fail_with(text, ", not ", wanted, NULL);
 }
 
+/* The field, which must have that type. */
+static inline Field field_of(Field f, uint8_t type)
+{
+    if (f.type != type)
+        fail_type(f, type_name(type));
+    return f;
+}
+
 /* The field of that name and type (0 for any); the record fails without it. */
 static inline Field need(Document doc, const char *name, uint8_t type)
 {
     Field f = find(doc, name);
     if (!f.type)
         fail_with("the document lacks the field '", name, "'", NULL);
-    if (type && f.type != type)
-        fail_type(f, type_name(type));
-    return f;
+    return type ? field_of(f, type) : f;
 }
 
 static inline Document inner(Field f)
@@ -449,34 +455,6 @@ static inline void emit_double(Field key, double v)
     uint8_t value[9] = { BSON_DOUBLE };
     __builtin_memcpy(value + 1, &v, 8);
     aviary_emit_key(key, value, sizeof(value));
-}
-
-/* A key made of text; fails the record beyond AVIARY_KEY_BYTES_MAX bytes. Returns the bytes of the key. */
-static inline uint32_t text_key(uint8_t *key, const char *text, uint32_t len)
-{
-    if (len > AVIARY_KEY_BYTES_MAX - 6)
-        fail("a key is too long");
-    key[0] = BSON_STRING;
-    uint32_t with_nul = len + 1;
-    __builtin_memcpy(key + 1, &with_nul, 4);
-    for (uint32_t i = 0; i < len; i++)
-        key[5 + i] = (uint8_t)text[i];
-    key[5 + len] = 0;
-    return len + 6;
-}
-
-static inline void emit_text_int32(const char *text, uint32_t len, int32_t v)
-{
-    uint8_t key[AVIARY_KEY_BYTES_MAX], value[5] = { BSON_INT32 };
-    __builtin_memcpy(value + 1, &v, 4);
-    aviary_emit(key, text_key(key, text, len), value, sizeof(value));
-}
-
-static inline void emit_text_double(const char *text, uint32_t len, double v)
-{
-    uint8_t key[AVIARY_KEY_BYTES_MAX], value[9] = { BSON_DOUBLE };
-    __builtin_memcpy(value + 1, &v, 8);
-    aviary_emit(key, text_key(key, text, len), value, sizeof(value));
 }
 
 /* --- exports ---------------------------------------------------------------------------------------------------- */
@@ -727,6 +705,40 @@ static inline void put_text(Writer *w, const char *name, const char *text, uint3
     put_raw(w, name, BSON_STRING, &with_nul, 4);
     aviary_put_bytes(w, text, len);
     *aviary_room(w, 1) = 0;
+}
+
+/* Emits a key made of text. */
+static inline void aviary_emit_text(const char *text, uint32_t len, const uint8_t *value, uint32_t value_len)
+{
+    static Writer key;
+    uint32_t with_nul = len + 1;
+    key.len = 0;
+    *aviary_room(&key, 1) = BSON_STRING;
+    aviary_put_bytes(&key, &with_nul, 4);
+    aviary_put_bytes(&key, text, len);
+    *aviary_room(&key, 1) = 0;
+    aviary_emit(key.bytes, key.len, value, value_len);
+}
+
+static inline void emit_text_int32(const char *text, uint32_t len, int32_t v)
+{
+    uint8_t value[5] = { BSON_INT32 };
+    __builtin_memcpy(value + 1, &v, 4);
+    aviary_emit_text(text, len, value, sizeof(value));
+}
+
+static inline void emit_text_int64(const char *text, uint32_t len, int64_t v)
+{
+    uint8_t value[9] = { BSON_INT64 };
+    __builtin_memcpy(value + 1, &v, 8);
+    aviary_emit_text(text, len, value, sizeof(value));
+}
+
+static inline void emit_text_double(const char *text, uint32_t len, double v)
+{
+    uint8_t value[9] = { BSON_DOUBLE };
+    __builtin_memcpy(value + 1, &v, 8);
+    aviary_emit_text(text, len, value, sizeof(value));
 }
 
 /* Ends what is open and emits it. */
