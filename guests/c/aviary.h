@@ -257,7 +257,7 @@ static __attribute__((noreturn, noinline, cold, unused)) void fail_type(Field f,
             text[len++] = *p;
     }
     text[len] = 0;
-    fail_with(text, ", not ", wanted, NULL);
+    fail_with(text, f.type ? ", not " : "; the function needs ", wanted, NULL);
 }
 
 /* The field, which must have that type. */
@@ -273,7 +273,7 @@ static inline Field need(Document doc, const char *name, uint8_t type)
 {
     Field f = find(doc, name);
     if (!f.type)
-        fail_with("the document lacks the field '", name, "'", NULL);
+        fail_with("the field '", name, "' is missing", NULL);
     return type ? field_of(f, type) : f;
 }
 

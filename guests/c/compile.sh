@@ -10,5 +10,5 @@ case $1 in
     *.c) set -- cc -std=c2x "$@" ;;
     *) set -- c++ -std=c++20 -fno-exceptions -fno-rtti "$@" ;;
 esac
-zig "$@" -o "$out" -I "$here" -target wasm32-wasi -mexec-model=reactor -O3 -s -Wall -Wextra -Wno-unused-function \
+zig "$@" -o "$out" -I "$here" -target wasm32-wasi -mexec-model=reactor -O3 -s -Wl,-z,stack-size=1048576 -Wall -Wextra -Wno-unused-function \
     -Wno-unused-parameter

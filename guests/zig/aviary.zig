@@ -288,6 +288,7 @@ pub const Value = struct {
     }
 
     fn mismatch(self: Value, wanted: []const u8) noreturn {
+        if (!self.exists()) fail("the field '{s}' is missing; the function needs {s}", .{ self.name, wanted });
         fail("the field '{s}' is {s}, not {s}", .{ self.name, self.type.name(), wanted });
     }
 };

@@ -300,6 +300,7 @@ export class Value {
   }
 
   private mismatch(wanted: string): void {
+    if (!this.exists) fail(this.what() + " is missing; the function needs " + wanted);
     fail(this.what() + " is " + typeName(this.type) + ", not " + wanted);
   }
 

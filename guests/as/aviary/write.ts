@@ -27,7 +27,7 @@ export function put<T>(out: Bytes, value: T): Type {
   } else {
     if (isNullable<T>()) {
       if (changetype<usize>(value) == 0) return Type.Null;
-      return put<NonNullable<T>>(out, value!);
+      return put<NonNullable<T>>(out, changetype<NonNullable<T>>(changetype<usize>(value)));
     } else if (isString<T>()) {
       out.text(changetype<string>(changetype<usize>(value)));
       return Type.String;
