@@ -10,12 +10,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r "$here/aviary" "$work/aviary"
 
-# Which file has which function, as it stands at the beginning of a line.
+# Which of the files, job1 and so on, has the function. It stands at the beginning of a line.
 has() {
+    n=0
     for file in "$@"; do
+        n=$((n + 1))
         if grep -Eq "^export function $name *(<|\()" "$file"; then
             [ -z "$job" ] || { echo "$file: another file has $name too" >&2; exit 1; }
-            job=$(basename "$file" .ts)
+            job=job$n
         fi
     done
     [ -n "$job" ]
@@ -42,16 +44,17 @@ stage() {
 {
     echo 'import { begin, doc, key, keptKey, next, result, value, values } from "aviary/glue";'
     echo 'export { aviary_abi_v1, aviary_alloc } from "aviary/glue";'
+    n=0
     for file in "$@"; do
+        n=$((n + 1))
         cp "$file" "$work/"
-        job=$(basename "$file" .ts)
-        echo "import * as $job from \"./$job\";"
+        echo "import * as job$n from \"./$(basename "$file" .ts)\";"
     done
     for name in map combine reduce finalize reduceBegin reduceNext reduceEnd; do
         stage "$name" "$@"
     done
-} >"$work/entry.ts"
+} >"$work/aviary-entry.ts"
 cd "$work"
-"${AVIARY_ASC:-asc}" entry.ts -o "$out" --path . -O3 --runtime minimal --exportStart _initialize \
+"${AVIARY_ASC:-asc}" aviary-entry.ts -o "$out" --path . -O3 --runtime minimal --exportStart _initialize \
     --use abort=~lib/aviary/host/aborted --use seed=~lib/aviary/host/seeded \
     --use console=~lib/aviary/host/console

@@ -28,6 +28,9 @@ extern "C" {
 #define AVIARY_IMPORT(name) __attribute__((import_module("aviary"), import_name(name)))
 #define AVIARY_EXPORT(name) __attribute__((export_name(name), used))
 
+/* What the files of a module have in common. */
+#define AVIARY_SHARED __attribute__((weak))
+
 /* Each value is a type byte and the value's bytes, as in a BSON element. */
 AVIARY_IMPORT("emit") void aviary_emit(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len);
 AVIARY_IMPORT("count") void aviary_count(const char *name, uint32_t name_len, int64_t delta);
@@ -459,7 +462,7 @@ static inline void emit_double(Field key, double v)
 
 /* --- exports ---------------------------------------------------------------------------------------------------- */
 
-AVIARY_EXPORT("aviary_abi_v1") void aviary_abi_v1(void)
+AVIARY_SHARED AVIARY_EXPORT("aviary_abi_v1") void aviary_abi_v1(void)
 {
 }
 
@@ -480,7 +483,7 @@ static inline void *aviary_resize(void *old, uint32_t have, uint32_t want)
 }
 #else
 extern uint8_t __heap_base[];
-static uintptr_t aviary_heap_end;
+AVIARY_SHARED uintptr_t aviary_heap_end;
 
 static inline void *aviary_resize(void *old, uint32_t have, uint32_t want)
 {
@@ -504,10 +507,10 @@ static inline void *aviary_resize(void *old, uint32_t have, uint32_t want)
 #endif
 
 /* The room for the input, which is used again by each call. */
-static uint8_t *aviary_input;
-static uint32_t aviary_input_room;
+AVIARY_SHARED uint8_t *aviary_input;
+AVIARY_SHARED uint32_t aviary_input_room;
 
-AVIARY_EXPORT("aviary_alloc") uint8_t *aviary_alloc(uint32_t len)
+AVIARY_SHARED AVIARY_EXPORT("aviary_alloc") uint8_t *aviary_alloc(uint32_t len)
 {
     if (len > aviary_input_room) {
         uint32_t room = aviary_input_room < 4 << 20 && len < 2 * aviary_input_room ? 2 * aviary_input_room : len;
@@ -812,19 +815,21 @@ static inline void emit_written(Field key, Writer *w)
     }                                                                                                                  \
     static inline void aviary_reduce_end_one(Field key)
 
-/* The key of the streaming reduce: a copy of the one given, or the last copy for one of type 0. */
+/* The key of the streaming reduce. */
+AVIARY_SHARED Field aviary_kept;
+AVIARY_SHARED Writer aviary_kept_room;
+
+/* A copy of the key given, or the last copy for one of type 0. */
 static inline const Field *aviary_keep_key(Field key)
 {
-    static Field kept;
-    static Writer room;
     if (key.type) {
-        room.len = 0;
+        aviary_kept_room.len = 0;
         /* The byte before the value takes the type when the key is emitted. */
-        *aviary_room(&room, 1) = 0;
-        aviary_put_bytes(&room, key.value, key.size);
-        kept = (Field){ "k", room.bytes + 1, key.size, key.type };
+        *aviary_room(&aviary_kept_room, 1) = 0;
+        aviary_put_bytes(&aviary_kept_room, key.value, key.size);
+        aviary_kept = (Field){ "k", aviary_kept_room.bytes + 1, key.size, key.type };
     }
-    return &kept;
+    return &aviary_kept;
 }
 
 /* Sums numbers: 32-bit integers to one if it fits, integers to a 64-bit integer, anything with a double to a double. */
