@@ -14,7 +14,8 @@
 //!         return sum;
 //!     }
 //!
-//! `combine` is like `reduce`; `finalize(key: Value, value: Value)` is a key's last step. A reduce that needs all values
+//! `combine` is like `reduce`; `finalize(key: Value, value: Value)` is a key's last step. A reduce that needs all
+//! values
 //! of a key together is `reduceBegin(key: Value) void`, `reduceNext(values: Values) void` and `reduceEnd() T`. Each may
 //! return an error, which fails the record by its name.
 //!
@@ -451,7 +452,8 @@ pub const Out = struct {
         std.mem.writeInt(u32, self.list.items[start..][0..4], len, .little);
     }
 
-    /// Appends a value's bytes and returns its type. Signed integers of up to 32 bits, and smaller unsigned ones, become an
+    /// Appends a value's bytes and returns its type. Signed integers of up to 32 bits, and smaller unsigned ones,
+    /// become an
     /// int32, others an int64; slices of bytes a string; other slices, arrays and tuples an array; structs a
     /// document, unless they have `writeBson`.
     pub fn put(self: *Out, value: anytype) Type {
@@ -511,7 +513,8 @@ pub const Out = struct {
     }
 };
 
-/// A document whose fields are not known when compiling: `var doc = aviary.Document{}; doc.set("a", 1);`. Where they are
+/// A document whose fields are not known when compiling: `var doc = aviary.Document{}; doc.set("a", 1);`. Where
+/// they are
 /// known, a struct does: `.{ .a = 1 }`. It lasts as long as `allocator`.
 pub const Document = struct {
     out: Out = .{ .memory = allocator },
