@@ -78,6 +78,12 @@ pub const WRITE_BATCH_DOCS: usize = 1_000;
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// A function stored in one document; larger ones are refused.
 pub const FUNCTION_BYTES_MAX: usize = 15 << 20;
+/// Bytes of one source file that is compiled to a function.
+pub const SOURCE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a compiler's words that are shown.
+pub const COMPILER_TEXT_BYTES_MAX: usize = 16 << 10;
+/// Compiled functions kept in the cache directory.
+pub const BUILT_MODULES_MAX: usize = 64;
 /// Distinct counters a job's functions may name.
 pub const USER_COUNTERS_MAX: usize = 256;
 /// Linear memory one function may use unless the job says otherwise.
