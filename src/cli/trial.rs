@@ -1,9 +1,12 @@
-//! `aviary try`: the functions over a sample of the real collection, in this process. No workers, no
-//! writes.
+//! `aviary try`: the functions over a sample of the real collection, or over documents of a file, in this
+//! process. No workers, no writes; with a file, no server.
 
 use std::io::Write as _;
 
+use bson::RawDocumentBuf;
+
 use super::args::{Global, TryArgs};
+use super::documents;
 use super::submit::{self, FoundReduce};
 use crate::error::{Error, Result};
 use crate::functions::Given;
@@ -18,11 +21,19 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
     if args.sample <= 0 {
         return Err(Error::Usage("--sample must be at least 1".into()));
     }
-    let store = global.store("aviary-try").await?;
-    let input = submit::input(&args.job, store.db_name(), ReadMode::Committed)?;
-    store.inspect_input(&input).await?;
+    let (store, docs) = match &args.docs {
+        Some(file) => {
+            let most = args.job.limit.map_or(args.sample, |limit| limit.min(args.sample));
+            (None, documents::read(file, usize::try_from(most).unwrap_or(0))?)
+        }
+        None => {
+            let (store, docs) = sample(global, &args).await?;
+            (Some(store), docs)
+        }
+    };
+    let store = store.as_ref();
     let host = super::daemons::host(1024)?;
-    let found = submit::find(Some(&store), &host, &args.job, &scope).await?;
+    let found = submit::find(store, &host, &args.job, &scope).await?;
     let around = Surroundings {
         now_ms: bson::DateTime::now().timestamp_millis(),
         seed: *blake3::hash(b"try").as_bytes(),
@@ -32,7 +43,7 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
         limits: loader::limits(&submit::limits(&args.job)),
     };
     let job = LocalJob {
-        map: load(&store, &host, &found.map, Stage::Map, &around).await?,
+        map: load(store, &host, &found.map, Stage::Map, &around).await?,
         reduce: match &found.reduce {
             None => None,
             Some(FoundReduce::Builtin(crate::job::Reducer::Builtin(name))) => {
@@ -40,15 +51,14 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
             }
             Some(FoundReduce::Builtin(crate::job::Reducer::Function(_))) => None,
             Some(FoundReduce::Function(given)) => Some(LocalReduce::Function(
-                load(&store, &host, given, Stage::Reduce, &around).await?,
+                load(store, &host, given, Stage::Reduce, &around).await?,
             )),
         },
         finalize: match &found.finalize {
-            Some(given) => Some(load(&store, &host, given, Stage::Finalize, &around).await?),
+            Some(given) => Some(load(store, &host, given, Stage::Finalize, &around).await?),
             None => None,
         },
     };
-    let docs = store.sample_documents(&input, args.sample).await?;
     let count = docs.len();
     let outcome = tokio::task::spawn_blocking(move || job.run(&docs))
         .await
@@ -74,15 +84,32 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
     Ok(())
 }
 
+/// Documents of the collection, and the way to it.
+async fn sample(global: &Global, args: &TryArgs) -> Result<(Store, Vec<RawDocumentBuf>)> {
+    if args.job.collection.is_empty() {
+        return Err(Error::Usage(
+            "nothing to try on; give --collection, or --docs with a file".into(),
+        ));
+    }
+    let store = global.store("aviary-try").await?;
+    let input = submit::input(&args.job, store.db_name(), ReadMode::Committed)?;
+    store.inspect_input(&input).await?;
+    let docs = store.sample_documents(&input, args.sample).await?;
+    Ok((store, docs))
+}
+
 async fn load(
-    store: &Store,
+    store: Option<&Store>,
     host: &Host,
     given: &Given,
     stage: Stage,
     around: &Surroundings,
 ) -> Result<Loaded> {
     match given {
-        Given::Known(known) => loader::load(store, host, known, stage, around).await,
+        Given::Known(known) => match store {
+            Some(store) => loader::load(store, host, known, stage, around).await,
+            None => Err(Error::Internal("a stored function without a store".into())),
+        },
         Given::New(source) => {
             loader::compile(host, source.language, source.content.clone(), stage, around).await
         }
