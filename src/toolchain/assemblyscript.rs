@@ -1,10 +1,10 @@
 //! AssemblyScript: a generated entry imports the user's files and exports the stages that they have.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::find::{self, Candidate, Found};
-use super::sources::{Sources, write};
+use super::sources::write;
 use super::{Job, Language};
 use crate::error::{Error, Result};
 
@@ -52,9 +52,9 @@ const STAGES: &[(&str, &str, &str)] = &[
 ];
 
 /// Finds the compiler: also where npm puts it for the project that the files belong to.
-pub(super) fn find(sources: &Sources) -> Found {
+pub(super) fn find(dir: &Path) -> Found {
     let local = "node_modules/.bin/asc";
-    let dir = std::path::absolute(&sources.dir).unwrap_or_else(|_| sources.dir.clone());
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
     let mut candidates: Vec<Candidate> = dir
         .ancestors()
         .map(|dir| dir.join(local))
@@ -65,7 +65,7 @@ pub(super) fn find(sources: &Sources) -> Found {
     candidates.push(Candidate::at(find::toolchains_dir().join(local)));
     let usable = |candidate: &Candidate| {
         let said = candidate.says(&["--version"]).ok_or(None)?;
-        match find::version(&said) {
+        match said.strip_prefix("Version ").and_then(find::version) {
             Some(version) if version >= VERSION_MIN => {
                 Ok(said.replace("Version", "assemblyscript"))
             }

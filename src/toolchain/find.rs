@@ -70,7 +70,8 @@ impl Candidate {
     pub(super) fn says(&self, args: &[&str]) -> Option<String> {
         let output = self.command().args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
+        // A compiler says it in one line; what is none may say anything.
+        output.status.success().then(|| text.lines().next().unwrap_or_default().trim().to_owned())
     }
 
     pub(super) fn tool(self, name: String) -> Tool {

@@ -163,13 +163,7 @@ struct Job<'a> {
 pub fn build(paths: &[PathBuf]) -> Result<Built> {
     let sources = Sources::read(paths)?;
     let language = sources.language;
-    let tool = match language {
-        Language::Go => go::find(),
-        Language::Rust => rust::find(),
-        Language::C | Language::Cpp | Language::Zig => c::find(),
-        Language::AssemblyScript => assemblyscript::find(&sources),
-    }
-    .map_err(|missing| missing.refusal(&sources))?;
+    let tool = find(language, &sources.dir).map_err(|missing| missing.refusal(&sources))?;
     let key = cache::key(&sources, &tool);
     let module = match cache::get(&key) {
         Some(module) => module,
@@ -194,7 +188,23 @@ pub fn build(paths: &[PathBuf]) -> Result<Built> {
     Ok(Built { module, language, toolchain: tool.name, sources: sources.files })
 }
 
-/// The digest of all of a language's files that become part of a module.
+/// The compiler that is there for a language, and its version.
+#[must_use]
+pub fn compiler(language: Language) -> Option<String> {
+    find(language, Path::new(".")).ok().map(|tool| tool.name)
+}
+
+/// Finds a language's compiler for files in a directory.
+fn find(language: Language, dir: &Path) -> find::Found {
+    match language {
+        Language::Go => go::find(),
+        Language::Rust => rust::find(),
+        Language::C | Language::Cpp | Language::Zig => c::find(),
+        Language::AssemblyScript => assemblyscript::find(dir),
+    }
+}
+
+/// What of ours becomes part of a module: names and texts.
 fn sdk(language: Language) -> &'static [(&'static str, &'static str)] {
     match language {
         Language::Go => go::SDK,

@@ -49,7 +49,8 @@ pub(super) fn find() -> Found {
     candidates.push(Candidate::with(ours.join("bin/rustc"), &["--sysroot", &sysroot]));
     let usable = |candidate: &Candidate| {
         let said = candidate.says(&["--version"]).ok_or(None)?;
-        if find::version(&said).is_none_or(|version| version < VERSION_MIN) {
+        let version = said.strip_prefix("rustc ").and_then(find::version);
+        if version.is_none_or(|version| version < VERSION_MIN) {
             return Err(Some(format!("is {said}")));
         }
         let libraries = candidate.says(&["--print", "target-libdir", "--target", TARGET]);
