@@ -80,8 +80,12 @@ pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 pub const FUNCTION_BYTES_MAX: usize = crate::wasm::limits::MODULE_BYTES_MAX;
 /// Bytes of a function in one document of the catalogue.
 pub const FUNCTION_CHUNK_BYTES: usize = 15 << 20;
-/// Bytes of the source that is stored beside a function.
+/// Bytes of source: of one file that is compiled, and of all that are stored beside their function.
 pub const SOURCE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a compiler's words that are shown.
+pub const COMPILER_TEXT_BYTES_MAX: usize = 16 << 10;
+/// Compiled functions kept in the cache directory.
+pub const BUILT_MODULES_MAX: usize = 64;
 /// What a name led to before: so many versions are remembered.
 pub const NAME_VERSIONS_MAX: usize = 100;
 /// Bytes of a function's name.

@@ -34,5 +34,6 @@ pub mod shuffle;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod toolchain;
 pub mod wasm;
 pub mod worker;

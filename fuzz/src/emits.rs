@@ -61,7 +61,16 @@ pub fn run(data: &[u8]) {
         script: None,
     };
     let job = LocalJob {
-        map: Loaded { module: echo(), stage: Stage::Map, options },
+        map: Loaded {
+            module: echo(),
+            stage: Stage::Map,
+            options,
+            name: None,
+            deadline: None,
+            careful: false,
+        },
+        combine: None,
+        no_combine: false,
         reduce: reduce.map(|name| LocalReduce::Builtin(name.to_owned())),
         finalize: None,
     };

@@ -7,17 +7,29 @@
  *     }
  *     AVIARY_REDUCE_SUM
  *
- * Nothing is copied and nothing is allocated but the input buffer. Every length is checked, so damaged input fails the
- * record. */
+ * Reading copies nothing and allocates nothing but the input buffer. Every length is checked, so damaged input fails
+ * the record. What is read lies in the input, and is good until the function returns.
+ *
+ * It serves with a C library (wasm32-wasi) and without one (wasm32-freestanding). aviary.hpp is the same in C++. */
 #ifndef AVIARY_H
 #define AVIARY_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#ifdef __wasi__
+#include <stdlib.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define AVIARY_IMPORT(name) __attribute__((import_module("aviary"), import_name(name)))
 #define AVIARY_EXPORT(name) __attribute__((export_name(name), used))
+
+/* What the files of a module have in common. */
+#define AVIARY_SHARED __attribute__((weak))
 
 /* Each value is a type byte and the value's bytes, as in a BSON element. */
 AVIARY_IMPORT("emit") void aviary_emit(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len);
@@ -28,7 +40,7 @@ AVIARY_IMPORT("fail") __attribute__((noreturn)) void aviary_fail(const char *tex
 /* Copies at most `cap` bytes of the job's parameters, one BSON document, and returns its full length. */
 AVIARY_IMPORT("scope") uint32_t aviary_scope(uint8_t *buffer, uint32_t cap);
 
-enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
 
 enum {
     BSON_DOUBLE = 0x01, BSON_STRING = 0x02, BSON_DOCUMENT = 0x03, BSON_ARRAY = 0x04, BSON_BINARY = 0x05,
@@ -38,7 +50,7 @@ enum {
     BSON_MAX_KEY = 0x7F, BSON_MIN_KEY = 0xFF,
 };
 
-/* Bytes of the pieces that utilities put together on the stack. */
+/* Bytes of a key that a function puts together on the stack. */
 #define AVIARY_KEY_BYTES_MAX 4096
 
 typedef struct Document {
@@ -46,7 +58,7 @@ typedef struct Document {
     uint32_t len;
 } Document;
 
-/* A field; type 0 where there is none. */
+/* A field; type 0 where there is none, with the name that was asked for. */
 typedef struct Field {
     const char *name;
     const uint8_t *value;
@@ -68,6 +80,28 @@ static __attribute__((noreturn, noinline, cold, unused)) void fail(const char *t
     __builtin_trap();
 }
 
+/* Fails the record with several texts in one; NULL is none. */
+static __attribute__((noreturn, noinline, cold, unused)) void fail_with(const char *a, const char *b, const char *c,
+                                                                        const char *d)
+{
+    char text[512];
+    const char *parts[] = { a, b, c, d };
+    uint32_t len = 0;
+    for (int i = 0; i < 4; i++) {
+        for (const char *p = parts[i]; p && *p && len < sizeof(text); p++)
+            text[len++] = *p;
+    }
+    aviary_fail(text, len);
+    __builtin_trap();
+}
+
+/* A line in the worker's log. */
+static inline void log_text(int32_t level, const char *text)
+{
+    aviary_log(level, text, text_len(text));
+}
+
+/* Adds to a counter of the job. */
 static inline void count(const char *name, int64_t delta)
 {
     aviary_count(name, text_len(name), delta);
@@ -183,6 +217,57 @@ static inline Field find(Document doc, const char *name)
         if (same_name(f.name, name))
             return f;
     }
+    return (Field){ name, NULL, 0, 0 };
+}
+
+static inline const char *type_name(uint8_t type)
+{
+    switch (type) {
+    case 0: return "missing";
+    case BSON_DOUBLE: return "a double";
+    case BSON_STRING: return "a string";
+    case BSON_DOCUMENT: return "a document";
+    case BSON_ARRAY: return "an array";
+    case BSON_BINARY: return "binary data";
+    case BSON_UNDEFINED: return "undefined";
+    case BSON_OBJECT_ID: return "an ObjectId";
+    case BSON_BOOL: return "a boolean";
+    case BSON_DATE: return "a date";
+    case BSON_NULL: return "null";
+    case BSON_REGEX: return "a regular expression";
+    case BSON_DB_POINTER: return "a DBPointer";
+    case BSON_CODE: return "code";
+    case BSON_SYMBOL: return "a symbol";
+    case BSON_CODE_W_SCOPE: return "code with a scope";
+    case BSON_INT32: return "an int32";
+    case BSON_TIMESTAMP: return "a timestamp";
+    case BSON_INT64: return "an int64";
+    case BSON_DECIMAL: return "a decimal128";
+    case BSON_MAX_KEY: return "MaxKey";
+    case BSON_MIN_KEY: return "MinKey";
+    default: return "of an unknown type";
+    }
+}
+
+/* Fails the record: "the field 'total' is a string, not a number". */
+static __attribute__((noreturn, noinline, cold, unused)) void fail_type(Field f, const char *wanted)
+{
+    char text[256];
+    const char *parts[] = { "the field '", f.name ? f.name : "", "' is ", type_name(f.type) };
+    uint32_t len = 0;
+    for (int i = 0; i < 4; i++) {
+        for (const char *p = parts[i]; *p && len < sizeof(text) - 1; p++)
+            text[len++] = *p;
+    }
+    text[len] = 0;
+    fail_with(text, f.type ? ", not " : "; the function needs ", wanted, NULL);
+}
+
+/* The field, which must have that type. */
+static inline Field field_of(Field f, uint8_t type)
+{
+    if (f.type != type)
+        fail_type(f, type_name(type));
     return f;
 }
 
@@ -191,16 +276,14 @@ static inline Field need(Document doc, const char *name, uint8_t type)
 {
     Field f = find(doc, name);
     if (!f.type)
-        fail("the document lacks a field that the function needs");
-    if (type && f.type != type)
-        fail("a field has another type than the function needs");
-    return f;
+        fail_with("the field '", name, "' is missing", NULL);
+    return type ? field_of(f, type) : f;
 }
 
 static inline Document inner(Field f)
 {
     if (f.type != BSON_DOCUMENT && f.type != BSON_ARRAY)
-        fail("a field is not a document or an array");
+        fail_type(f, "a document or an array");
     return (Document){ f.value, f.size };
 }
 
@@ -208,7 +291,7 @@ static inline Document inner(Field f)
 static inline const char *text_of(Field f, uint32_t *len)
 {
     if (f.type != BSON_STRING)
-        fail("a field is not a string");
+        fail_type(f, "a string");
     *len = f.size - 5;
     return (const char *)f.value + 4;
 }
@@ -219,7 +302,7 @@ static inline double number(Field f)
     case BSON_DOUBLE: return read_f64(f.value);
     case BSON_INT32: return (int32_t)read_u32(f.value);
     case BSON_INT64: return (double)read_i64(f.value);
-    default: fail("a field is not a number");
+    default: fail_type(f, "a number");
     }
 }
 
@@ -228,24 +311,130 @@ static inline int64_t integer(Field f)
     switch (f.type) {
     case BSON_INT32: return (int32_t)read_u32(f.value);
     case BSON_INT64: return read_i64(f.value);
-    default: fail("a field is not an integer");
+    default: fail_type(f, "an integer");
     }
 }
 
+static inline bool is_integer(Field f)
+{
+    return f.type == BSON_INT32 || f.type == BSON_INT64;
+}
+
+static inline bool is_number(Field f)
+{
+    return f.type == BSON_DOUBLE || is_integer(f);
+}
+
+/* The same for a field that may be missing or of another type. */
+static inline double number_or(Field f, double fallback)
+{
+    return is_number(f) ? number(f) : fallback;
+}
+
+static inline int64_t integer_or(Field f, int64_t fallback)
+{
+    return is_integer(f) ? integer(f) : fallback;
+}
+
+static inline bool boolean_or(Field f, bool fallback)
+{
+    return f.type == BSON_BOOL ? *f.value != 0 : fallback;
+}
+
+static inline bool boolean(Field f)
+{
+    if (f.type != BSON_BOOL)
+        fail_type(f, "a boolean");
+    return *f.value != 0;
+}
+
+/* Milliseconds since 1970. */
+static inline int64_t date_ms(Field f)
+{
+    if (f.type != BSON_DATE)
+        fail_type(f, "a date");
+    return read_i64(f.value);
+}
+
+/* Seconds in the upper half, the increment in the lower one. */
+static inline uint64_t timestamp(Field f)
+{
+    if (f.type != BSON_TIMESTAMP)
+        fail_type(f, "a timestamp");
+    return (uint64_t)read_i64(f.value);
+}
+
+/* Twelve bytes. */
+static inline const uint8_t *object_id(Field f)
+{
+    if (f.type != BSON_OBJECT_ID)
+        fail_type(f, "an ObjectId");
+    return f.value;
+}
+
+/* Sixteen bytes: the lower half of IEEE 754's packing, then the upper one. */
+static inline const uint8_t *decimal(Field f)
+{
+    if (f.type != BSON_DECIMAL)
+        fail_type(f, "a decimal128");
+    return f.value;
+}
+
+static inline const uint8_t *binary(Field f, uint32_t *len, uint8_t *subtype)
+{
+    if (f.type != BSON_BINARY)
+        fail_type(f, "binary data");
+    *len = read_u32(f.value);
+    *subtype = f.value[4];
+    return f.value + 5;
+}
+
+/* The pattern of a regular expression; its options follow it. Both end with a NUL. */
+static inline const char *regex(Field f, const char **options)
+{
+    if (f.type != BSON_REGEX)
+        fail_type(f, "a regular expression");
+    const char *pattern = (const char *)f.value;
+    *options = pattern + text_len(pattern) + 1;
+    return pattern;
+}
+
+/* The source of code, with a scope or without, or a symbol's name. */
+static inline const char *code(Field f, uint32_t *len)
+{
+    const uint8_t *at = f.value;
+    if (f.type == BSON_CODE_W_SCOPE)
+        at += 4;
+    else if (f.type != BSON_CODE && f.type != BSON_SYMBOL)
+        fail_type(f, "code");
+    *len = read_u32(at) - 1;
+    return (const char *)at + 4;
+}
+
+/* The scope of code with a scope. */
+static inline Document code_scope(Field f)
+{
+    if (f.type != BSON_CODE_W_SCOPE)
+        fail_type(f, "code with a scope");
+    uint32_t code = aviary_text_size(f.value + 4, f.size - 4) + 4;
+    return document_at(f.value + code, f.size - code);
+}
+
 /* A key of any type, as it is in the document: an element has its type before its name, so the type is moved next to
- * the value for the length of the call. The byte before a value is always the NUL of the name. */
+ * the value for the length of the call. The byte before a value is always the NUL of the name. A missing key or value
+ * is emitted as null. */
 static inline void aviary_emit_key(Field key, const uint8_t *value, uint32_t value_len)
 {
-    uint8_t *tagged = (uint8_t *)key.value - 1;
-    *tagged = key.type;
+    uint8_t null[1], *tagged = key.type ? (uint8_t *)key.value - 1 : null;
+    *tagged = key.type ? key.type : BSON_NULL;
     aviary_emit(tagged, key.size + 1, value, value_len);
     *tagged = 0;
 }
 
 static inline void emit_raw(Field key, Field value)
 {
-    uint8_t *tagged = (uint8_t *)value.value - 1;
-    *tagged = value.type;
+    uint8_t null[1], *tagged = value.type ? (uint8_t *)value.value - 1 : null;
+    *tagged = value.type ? value.type : BSON_NULL;
     aviary_emit_key(key, tagged, value.size + 1);
     *tagged = 0;
 }
@@ -271,78 +460,377 @@ static inline void emit_double(Field key, double v)
     aviary_emit_key(key, value, sizeof(value));
 }
 
-/* A key made of text; fails the record beyond AVIARY_KEY_BYTES_MAX bytes. Returns the bytes of the key. */
-static inline uint32_t text_key(uint8_t *key, const char *text, uint32_t len)
+/* --- exports ---------------------------------------------------------------------------------------------------- */
+
+AVIARY_SHARED AVIARY_EXPORT("aviary_abi_v1") void aviary_abi_v1(void)
 {
-    if (len > AVIARY_KEY_BYTES_MAX - 6)
-        fail("a key is too long");
-    key[0] = BSON_STRING;
-    uint32_t with_nul = len + 1;
-    __builtin_memcpy(key + 1, &with_nul, 4);
+}
+
+/* --- memory ------------------------------------------------------------------------------------------------------
+ *
+ * With a C library, malloc and its kin are there for a function to use, and this is made of them. Without one, pieces
+ * lie one behind the other after everything else in memory, which grows as far as the host lets it. */
+
+/* Makes a piece larger, which may move it; NULL and 0 for the first. The record fails if memory is out. */
+#ifdef __wasi__
+static inline void *aviary_resize(void *old, uint32_t have, uint32_t want)
+{
+    (void)have;
+    void *p = realloc(old, want);
+    if (!p)
+        fail("out of memory: the function needs more than the memory limit of its task");
+    return p;
+}
+#else
+extern uint8_t __heap_base[];
+AVIARY_SHARED uintptr_t aviary_heap_end;
+
+static inline void *aviary_resize(void *old, uint32_t have, uint32_t want)
+{
+    if (!aviary_heap_end)
+        aviary_heap_end = ((uintptr_t)__heap_base + 15) & ~(uintptr_t)15;
+    /* The last piece grows where it is; another one leaves its place behind, so pieces should grow by doubling. */
+    uintptr_t old_end = ((uintptr_t)old + have + 15) & ~(uintptr_t)15;
+    uint8_t *piece = old && old_end == aviary_heap_end ? (uint8_t *)old : (uint8_t *)aviary_heap_end;
+    uint64_t end = ((uint64_t)(uintptr_t)piece + want + 15) & ~(uint64_t)15;
+    uint64_t pages = __builtin_wasm_memory_size(0);
+    if (end > pages << 16 && (end > 0xFFFF0000u
+            || __builtin_wasm_memory_grow(0, (uint32_t)((end - (pages << 16) + 0xFFFF) >> 16)) == (size_t)-1))
+        fail("out of memory: the function needs more than the memory limit of its task");
+    aviary_heap_end = (uintptr_t)end;
+    if (old && piece != (uint8_t *)old) {
+        for (uint32_t i = 0; i < have && i < want; i++)
+            piece[i] = ((uint8_t *)old)[i];
+    }
+    return piece;
+}
+#endif
+
+/* The room for the input, which is used again by each call. */
+AVIARY_SHARED uint8_t *aviary_input;
+AVIARY_SHARED uint32_t aviary_input_room;
+
+AVIARY_SHARED AVIARY_EXPORT("aviary_alloc") uint8_t *aviary_alloc(uint32_t len)
+{
+    if (len > aviary_input_room) {
+        uint32_t room = aviary_input_room < 4 << 20 && len < 2 * aviary_input_room ? 2 * aviary_input_room : len;
+        aviary_input = (uint8_t *)aviary_resize(aviary_input, aviary_input_room, room);
+        aviary_input_room = room;
+    }
+    return aviary_input;
+}
+
+/* The job's parameters, read once. */
+static inline Document scope(void)
+{
+    static uint8_t *bytes;
+    static uint32_t len;
+    if (!bytes) {
+        len = aviary_scope(NULL, 0);
+        bytes = (uint8_t *)aviary_resize(NULL, 0, len);
+        aviary_scope(bytes, len);
+    }
+    return document_at(bytes, len);
+}
+
+/* --- documents and arrays to emit --------------------------------------------------------------------------------
+ *
+ *     static Writer w;
+ *     write_begin(&w, BSON_DOCUMENT);
+ *     put_array(&w, "top");
+ *     put_int32(&w, NULL, 1);                     // in an array the names are the indexes
+ *     put_end(&w);
+ *     emit_written(key, &w);                      // ends what is open */
+
+#define AVIARY_DEPTH_MAX 100
+
+/* A value that is being written: a type byte and the value's bytes. A writer of zeros is a new one; its memory is kept
+ * for the next value. */
+typedef struct Writer {
+    uint8_t *bytes;
+    uint32_t len, room, depth;
+    struct { uint32_t start, index; } open[AVIARY_DEPTH_MAX];
+} Writer;
+
+static inline uint8_t *aviary_room(Writer *w, uint32_t more)
+{
+    uint64_t need = (uint64_t)w->len + more;
+    if (need > w->room) {
+        if (need > 0x3FFFFFFF)
+            fail("a value is too large");
+        uint32_t room = need < 256 ? 256 : (uint32_t)need * 2;
+        w->bytes = (uint8_t *)aviary_resize(w->bytes, w->len, room);
+        w->room = room;
+    }
+    uint8_t *at = w->bytes + w->len;
+    w->len += more;
+    return at;
+}
+
+static inline void aviary_put_bytes(Writer *w, const void *from, uint32_t len)
+{
+    uint8_t *to = aviary_room(w, len);
     for (uint32_t i = 0; i < len; i++)
-        key[5 + i] = (uint8_t)text[i];
-    key[5 + len] = 0;
-    return len + 6;
+        to[i] = ((const uint8_t *)from)[i];
+}
+
+static inline void aviary_open(Writer *w)
+{
+    if (w->depth == AVIARY_DEPTH_MAX)
+        fail("a value is nested too deeply");
+    w->open[w->depth].start = w->len;
+    w->open[w->depth++].index = 0;
+    aviary_room(w, 4);
+}
+
+/* Begins a value: BSON_DOCUMENT or BSON_ARRAY. */
+static inline void write_begin(Writer *w, uint8_t type)
+{
+    w->len = w->depth = 0;
+    *aviary_room(w, 1) = type;
+    aviary_open(w);
+}
+
+/* A field's type and name; in an array the name is the index, so NULL will do. */
+static inline void aviary_put_name(Writer *w, const char *name, uint8_t type)
+{
+    if (!w->depth)
+        fail("a field is written before write_begin or after the last put_end");
+    *aviary_room(w, 1) = type;
+    uint32_t index = w->open[w->depth - 1].index++;
+    if (name) {
+        aviary_put_bytes(w, name, text_len(name) + 1);
+        return;
+    }
+    char digits[10];
+    uint32_t n = 0;
+    do
+        digits[n++] = (char)('0' + index % 10);
+    while (index /= 10);
+    uint8_t *to = aviary_room(w, n + 1);
+    while (n)
+        *to++ = (uint8_t)digits[--n];
+    *to = 0;
+}
+
+/* Begins a document, or an array, inside. */
+static inline void put_document(Writer *w, const char *name)
+{
+    aviary_put_name(w, name, BSON_DOCUMENT);
+    aviary_open(w);
+}
+
+static inline void put_array(Writer *w, const char *name)
+{
+    aviary_put_name(w, name, BSON_ARRAY);
+    aviary_open(w);
+}
+
+/* Ends the innermost document or array. */
+static inline void put_end(Writer *w)
+{
+    if (!w->depth)
+        fail("put_end without a document or an array that is open");
+    *aviary_room(w, 1) = 0;
+    uint32_t start = w->open[--w->depth].start, len = w->len - start;
+    __builtin_memcpy(w->bytes + start, &len, 4);
+}
+
+/* Any value, as its bytes are in BSON. */
+static inline void put_raw(Writer *w, const char *name, uint8_t type, const void *value, uint32_t size)
+{
+    aviary_put_name(w, name, type);
+    aviary_put_bytes(w, value, size);
+}
+
+/* A value as it was read; a missing one becomes null. */
+static inline void put_field(Writer *w, const char *name, Field f)
+{
+    put_raw(w, name, f.type ? f.type : BSON_NULL, f.value, f.size);
+}
+
+static inline void put_int32(Writer *w, const char *name, int32_t v)
+{
+    put_raw(w, name, BSON_INT32, &v, 4);
+}
+
+static inline void put_int64(Writer *w, const char *name, int64_t v)
+{
+    put_raw(w, name, BSON_INT64, &v, 8);
+}
+
+static inline void put_double(Writer *w, const char *name, double v)
+{
+    put_raw(w, name, BSON_DOUBLE, &v, 8);
+}
+
+static inline void put_bool(Writer *w, const char *name, bool v)
+{
+    uint8_t byte = v;
+    put_raw(w, name, BSON_BOOL, &byte, 1);
+}
+
+static inline void put_null(Writer *w, const char *name)
+{
+    aviary_put_name(w, name, BSON_NULL);
+}
+
+static inline void put_date_ms(Writer *w, const char *name, int64_t v)
+{
+    put_raw(w, name, BSON_DATE, &v, 8);
+}
+
+static inline void put_timestamp(Writer *w, const char *name, uint64_t v)
+{
+    put_raw(w, name, BSON_TIMESTAMP, &v, 8);
+}
+
+static inline void put_object_id(Writer *w, const char *name, const uint8_t *v)
+{
+    put_raw(w, name, BSON_OBJECT_ID, v, 12);
+}
+
+static inline void put_decimal(Writer *w, const char *name, const uint8_t *v)
+{
+    put_raw(w, name, BSON_DECIMAL, v, 16);
+}
+
+static inline void put_binary(Writer *w, const char *name, const void *v, uint32_t len, uint8_t subtype)
+{
+    put_raw(w, name, BSON_BINARY, &len, 4);
+    *aviary_room(w, 1) = subtype;
+    aviary_put_bytes(w, v, len);
+}
+
+static inline void put_text(Writer *w, const char *name, const char *text, uint32_t len)
+{
+    uint32_t with_nul = len + 1;
+    put_raw(w, name, BSON_STRING, &with_nul, 4);
+    aviary_put_bytes(w, text, len);
+    *aviary_room(w, 1) = 0;
+}
+
+/* Emits a key made of text. */
+static inline void aviary_emit_text(const char *text, uint32_t len, const uint8_t *value, uint32_t value_len)
+{
+    static Writer key;
+    uint32_t with_nul = len + 1;
+    key.len = 0;
+    *aviary_room(&key, 1) = BSON_STRING;
+    aviary_put_bytes(&key, &with_nul, 4);
+    aviary_put_bytes(&key, text, len);
+    *aviary_room(&key, 1) = 0;
+    aviary_emit(key.bytes, key.len, value, value_len);
 }
 
 static inline void emit_text_int32(const char *text, uint32_t len, int32_t v)
 {
-    uint8_t key[AVIARY_KEY_BYTES_MAX], value[5] = { BSON_INT32 };
+    uint8_t value[5] = { BSON_INT32 };
     __builtin_memcpy(value + 1, &v, 4);
-    aviary_emit(key, text_key(key, text, len), value, sizeof(value));
+    aviary_emit_text(text, len, value, sizeof(value));
+}
+
+static inline void emit_text_int64(const char *text, uint32_t len, int64_t v)
+{
+    uint8_t value[9] = { BSON_INT64 };
+    __builtin_memcpy(value + 1, &v, 8);
+    aviary_emit_text(text, len, value, sizeof(value));
 }
 
 static inline void emit_text_double(const char *text, uint32_t len, double v)
 {
-    uint8_t key[AVIARY_KEY_BYTES_MAX], value[9] = { BSON_DOUBLE };
+    uint8_t value[9] = { BSON_DOUBLE };
     __builtin_memcpy(value + 1, &v, 8);
-    aviary_emit(key, text_key(key, text, len), value, sizeof(value));
+    aviary_emit_text(text, len, value, sizeof(value));
 }
 
-/* --- exports ---------------------------------------------------------------------------------------------------- */
-
-AVIARY_EXPORT("aviary_abi_v1") void aviary_abi_v1(void)
+/* Ends what is open and emits it. */
+static inline void emit_written(Field key, Writer *w)
 {
+    while (w->depth)
+        put_end(w);
+    aviary_emit_key(key, w->bytes, w->len);
 }
 
-extern uint8_t __heap_base[];
+/* --- stages ------------------------------------------------------------------------------------------------------- */
 
-/* The input lies behind everything else in memory, which grows as far as the host lets it. */
-AVIARY_EXPORT("aviary_alloc") uint8_t *aviary_alloc(uint32_t len)
-{
-    uint64_t end = (uint64_t)(uintptr_t)__heap_base + len, have = (uint64_t)__builtin_wasm_memory_size(0) << 16;
-    if (end > have && __builtin_wasm_memory_grow(0, (uint32_t)((end - have + 0xFFFF) >> 16)) == (size_t)-1)
-        fail("out of memory: the batch does not fit into the memory limit of its task");
-    return __heap_base;
-}
+#define AVIARY_EACH_DOCUMENT(one, p, len)                                                                              \
+    for (Document one; (len) && (one = document_at(p, len), true); (p) += one.len, (len) -= one.len)
 
 /* Defines the export map, which runs the body for every document of the batch. */
 #define AVIARY_MAP(doc)                                                                                                \
     static inline void aviary_map_one(Document doc);                                                                   \
     AVIARY_EXPORT("map") void aviary_map(const uint8_t *p, uint32_t len)                                               \
     {                                                                                                                  \
-        while (len) {                                                                                                  \
-            Document one = document_at(p, len);                                                                        \
+        AVIARY_EACH_DOCUMENT(one, p, len)                                                                              \
             aviary_map_one(one);                                                                                       \
-            p += one.len;                                                                                              \
-            len -= one.len;                                                                                            \
-        }                                                                                                              \
     }                                                                                                                  \
     static inline void aviary_map_one(Document doc)
 
-/* Defines the export reduce, which runs the body for every key with its array of values. */
-#define AVIARY_REDUCE(key, values)                                                                                     \
-    static inline void aviary_reduce_one(Field key, Document values);                                                  \
-    AVIARY_EXPORT("reduce") void aviary_reduce(const uint8_t *p, uint32_t len)                                         \
+/* Defines the export reduce, or combine, which runs the body for every key with its array of values. */
+#define AVIARY_REDUCE(key, values) AVIARY_GROUP(reduce, key, values)
+#define AVIARY_COMBINE(key, values) AVIARY_GROUP(combine, key, values)
+#define AVIARY_GROUP(stage, key, values)                                                                               \
+    static inline void aviary_##stage##_one(Field key, Document values);                                               \
+    AVIARY_EXPORT(#stage) void aviary_##stage(const uint8_t *p, uint32_t len)                                          \
     {                                                                                                                  \
-        while (len) {                                                                                                  \
-            Document one = document_at(p, len);                                                                        \
-            aviary_reduce_one(need(one, "k", 0), inner(need(one, "v", BSON_ARRAY)));                                   \
-            p += one.len;                                                                                              \
-            len -= one.len;                                                                                            \
-        }                                                                                                              \
+        AVIARY_EACH_DOCUMENT(one, p, len)                                                                              \
+            aviary_##stage##_one(need(one, "k", 0), inner(need(one, "v", BSON_ARRAY)));                                \
     }                                                                                                                  \
-    static inline void aviary_reduce_one(Field key, Document values)
+    static inline void aviary_##stage##_one(Field key, Document values)
+
+/* Defines the export finalize, which runs the body for every key with its value. */
+#define AVIARY_FINALIZE(key, value)                                                                                    \
+    static inline void aviary_finalize_one(Field key, Field value);                                                    \
+    AVIARY_EXPORT("finalize") void aviary_finalize(const uint8_t *p, uint32_t len)                                     \
+    {                                                                                                                  \
+        AVIARY_EACH_DOCUMENT(one, p, len)                                                                              \
+            aviary_finalize_one(need(one, "k", 0), need(one, "v", 0));                                                 \
+    }                                                                                                                  \
+    static inline void aviary_finalize_one(Field key, Field value)
+
+/* The streaming reduce, for functions that need all values of a key together: one body for when a key begins, one for
+ * each piece of its values, in order, and one for when it ends. All three or none. Only the last one emits. */
+#define AVIARY_REDUCE_BEGIN(key)                                                                                       \
+    static inline void aviary_reduce_begin_one(Field key);                                                             \
+    AVIARY_EXPORT("reduce_begin") void aviary_reduce_begin(const uint8_t *p, uint32_t len)                             \
+    {                                                                                                                  \
+        aviary_reduce_begin_one(*aviary_keep_key(need(document_at(p, len), "k", 0)));                                  \
+    }                                                                                                                  \
+    static inline void aviary_reduce_begin_one(Field key)
+
+#define AVIARY_REDUCE_NEXT(values)                                                                                     \
+    static inline void aviary_reduce_next_one(Document values);                                                        \
+    AVIARY_EXPORT("reduce_next") void aviary_reduce_next(const uint8_t *p, uint32_t len)                               \
+    {                                                                                                                  \
+        aviary_reduce_next_one(inner(need(document_at(p, len), "v", BSON_ARRAY)));                                     \
+    }                                                                                                                  \
+    static inline void aviary_reduce_next_one(Document values)
+
+#define AVIARY_REDUCE_END(key)                                                                                         \
+    static inline void aviary_reduce_end_one(Field key);                                                               \
+    AVIARY_EXPORT("reduce_end") void aviary_reduce_end(void)                                                           \
+    {                                                                                                                  \
+        aviary_reduce_end_one(*aviary_keep_key((Field){ 0 }));                                                         \
+    }                                                                                                                  \
+    static inline void aviary_reduce_end_one(Field key)
+
+/* The key of the streaming reduce. */
+AVIARY_SHARED Field aviary_kept;
+AVIARY_SHARED Writer aviary_kept_room;
+
+/* A copy of the key given, or the last copy for one of type 0. */
+static inline const Field *aviary_keep_key(Field key)
+{
+    if (key.type) {
+        aviary_kept_room.len = 0;
+        /* The byte before the value takes the type when the key is emitted. */
+        *aviary_room(&aviary_kept_room, 1) = 0;
+        aviary_put_bytes(&aviary_kept_room, key.value, key.size);
+        aviary_kept = (Field){ "k", aviary_kept_room.bytes + 1, key.size, key.type };
+    }
+    return &aviary_kept;
+}
 
 /* Sums numbers: 32-bit integers to one if it fits, integers to a 64-bit integer, anything with a double to a double. */
 static inline void emit_sum(Field key, Document values)
@@ -370,5 +858,9 @@ static inline void emit_sum(Field key, Document values)
 }
 
 #define AVIARY_REDUCE_SUM AVIARY_REDUCE(key, values) { emit_sum(key, values); }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -137,6 +137,8 @@ pub(super) enum Command {
     Init(InitArgs),
     /// Check functions and store them in the catalogue.
     Insert(InsertArgs),
+    /// Begin a job of one's own: functions, a sample and how to run them.
+    New(NewArgs),
     /// Look at the function catalogue.
     Functions(FunctionsArgs),
     /// Submit a job, and wait for it.
@@ -263,12 +265,46 @@ pub(super) struct InitArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct InsertArgs {
-    /// Files: .js, .wasm or .wat.
+    /// Files: .js, .wasm or .wat, each a function; or sources in Go, Rust, C, C++, Zig or
+    /// AssemblyScript, compiled to one module for each language.
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
-    /// A name under which jobs can find it; only with one file.
+    /// A name under which jobs can find it; only for one function.
     #[arg(long, value_name = "N")]
     pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NewArgs {
+    /// The language of the functions.
+    #[arg(value_enum, value_name = "LANGUAGE")]
+    pub(super) language: Starter,
+    /// A directory that is not there yet, or empty.
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+}
+
+/// What `new` can begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Starter {
+    /// Needs nothing but aviary.
+    #[value(alias = "js")]
+    Javascript,
+    /// Needs Go.
+    Go,
+    /// Needs Rust.
+    #[value(alias = "rs")]
+    Rust,
+    /// Needs zig.
+    C,
+    /// Needs zig.
+    #[value(alias = "c++")]
+    Cpp,
+    /// Needs zig.
+    Zig,
+    /// Needs AssemblyScript.
+    #[value(alias = "typescript", alias = "ts", alias = "as")]
+    Assemblyscript,
 }
 
 #[derive(Debug, Args)]
@@ -309,7 +345,8 @@ pub(super) struct JobFunctions {
     /// A module that has several stages: stands for --map, --reduce, … as far as it exports them.
     #[arg(long, value_name = "F")]
     pub(super) module: Option<String>,
-    /// Map: a file (.js, .wasm, .wat), or a name or digest in the catalogue.
+    /// Map: a file (.js, .go, .rs, .c, .cpp, .zig, .ts, .wasm, .wat), or a name or digest in the
+    /// catalogue.
     #[arg(long, value_name = "F", required_unless_present = "module")]
     pub(super) map: Option<String>,
     /// Reduce: as for --map, or a built-in: _sum _count _min _max _avg _stats.
@@ -499,9 +536,19 @@ pub(super) struct WorkerArgs {
 }
 
 #[derive(Debug, Args)]
+// Without a server there is no collection; which of the two is given is checked by the verb.
+#[command(mut_arg("collection", |arg| arg.required(false).default_value("").hide_default_value(true)))]
 pub(super) struct TryArgs {
     #[command(flatten)]
     pub(super) job: JobFunctions,
+    /// Documents to run over instead of a collection's, without any server: one of extended JSON a
+    /// line; `-` for standard input.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["collection", "input_db", "query", "sort", "projection"]
+    )]
+    pub(super) docs: Option<PathBuf>,
     /// Documents to read.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(super) sample: i64,

@@ -1,6 +1,6 @@
 //! `aviary insert` and `aviary functions`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -10,19 +10,24 @@ use crate::error::{Error, Result};
 use crate::functions::{self, Source};
 use crate::store::Store;
 use crate::store::functions::{FunctionRow, StoredFunction};
+use crate::toolchain::Language;
 use crate::wasm::Stage;
 
 pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
+    let groups = modules(&args.files);
     if let Some(name) = &args.name {
         functions::check_name(name)?;
-        if args.files.len() > 1 {
-            return Err(Error::Usage("--name goes with one file".into()));
+        if groups.len() > 1 {
+            return Err(Error::Usage("--name goes with one function".into()));
         }
     }
     let host = super::daemons::host(1024)?;
     let mut sources = Vec::new();
-    for file in &args.files {
-        let source = Source::read(&host, file)?;
+    for group in &groups {
+        let source = match group.as_slice() {
+            [file] => Source::read(&host, file)?,
+            files => Source::compile(&host, files)?,
+        };
         if source.language == "js" {
             // Any stage will do: what is to be found out is whether it parses to a function.
             source.check_stage(&host, script_stage(&source), &bson::Document::new()).await?;
@@ -57,6 +62,36 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Files that become one module together: those of one language that is compiled, with their headers.
+/// Every other file is a function by itself.
+fn modules(files: &[PathBuf]) -> Vec<Vec<PathBuf>> {
+    let mut groups: Vec<Vec<PathBuf>> = Vec::new();
+    let (headers, others): (Vec<_>, Vec<_>) = files
+        .iter()
+        .partition(|file| Language::ALL.iter().any(|language| language.is_header(file)));
+    for file in others {
+        let language = Language::of(file);
+        let same = |group: &&mut Vec<PathBuf>| {
+            language.is_some() && group.first().is_some_and(|first| Language::of(first) == language)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(file.clone()),
+            None => groups.push(vec![file.clone()]),
+        }
+    }
+    for header in headers {
+        let takes = |group: &&mut Vec<PathBuf>| {
+            let language = group.first().and_then(|first| Language::of(first));
+            language.is_some_and(|language| language.is_header(header))
+        };
+        match groups.iter_mut().find(takes) {
+            Some(group) => group.push(header.clone()),
+            None => groups.push(vec![header.clone()]),
+        }
+    }
+    groups
 }
 
 /// A script that defines functions by name is checked for the one it defines.

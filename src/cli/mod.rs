@@ -8,11 +8,13 @@ pub mod corpus;
 mod counters;
 mod daemons;
 mod demo;
+mod documents;
 mod foresight;
 mod functions;
 mod init;
 mod list;
 mod logs;
+mod new;
 mod output;
 mod results;
 mod rm;
@@ -80,6 +82,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Down(args) => cluster::down(&global, args).await,
         Command::Init(args) => init::run(&global, args).await,
         Command::Insert(args) => functions::insert(&global, args).await,
+        Command::New(args) => new::run(&global, &args),
         Command::Functions(args) => functions::run(&global, args).await,
         Command::Submit(args) => submit::run(&global, *args).await,
         Command::List(args) => list::run(&global, args).await,

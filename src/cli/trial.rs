@@ -1,9 +1,12 @@
-//! `aviary try`: the functions over a sample of the real collection, in this process. No workers, no
-//! writes.
+//! `aviary try`: the functions over a sample of the real collection, or over documents of a file, in this
+//! process. No workers, no writes; with a file, no server.
 
 use std::io::Write as _;
 
+use bson::RawDocumentBuf;
+
 use super::args::{Global, TryArgs};
+use super::documents;
 use super::submit::{self, FoundReduce};
 use crate::error::{Error, Result};
 use crate::functions::Given;
@@ -21,12 +24,20 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
     }
     let limits = submit::limits(&args.job);
     limits.validate()?;
-    let store = global.store("aviary-try").await?;
-    let input = submit::input(&args.job, store.db_name(), ReadMode::Committed)?;
-    store.inspect_input(&input).await?;
+    let (store, docs) = match &args.docs {
+        Some(file) => {
+            let most = args.job.limit.map_or(args.sample, |limit| limit.min(args.sample));
+            (None, documents::read(file, usize::try_from(most).unwrap_or(0))?)
+        }
+        None => {
+            let (store, docs) = sample(global, &args).await?;
+            (Some(store), docs)
+        }
+    };
+    let store = store.as_ref();
     // What a worker that suits the job would give.
     let host = super::daemons::host(limits.memory_mb.max(1024))?;
-    let found = submit::find(Some(&store), &host, &args.job, &scope).await?;
+    let found = submit::find(store, &host, &args.job, &scope).await?;
     let around = Surroundings {
         now_ms: bson::DateTime::now().timestamp_millis(),
         seed: *blake3::hash(b"try").as_bytes(),
@@ -38,9 +49,9 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
         careful: true,
     };
     let job = LocalJob {
-        map: load(&store, &host, &found.map, Stage::Map, &around).await?,
+        map: load(store, &host, &found.map, Stage::Map, &around).await?,
         combine: match &found.combine {
-            Some(given) => Some(load(&store, &host, given, Stage::Combine, &around).await?),
+            Some(given) => Some(load(store, &host, given, Stage::Combine, &around).await?),
             None => None,
         },
         no_combine: args.job.no_combine,
@@ -51,15 +62,14 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
             }
             Some(FoundReduce::Builtin(crate::job::Reducer::Function(_))) => None,
             Some(FoundReduce::Function(given)) => Some(LocalReduce::Function(Box::new(
-                load(&store, &host, given, Stage::Reduce, &around).await?,
+                load(store, &host, given, Stage::Reduce, &around).await?,
             ))),
         },
         finalize: match &found.finalize {
-            Some(given) => Some(load(&store, &host, given, Stage::Finalize, &around).await?),
+            Some(given) => Some(load(store, &host, given, Stage::Finalize, &around).await?),
             None => None,
         },
     };
-    let docs = store.sample_documents(&input, args.sample).await?;
     let count = docs.len();
     let outcome = tokio::task::spawn_blocking(move || job.run(&docs))
         .await
@@ -85,15 +95,32 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
     Ok(())
 }
 
+/// Documents of the collection, and the way to it.
+async fn sample(global: &Global, args: &TryArgs) -> Result<(Store, Vec<RawDocumentBuf>)> {
+    if args.job.collection.is_empty() {
+        return Err(Error::Usage(
+            "nothing to try on; give --collection, or --docs with a file".into(),
+        ));
+    }
+    let store = global.store("aviary-try").await?;
+    let input = submit::input(&args.job, store.db_name(), ReadMode::Committed)?;
+    store.inspect_input(&input).await?;
+    let docs = store.sample_documents(&input, args.sample).await?;
+    Ok((store, docs))
+}
+
 async fn load(
-    store: &Store,
+    store: Option<&Store>,
     host: &Host,
     given: &Given,
     stage: Stage,
     around: &Surroundings,
 ) -> Result<Loaded> {
     match given {
-        Given::Known(known) => loader::load(store, host, known, stage, around).await,
+        Given::Known(known) => match store {
+            Some(store) => loader::load(store, host, known, stage, around).await,
+            None => Err(Error::Internal("a stored function without a store".into())),
+        },
         Given::New(source) => {
             let content = source.content.clone();
             let loaded = loader::compile(host, source.language, content, stage, around).await?;

@@ -1,12 +1,13 @@
 //! From a path, a name or a digest to a function in the catalogue.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job::{FunctionRef, Reducer};
 use crate::store::Store;
 use crate::store::functions::{SourceFile, StoredFunction};
+use crate::toolchain::{self, Language};
 use crate::wasm::{
     Host, InstanceOptions, InvalidModule, Level, Sink, SinkError, Stage, wat_to_wasm,
 };
@@ -15,18 +16,18 @@ use crate::worker::loader::{self, Surroundings};
 /// A function as a person gave it, checked and ready to be stored.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// `wasm` or `js`.
+    /// `wasm`, `js`, or the language that the module was compiled from.
     pub language: &'static str,
+    /// The compiler and its version, where the module was compiled here.
+    pub toolchain: Option<String>,
+    /// The files it was compiled from: name and text.
+    pub sources: Vec<(String, String)>,
     /// The file's name.
     pub file: String,
     /// The stages it has; empty for a script, which is whatever stage it is given for.
     pub stages: Vec<String>,
     /// What is stored and run.
     pub content: Vec<u8>,
-    /// What built it, with its version; nothing for what needs no building.
-    pub toolchain: Option<String>,
-    /// What it was built from: names and texts. A script is its own source.
-    pub sources: Vec<(String, String)>,
 }
 
 impl Source {
@@ -35,6 +36,9 @@ impl Source {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Refused`] with everything that is wrong with it.
     pub fn read(host: &Host, path: &Path) -> Result<Self> {
+        if Language::of(path).is_some() {
+            return Self::compile(host, &[path.to_path_buf()]);
+        }
         let shown = path.display();
         let bytes = std::fs::read(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
@@ -58,9 +62,26 @@ impl Source {
             _ if bytes.starts_with(b"\0asm") => Self::module(host, &shown.to_string(), file, bytes),
             _ => Err(Error::refused(
                 format!("{shown} is not a function"),
-                "give a .js, .wasm or .wat file",
+                "give a .js, .go, .rs, .c, .cpp, .zig, .ts, .wasm or .wat file",
             )),
         }
+    }
+
+    /// Compiles files of one language to one module and checks it.
+    ///
+    /// # Errors
+    /// As for [`toolchain::build`], and [`Error::Refused`] for a module that breaks the guest contract.
+    pub fn compile(host: &Host, paths: &[PathBuf]) -> Result<Self> {
+        let built = toolchain::build(paths)?;
+        let names: Vec<&str> = built.sources.iter().map(|file| file.name.as_str()).collect();
+        let names = names.join(", ");
+        let module = Self::module(host, &names, names.clone(), built.module)?;
+        Ok(Self {
+            language: built.language.name(),
+            toolchain: Some(built.toolchain),
+            sources: built.sources.into_iter().map(|file| (file.name, file.text)).collect(),
+            ..module
+        })
     }
 
     fn script(shown: &str, file: String, content: Vec<u8>) -> Result<Self> {
@@ -115,6 +136,10 @@ impl Source {
         .map_err(|e| Error::Internal(format!("starting a function panicked: {e}")))?;
         started.map_err(|e| match e {
             crate::wasm::GuestError::Failed { message, .. } => refused(message),
+            // What a language's runtime says before it gives up says more than the trap.
+            crate::wasm::GuestError::Trap { ref stderr, .. } if !stderr.is_empty() => {
+                refused(format!("{e}\n{stderr}"))
+            }
             other => refused(other.to_string()),
         })
     }

@@ -7,6 +7,9 @@ use super::error::{EmitFault, SinkError};
 use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::log::LineLog;
 
+/// What the monotonic clock shows at the start. Go's runtime gives up where it shows nothing.
+pub(crate) const MONOTONIC_START_NS: u64 = 1_000_000;
+
 /// Why a host function ended the call. The reason is kept here rather than in the runtime's error,
 /// so that a sink's error comes back as it was.
 pub(crate) enum Stop {
@@ -65,7 +68,7 @@ impl<S> Guest<S> {
             output_bytes_max: u64::MAX,
             scope: options.scope,
             now_ns: u64::try_from(options.now_ms).unwrap_or(0).saturating_mul(1_000_000),
-            monotonic_ns: 0,
+            monotonic_ns: MONOTONIC_START_NS,
             seed: options.seed,
             random: None,
         }

@@ -63,7 +63,8 @@ fn the_clock_stands_at_the_snapshot_and_sleeping_takes_no_time() {
     let read: Vec<u64> =
         bytes.chunks(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
     let now_ns = 1_700_000_000_123_000_000;
-    assert_eq!(read, [now_ns, 0, now_ns, 3_600_000_000_000]);
+    let start_ns = crate::wasm::guest::MONOTONIC_START_NS;
+    assert_eq!(read, [now_ns, start_ns, now_ns, start_ns + 3_600_000_000_000]);
 }
 
 #[test]

@@ -1,0 +1,4 @@
+// What each customer spent: the sum of `total`.
+function () {
+  emit(this.customer, this.total);
+}

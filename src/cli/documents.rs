@@ -1,0 +1,103 @@
+//! Documents from a file of extended JSON, one a line.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use bson::{Bson, RawDocumentBuf};
+
+use crate::error::{Error, Result};
+
+/// Reads at most so many documents; `-` is standard input. Empty lines are skipped.
+pub(super) fn read(file: &Path, most: usize) -> Result<Vec<RawDocumentBuf>> {
+    let shown = if file == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    let reader: Box<dyn BufRead> = if file == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        let opened = std::fs::File::open(file).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::NotFound { what: format!("file {shown}"), hint: String::new() }
+            }
+            _ => Error::io(format!("read {shown}"), e),
+        })?;
+        Box::new(std::io::BufReader::new(opened))
+    };
+    let docs = parse(reader, &shown, most)?;
+    if docs.is_empty() {
+        return Err(Error::Usage(format!("{shown} holds no documents")));
+    }
+    Ok(docs)
+}
+
+fn parse(reader: impl BufRead, shown: &str, most: usize) -> Result<Vec<RawDocumentBuf>> {
+    let mut docs = Vec::new();
+    for (index, line) in reader.lines().enumerate() {
+        if docs.len() == most {
+            break;
+        }
+        let line = line.map_err(|e| Error::io(format!("read line {} of {shown}", index + 1), e))?;
+        // Some editors begin a file with a mark of its encoding.
+        let line = line.trim_start_matches('\u{feff}').trim();
+        if !line.is_empty() {
+            let bad = |why: String| {
+                let place = format!("line {} of {shown}", index + 1);
+                Error::Usage(format!("{place} is not a JSON document: {why}"))
+            };
+            docs.push(document(line).map_err(bad)?);
+        }
+    }
+    Ok(docs)
+}
+
+fn document(line: &str) -> std::result::Result<RawDocumentBuf, String> {
+    let json: serde_json::Value = serde_json::from_str(line).map_err(|e| match e.column() {
+        0 => e.to_string(),
+        // The parser counts lines too, but it sees only one.
+        column => {
+            let text = e.to_string();
+            let why = text.split(" at line ").next().unwrap_or_default();
+            format!("{why}, at character {column}")
+        }
+    })?;
+    match Bson::try_from(json) {
+        Ok(Bson::Document(doc)) => RawDocumentBuf::try_from(&doc).map_err(|e| e.to_string()),
+        Ok(_) => Err("it must be an object, like {\"_id\": 1}".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(text: &str) -> String {
+        parse(text.as_bytes(), "docs.jsonl", 10).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn documents_keep_the_types_of_extended_json() {
+        let text = "{\"_id\": {\"$numberLong\": \"7\"}, \"at\": {\"$date\": \"2020-01-01T00:00:00Z\"}}\r\n\n\
+                    {\"n\": 1}\n{\"n\": 2}";
+        let docs = parse(text.as_bytes(), "docs.jsonl", 2).unwrap();
+        assert_eq!(docs.len(), 2, "no more than asked for");
+        let first: bson::Document = docs[0].as_ref().try_into().unwrap();
+        assert_eq!(first.get("_id"), Some(&Bson::Int64(7)));
+        assert!(matches!(first.get("at"), Some(Bson::DateTime(_))));
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        assert_eq!(
+            failure("{\"n\": 1}\n\n{\"n\": }\n"),
+            "line 3 of docs.jsonl is not a JSON document: expected value, at character 7"
+        );
+        assert!(failure("[1]").contains("line 1") && failure("[1]").contains("must be an object"));
+        assert!(failure("{}\n{\"d\": {\"$oid\": \"x\"}}").starts_with("line 2 of docs.jsonl"));
+        assert!(
+            parse(&b"{}\n\xff"[..], "docs.jsonl", 9).unwrap_err().to_string().contains("line 2")
+        );
+    }
+}
