@@ -13,7 +13,12 @@ use crate::wasm::{Host, Stage};
 use crate::worker::loader::{self, Loaded, Surroundings};
 use crate::worker::local::{LocalJob, LocalReduce};
 
-pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
+pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
+    let host = super::daemons::host(1024)?;
+    if let Some(given) = args.job.command.take() {
+        // Where results would go, and how, makes no difference to a trial.
+        super::command::apply(&host, &given, &mut args.job).await?;
+    }
     let scope = submit::ejson_document("--scope", &args.job.scope)?;
     if args.sample <= 0 {
         return Err(Error::Usage("--sample must be at least 1".into()));
@@ -21,7 +26,6 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
     let store = global.store("aviary-try").await?;
     let input = submit::input(&args.job, store.db_name(), ReadMode::Committed)?;
     store.inspect_input(&input).await?;
-    let host = super::daemons::host(1024)?;
     let found = submit::find(Some(&store), &host, &args.job, &scope).await?;
     let around = Surroundings {
         now_ms: bson::DateTime::now().timestamp_millis(),
@@ -47,6 +51,7 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
             Some(given) => Some(load(&store, &host, given, Stage::Finalize, &around).await?),
             None => None,
         },
+        skip_single_values: args.job.skip_single_values,
     };
     let docs = store.sample_documents(&input, args.sample).await?;
     let count = docs.len();

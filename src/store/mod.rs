@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod leases;
 mod links;
 mod members;
+pub mod merging;
 pub mod output;
 mod pinning;
 pub mod schema;

@@ -22,6 +22,8 @@ pub struct LocalJob {
     pub reduce: Option<LocalReduce>,
     /// The finalize.
     pub finalize: Option<Loaded>,
+    /// Whether a key's only value is its result.
+    pub skip_single_values: bool,
 }
 
 /// A reduce, loaded.
@@ -99,7 +101,8 @@ impl LocalJob {
             };
             let finalize =
                 self.finalize.map(|loaded| Guest::start(loaded, Pairs::new(NAME))).transpose()?;
-            let mut reducer = Reducer::new(how, finalize);
+            let mut reducer =
+                Reducer::new(how, finalize).skipping_single_values(self.skip_single_values);
             let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
                 results.push(document_of_result(key, value)?);
                 Ok(())

@@ -73,6 +73,7 @@ struct MapSink {
     counters: Counters,
     task: String,
     keyed_output: bool,
+    collated: bool,
 }
 
 impl Sink for MapSink {
@@ -95,6 +96,9 @@ impl MapSink {
         self.counters.emit += 1;
         if self.keyed_output {
             check_id(key)?;
+        }
+        if self.collated {
+            super::collation::refuse_text(key)?;
         }
         match &mut self.emits {
             Emits::Shuffle(combiner) => combiner.add(key, value),
@@ -204,8 +208,9 @@ fn compute(
         emits,
         counters: Counters::default(),
         task: task.to_owned(),
-        keyed_output: attempt.job.spec.output.mode == crate::job::OutputMode::Replace
+        keyed_output: attempt.job.spec.output.mode.has_target()
             || attempt.job.spec.reduce.is_none(),
+        collated: attempt.job.spec.input.is_collated(),
     };
     let mut map = Guest::start(map, sink)?;
     let mut calls = Calls::new();

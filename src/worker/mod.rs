@@ -5,12 +5,14 @@
 //! happens to emits and groups), `writer` (to the database, behind the lease).
 
 mod attempt;
+mod collation;
 pub mod combiner;
 pub mod daemon;
 pub mod guest;
 pub mod loader;
 pub mod local;
 mod map;
+pub mod once_more;
 mod reduce;
 pub mod reducer;
 mod writer;

@@ -73,7 +73,8 @@ fn compute(
         }
     };
     let finalize = finalize.map(|loaded| Guest::start(loaded, Pairs::new(task))).transpose()?;
-    let mut reducer = Reducer::new(how, finalize);
+    let mut reducer =
+        Reducer::new(how, finalize).skipping_single_values(attempt.job.spec.skip_single_values);
     let limits = MergeLimits {
         fan_in_max: config::FAN_IN_MAX,
         block: BlockLimits { raw_bytes_target: config::BLOCK_RAW_BYTES_TARGET },
