@@ -180,7 +180,9 @@ const NumberDecimal = type(DECIMAL, function NumberDecimal(n) {
     if (n === undefined) n = "0";
     if (native.type(n) === DECIMAL) return n;
     if (native.type(n) === INT64) n = native.int64(n);
-    return native.make(DECIMAL, decimalFromText(String(n).trim()));
+    // The servers keep 15 digits of a double, and write them all.
+    const double = typeof n === "number" && Number.isFinite(n) && n !== 0;
+    return native.make(DECIMAL, decimalFromText(double ? n.toPrecision(15) : String(n).trim()));
 }, {
     toString() { return 'NumberDecimal("' + decimalToText(native.hex(this)) + '")'; },
     toNumber() { return Number(decimalToText(native.hex(this))); },
@@ -353,7 +355,7 @@ function tojson(x, indent, nolint) {
     case "symbol": return x.toString();
     }
     if (native.type(x) >= 0) return typeof x.tojson === "function" ? x.tojson(indent, nolint) : String(x);
-    if (x instanceof Date) return 'ISODate("' + x.toISOString() + '")';
+    if (x instanceof Date) return 'ISODate("' + x.toISOString().replace(".000Z", "Z") + '")';
     if (x instanceof RegExp || x instanceof Error) return x.toString();
     if (typeof x.tojson === "function" && x.tojson !== tojson) return x.tojson(indent, nolint);
     const text = Array.isArray(x) ? tojsonArray(x, indent, nolint) : tojsonObject(x, indent, nolint);

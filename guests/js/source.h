@@ -158,6 +158,11 @@ static const char *skip_space(const char *p)
             p++;
             continue;
         }
+        /* A byte order mark. */
+        if (!strncmp(p, "\xEF\xBB\xBF", 3)) {
+            p += 3;
+            continue;
+        }
         if (p[0] == '/' && p[1] == '/')
             end = strchr(p, '\n');
         else if (p[0] == '/' && p[1] == '*' && (end = strstr(p + 2, "*/")))
@@ -176,6 +181,32 @@ static bool starts_with_word(const char *p, const char *word)
     return !strncmp(p, word, len) && !is_word(p[len]);
 }
 
+static const char *back_over_space(const char *p, const char *start)
+{
+    while (p > start && (p[-1] == ' ' || (p[-1] >= '\t' && p[-1] <= '\r')))
+        p--;
+    return p;
+}
+
+/* Whether an arrow function whose arrow is at `arrow` is assigned to something. */
+static bool is_assigned(const char *arrow, const char *start)
+{
+    const char *p = back_over_space(arrow, start);
+    if (p > start && p[-1] == ')') {
+        for (int depth = 0; p > start; p--) {
+            depth += p[-1] == ')' ? 1 : p[-1] == '(' ? -1 : 0;
+            if (depth == 0)
+                break;
+        }
+        p = p > start ? p - 1 : p;
+    } else {
+        while (p > start && is_word(p[-1]))
+            p--;
+    }
+    p = back_over_space(p, start);
+    return p > start && p[-1] == '=';
+}
+
 /* Whether a text may be the bare body of a function, as MongoDB accepts it too: one that defines no function of its
  * own which could be the stage, and that does what a stage is for. */
 static bool may_be_body(const char *stage, const char *source)
@@ -190,14 +221,15 @@ static bool may_be_body(const char *stage, const char *source)
     if (after[0] == '=' && after[1] == '>')
         return false;
     for (const char *f = strstr(p, "function"); f; f = strstr(f + 8, "function")) {
-        const char *before = f;
+        const char *before = back_over_space(f, p);
         if (is_word(f[8]) || (f > p && is_word(f[-1])))
             continue;
-        while (before > p && (before[-1] == ' ' || before[-1] == '\t'))
-            before--;
         if (is_word(*skip_space(f + 8)) || (before > p && before[-1] == '='))
             return false;
     }
+    for (const char *arrow = strstr(p, "=>"); arrow; arrow = strstr(arrow + 2, "=>"))
+        if (is_assigned(arrow, p))
+            return false;
     return is_map ? strstr(p, "emit") != NULL : strstr(p, "return") || strstr(p, "arguments");
 }
 

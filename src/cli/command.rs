@@ -168,11 +168,10 @@ fn translate(command: Document, job: &mut JobFunctions) -> Result<Rest> {
             }
             "limit" => {
                 let limit = integer(&name, &value)?;
-                if limit < 0 {
-                    return Err(bad("its limit must not be negative"));
+                if limit < 1 {
+                    return Err(bad("its limit must be positive"));
                 }
-                // For the servers, 0 is no limit.
-                job.limit = (limit > 0).then_some(limit);
+                job.limit = Some(limit);
             }
             "scope" => scope = sub_document(&name, value)?,
             "comment" => {

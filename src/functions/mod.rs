@@ -136,7 +136,7 @@ impl Source {
 }
 
 /// What no name of a function has, and every text of one.
-const INLINE: [char; 5] = ['(', '{', ' ', '\n', ';'];
+const INLINE: [char; 6] = ['(', '{', '[', ' ', '\n', ';'];
 
 /// What an argument of `--map`, `--reduce`, … turned out to be.
 #[derive(Debug, Clone)]

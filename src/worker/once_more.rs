@@ -71,6 +71,8 @@ impl OnceMore {
                 alone.push(result.clone());
                 continue;
             };
+            // The document stays, and with it the type of its _id.
+            let key = value_of(old, "_id")?;
             let old = match old.get("value") {
                 Ok(Some(_)) => value_of(old, "value")?,
                 // A document of another making has no value; the servers reduce null in its place.

@@ -66,7 +66,8 @@ fn print(rows: &[(Case, Found)]) -> Vec<String> {
                 equal += 1;
                 "both refuse".into()
             }
-            (Expect::Differs(why), Found::Different(_)) => {
+            (Expect::Differs(why), Found::Different(how)) => {
+                assert!(!how.is_empty());
                 on_purpose.push(format!("  {}: {why}", case.name));
                 "different on purpose".into()
             }

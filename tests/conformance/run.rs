@@ -28,12 +28,8 @@ const ELSEWHERE: &str = "elsewhere";
 pub async fn both(bed: &Bed, case: &Case) -> Found {
     let server = prepare(bed, case, "server").await;
     let aviary = prepare(bed, case, "aviary").await;
-    let t0 = std::time::Instant::now();
-    eprintln!("RUN {}", case.name);
     let by_server = by_server(bed, case, &server).await;
-    let t1 = t0.elapsed();
     let by_aviary = by_aviary(bed, case, &aviary).await;
-    eprintln!("END {} {:?} {:?}", case.name, t1, t0.elapsed());
     match (by_server, by_aviary) {
         (Err(_), Err(ours)) => match &case.expect {
             Expect::Fails(words) if !ours.contains(words) => {
@@ -45,13 +41,17 @@ pub async fn both(bed: &Bed, case: &Case) -> Found {
             let documents = if ours.len() == 1 { "document" } else { "documents" };
             Found::Same(format!("equal, {} {documents}", ours.len()))
         }
-        (theirs, ours) => {
-            let shown = |results: Result<Results, String>| match results {
-                Ok(results) => results.iter().take(12).map(|row| format!("{row:?}\n")).collect(),
-                Err(error) => error,
+        (Ok(theirs), Ok(ours)) => {
+            // What one has and the other has not.
+            let only = |these: &Results, those: &Results| -> String {
+                let rows = these.iter().filter(|row| !those.contains(row)).take(5);
+                rows.map(|row| format!("{:?}\n", Document::try_from(row.as_ref()))).collect()
             };
-            Found::Different(format!("server:\n{}\naviary:\n{}", shown(theirs), shown(ours)))
+            let (server, aviary) = (only(&theirs, &ours), only(&ours, &theirs));
+            Found::Different(format!("only by the server:\n{server}only by Aviary:\n{aviary}"))
         }
+        (Ok(_), Err(ours)) => Found::Different(format!("only Aviary refuses: {ours}")),
+        (Err(theirs), Ok(_)) => Found::Different(format!("only the server refuses: {theirs}")),
     }
 }
 

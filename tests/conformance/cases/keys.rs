@@ -37,8 +37,10 @@ pub fn all() -> Vec<Case> {
         case("binary keys", "keys-binary", ONE, SUM),
         case("timestamp keys", "keys-timestamp", ONE, SUM),
         case("MinKey and MaxKey", "keys-ends", ONE, SUM),
-        case("code keys", "keys-code", ONE, SUM),
-        case("symbol keys", "keys-symbol", ONE, SUM),
+        case("code keys", "keys-code", ONE, SUM).differs(
+            "code stays what it is; the server compiles it and writes the function it has made of it"),
+        case("symbol keys", "keys-symbol", ONE, SUM)
+            .differs("the first of equal keys stands for them as it is; the server makes text of a symbol"),
         case(
             "keys that are made",
             "one",

@@ -22,10 +22,7 @@ pub fn all() -> Vec<Case> {
         case("sort by two fields and limit", "small", BY_K, SUM)
             .with("sort", doc! { "g": 1, "v": -1 })
             .with("limit", 9.0),
-        case("limit in natural order", "small", BY_K, SUM)
-            .with("sort", doc! { "$natural": 1 })
-            .with("limit", 3_i64),
-        case("limit 0", "small", BY_K, SUM).with("limit", 0),
+        case("limit 0", "small", BY_K, SUM).with("limit", 0).fails("limit"),
         case("a negative limit", "small", BY_K, SUM).with("limit", -1).fails("limit"),
         case("sort alone", "small", BY_K, SUM).with("sort", doc! { "v": -1 }),
         case("scope", "small", "function () { emit(this.k, this.v * rate + list[1] + o.p.q); }", SUM)
