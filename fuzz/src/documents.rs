@@ -6,6 +6,7 @@ use aviary::job::{Job, JobEvent, JobSpec};
 use aviary::shuffle::block::{self, BlockError, BlockParts};
 use aviary::store::functions::StoredFunction;
 use aviary::task::{Task, TaskResult};
+use aviary::worker::loader::Surroundings;
 use serde::de::DeserializeOwned;
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
@@ -27,7 +28,7 @@ pub fn run(data: &[u8]) {
             let _ = job.spec.digests();
             let _ = job.reducing_shard(0);
             let _ = job.state.after(JobEvent::CancelRequested);
-            let _ = TaskId::map(&job.id, 1, 0).short();
+            let _ = Surroundings::of(&job, &TaskId::map(&job.id, 1, 0));
             let _ = bson::serialize_to_vec(&job);
         }
         2 => {

@@ -71,6 +71,7 @@ pub fn run(data: &[u8]) {
         },
         combine: None,
         no_combine: false,
+        skip_single_values: false,
         reduce: reduce.map(|name| LocalReduce::Builtin(name.to_owned())),
         finalize: None,
     };

@@ -180,7 +180,9 @@ const NumberDecimal = type(DECIMAL, function NumberDecimal(n) {
     if (n === undefined) n = "0";
     if (native.type(n) === DECIMAL) return n;
     if (native.type(n) === INT64) n = native.int64(n);
-    return native.make(DECIMAL, decimalFromText(String(n).trim()));
+    // The servers keep 15 digits of a double, and write them all.
+    const double = typeof n === "number" && Number.isFinite(n) && n !== 0;
+    return native.make(DECIMAL, decimalFromText(double ? n.toPrecision(15) : String(n).trim()));
 }, {
     toString() { return 'NumberDecimal("' + decimalToText(native.hex(this)) + '")'; },
     toNumber() { return Number(decimalToText(native.hex(this))); },
@@ -291,7 +293,7 @@ const MaxKey = type(MAX_KEY, function MaxKey() { return maxKey; }, {
 const codeMembers = {
     get code() { return native.text(this); },
     toString() { return 'Code(' + JSON.stringify(native.text(this)) + ')'; },
-    tojson() { return this.toString(); },
+    tojson(indent, nolint) { return tojson({ code: native.text(this) }, indent, nolint); },
     toJSON() { return { $code: native.text(this) }; },
 };
 const Code = type(CODE, function Code(code) { return native.make(CODE, bsonText(String(code ?? ""))); }, codeMembers);
@@ -321,20 +323,20 @@ type(REGEX, null, {
 function DBRef(collection, id, db) {
     const ref = { $ref: String(collection), $id: id };
     if (db !== undefined) ref.$db = String(db);
+    const text = () => "DBRef(" + [ref.$ref, ref.$id].concat(db === undefined ? [] : [ref.$db]).map((x) => tojson(x)).join(", ") + ")";
+    Object.defineProperty(ref, "tojson", { value: text, enumerable: false });
     return ref;
 }
 
+// With spaces where the servers' own have them, to the letter.
 function tojsonObject(x, indent, nolint) {
-    const end = nolint ? " " : "\n", tab = nolint ? "" : "\t";
-    const names = Object.keys(x);
-    if (names.length === 0) return "{ }";
-    const inner = indent + tab;
-    return "{" + end + names.map((name) => inner + JSON.stringify(name) + " : " + tojson(x[name], inner, nolint)).join("," + end) +
-        end + indent + "}";
+    const end = nolint ? " " : "\n", inner = (indent || "") + (nolint ? "" : "\t");
+    const fields = Object.keys(x).map((name) => inner + JSON.stringify(name) + " : " + tojson(x[name], inner, nolint));
+    return "{" + end + (fields.length > 0 ? fields.join("," + end) : inner) + end + inner.slice(1) + "}";
 }
 function tojsonArray(x, indent, nolint) {
     if (x.length === 0) return "[ ]";
-    const end = nolint ? " " : "\n", inner = nolint ? indent : indent + "\t";
+    const end = nolint ? " " : "\n", inner = nolint ? "" : indent + "\t";
     let text = "[" + end;
     for (let i = 0; i < x.length; i++)
         text += inner + tojson(x[i], inner, nolint) + (i < x.length - 1 ? "," : "") + end;
@@ -352,8 +354,8 @@ function tojson(x, indent, nolint) {
     case "function": return x === MinKey || x === MaxKey ? x().tojson() : x.toString();
     case "symbol": return x.toString();
     }
-    if (native.type(x) >= 0) return typeof x.tojson === "function" ? x.tojson() : String(x);
-    if (x instanceof Date) return 'ISODate("' + x.toISOString() + '")';
+    if (native.type(x) >= 0) return typeof x.tojson === "function" ? x.tojson(indent, nolint) : String(x);
+    if (x instanceof Date) return 'ISODate("' + x.toISOString().replace(".000Z", "Z") + '")';
     if (x instanceof RegExp || x instanceof Error) return x.toString();
     if (typeof x.tojson === "function" && x.tojson !== tojson) return x.tojson(indent, nolint);
     const text = Array.isArray(x) ? tojsonArray(x, indent, nolint) : tojsonObject(x, indent, nolint);
@@ -364,10 +366,51 @@ const show = (all) => all.map((x) => (typeof x === "string" ? x : typeof x === "
 const say = (level) => (...all) => { native.log(level, show(all)); };
 const print = (...all) => { native.log(2, all.map((x) => String(x)).join(" ")); };
 
-function same(a, b) {
-    if (a === b) return true;
-    if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
-    return native.size({ a }) === native.size({ a: b }) && tojson(a, "", true) === tojson(b, "", true);
+// The servers' order of types, and of values within one.
+const isPlain = (x) => typeof x === "object" && x !== null && native.type(x) < 0 && !(x instanceof Date) && !(x instanceof RegExp);
+function rank(x) {
+    switch (typeof x) {
+    case "undefined": return 0;
+    case "number": case "bigint": return 10;
+    case "string": return 15;
+    case "boolean": return 40;
+    case "function": return 65;
+    }
+    if (x === null) return 5;
+    if (Array.isArray(x)) return 25;
+    if (x instanceof Date) return 45;
+    if (x instanceof RegExp) return 50;
+    const ranks = { [MIN_KEY]: -1, [INT32]: 10, [INT64]: 10, [DECIMAL]: 10, [SYMBOL]: 15, [BINARY]: 30, [OBJECT_ID]: 35,
+        [DATE]: 45, [TIMESTAMP]: 47, [REGEX]: 50, [DB_POINTER]: 55, [CODE]: 60, [CODE_W_SCOPE]: 65, [MAX_KEY]: 127 };
+    return ranks[native.type(x)] ?? 20;
+}
+const order = (a, b) => a < b ? -1 : a > b ? 1 : 0;
+function compare(a, b) {
+    const kind = rank(a);
+    if (kind !== rank(b)) return order(kind, rank(b));
+    if (isPlain(a)) {
+        const [left, right] = [Object.keys(a), Object.keys(b)];
+        for (let i = 0; i < left.length && i < right.length; i++) {
+            const [x, y] = [a[left[i]], b[right[i]]];
+            const found = order(rank(x), rank(y)) || (kind === 20 ? order(left[i], right[i]) : 0) || compare(x, y);
+            if (found) return found;
+        }
+        return order(left.length, right.length);
+    }
+    const integers = (x) => typeof x === "bigint" || native.type(x) === INT64;
+    if (kind === 10 && integers(a) && integers(b)) return order(BigInt(NumberLong(a).toBigInt()), BigInt(NumberLong(b).toBigInt()));
+    if (kind === 10) return order(native.type(a) === DECIMAL ? a.toNumber() : Number(a), native.type(b) === DECIMAL ? b.toNumber() : Number(b));
+    if (kind === 30 || kind === 35) return order(native.hex(a), native.hex(b));
+    if (kind === 45) return order(a.getTime(), b.getTime());
+    if (kind === 47) return order(a.t, b.t) || order(a.i, b.i);
+    return typeof a === "boolean" ? order(Number(a), Number(b)) : order(String(a), String(b));
+}
+function sortDoc(x) {
+    if (Array.isArray(x)) return x.map(sortDoc);
+    if (!isPlain(x)) return x;
+    const sorted = {};
+    for (const name of Object.keys(x).sort()) sorted[name] = sortDoc(x[name]);
+    return sorted;
 }
 
 function hex_md5(text) {
@@ -413,7 +456,11 @@ install(global, {
     isNumber: (x) => typeof x === "number",
     isString: (x) => typeof x === "string",
     isObject: (x) => typeof x === "object",
-    bsonWoCompare: (a, b) => { const x = tojson(a, "", true), y = tojson(b, "", true); return x < y ? -1 : x > y ? 1 : 0; },
+    bsonWoCompare: compare, tojsonObject, sortDoc,
+    doassert: (message) => { throw new Error(String(message)); },
+    bsonUnorderedFieldsCompare: (a, b) => compare(sortDoc(a), sortDoc(b)),
+    bsonBinaryEqual: (a, b) => compare(a, b) === 0 && native.size(a) === native.size(b),
+    bsonObjToArray: (x) => Object.values(x),
     console: { error: say(0), warn: say(1), log: say(2), info: say(2), debug: say(3) },
 });
 
@@ -437,7 +484,7 @@ install(Array, {
     },
     unique(all) {
         const kept = [];
-        for (const x of all) if (!kept.some((y) => same(x, y))) kept.push(x);
+        for (const x of all) if (!Array.contains(kept, x)) kept.push(x);
         return kept;
     },
     shuffle(all) {

@@ -336,7 +336,8 @@ static void stage_keyed(int stage, const uint8_t *p, uint32_t len)
         output_u8(key.type);
         output_bytes(key.value, key.size);
         key_len = output.len;
-        if (write_tagged(result))
+        /* As for MongoDB, no result is a null. */
+        if (write_tagged(JS_IsUndefined(result) ? JS_NULL : result))
             fail_exception(NULL);
         abi_emit(output.bytes, key_len, output.bytes + key_len, output.len - key_len);
         JS_FreeValue(ctx, result);

@@ -1,6 +1,7 @@
 /* Turning the text of a stage into a function. A text is one of
  *   - a function expression, an arrow function or a function declaration of any name, as MongoDB accepts them;
- *   - a script that defines a function of the stage's name, among utilities.
+ *   - a script that defines a function of the stage's name, among utilities;
+ *   - the bare body of a function.
  * A reduce may have the streaming form instead: an object with the methods begin, next and end, or a script that defines
  * the functions reduce_begin, reduce_next and reduce_end. */
 #ifndef AVIARY_SOURCE_H
@@ -188,12 +189,117 @@ static bool is_stage(const char *stage, JSValueConst value)
     return !JS_IsException(value) && (JS_IsFunction(ctx, value) || is_stream(stage, value));
 }
 
+static bool is_word(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '$';
+}
+
+static const char *skip_space(const char *p)
+{
+    for (;;) {
+        const char *end = NULL;
+        if (*p == ' ' || (*p >= '\t' && *p <= '\r')) {
+            p++;
+            continue;
+        }
+        /* A byte order mark. */
+        if (!strncmp(p, "\xEF\xBB\xBF", 3)) {
+            p += 3;
+            continue;
+        }
+        if (p[0] == '/' && p[1] == '/')
+            end = strchr(p, '\n');
+        else if (p[0] == '/' && p[1] == '*' && (end = strstr(p + 2, "*/")))
+            end++;
+        else
+            return p;
+        if (!end)
+            return p + strlen(p);
+        p = end + 1;
+    }
+}
+
+static bool starts_with_word(const char *p, const char *word)
+{
+    size_t len = strlen(word);
+    return !strncmp(p, word, len) && !is_word(p[len]);
+}
+
+static const char *back_over_space(const char *p, const char *start)
+{
+    while (p > start && (p[-1] == ' ' || (p[-1] >= '\t' && p[-1] <= '\r')))
+        p--;
+    return p;
+}
+
+/* Whether an arrow function whose arrow is at `arrow` is assigned to something. */
+static bool is_assigned(const char *arrow, const char *start)
+{
+    const char *p = back_over_space(arrow, start);
+    if (p > start && p[-1] == ')') {
+        for (int depth = 0; p > start; p--) {
+            depth += p[-1] == ')' ? 1 : p[-1] == '(' ? -1 : 0;
+            if (depth == 0)
+                break;
+        }
+        p = p > start ? p - 1 : p;
+    } else {
+        while (p > start && is_word(p[-1]))
+            p--;
+    }
+    p = back_over_space(p, start);
+    return p > start && p[-1] == '=';
+}
+
+/* Whether a text may be the bare body of a function, as MongoDB accepts it too: one that defines no function of its
+ * own which could be the stage, and that does what a stage is for. */
+static bool may_be_body(const char *stage, const char *source)
+{
+    const char *p = skip_space(source), *after = p;
+    bool is_map = !strcmp(stage, "map");
+    if (*p == '(' || starts_with_word(p, "function") || starts_with_word(p, "async") || starts_with_word(p, "class"))
+        return false;
+    while (is_word(*after))
+        after++;
+    after = skip_space(after);
+    if (after[0] == '=' && after[1] == '>')
+        return false;
+    for (const char *f = strstr(p, "function"); f; f = strstr(f + 8, "function")) {
+        const char *before = back_over_space(f, p);
+        if (is_word(f[8]) || (f > p && is_word(f[-1])))
+            continue;
+        if (is_word(*skip_space(f + 8)) || (before > p && before[-1] == '='))
+            return false;
+    }
+    for (const char *arrow = strstr(p, "=>"); arrow; arrow = strstr(arrow + 2, "=>"))
+        if (is_assigned(arrow, p))
+            return false;
+    return is_map ? strstr(p, "emit") != NULL : strstr(p, "return") || strstr(p, "arguments");
+}
+
+/* The function of a bare body: an expression's value is its result. Undefined if the text is none. */
+static JSValue body_function(const char *stage, const char *source)
+{
+    Attempt attempt;
+    JSValue value;
+    if (!may_be_body(stage, source))
+        return JS_UNDEFINED;
+    value = evaluate(stage, "(function(){return(", source, ")})", &attempt);
+    if (JS_IsException(value))
+        value = evaluate(stage, "(function(){", source, "})", &attempt);
+    return JS_IsException(value) ? JS_UNDEFINED : value;
+}
+
 static JSValue stage_function(const char *stage, const char *source)
 {
     Attempt attempts[3], *furthest;
     JSValue value;
     char after[640];
     int i = 0;
+
+    value = body_function(stage, source);
+    if (!JS_IsUndefined(value))
+        return value;
 
     value = evaluate(stage, "(", source, ")", &attempts[i]);
     if (is_stage(stage, value))

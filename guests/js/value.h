@@ -29,7 +29,8 @@ static const char prelude_source[] = {
 static const char *const lazy_globals[] = {
     "ObjectId", "ISODate", "NumberInt", "NumberLong", "NumberDecimal", "Timestamp", "BinData", "HexData", "UUID", "MD5",
     "MinKey", "MaxKey", "Code", "DBRef", "DBPointer", "BSONSymbol", "print", "printjson", "printjsononeline", "tojson",
-    "tojsononeline", "isNumber", "isString", "isObject", "hex_md5", "console", "assert", "bsonWoCompare",
+    "tojsononeline", "isNumber", "isString", "isObject", "hex_md5", "console", "assert", "doassert",
+    "bsonWoCompare", "bsonUnorderedFieldsCompare", "bsonBinaryEqual", "bsonObjToArray", "sortDoc", "tojsonObject",
 };
 static const char *const lazy_array[] = { "sum", "avg", "stdDev", "contains", "unique", "shuffle", "tojson" };
 static const char *const lazy_object[] = { "keySet", "extend", "merge", "bsonsize" };

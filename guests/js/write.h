@@ -468,20 +468,28 @@ static int write_double(double number, uint32_t type_at)
 }
 
 /* Writes the value's bytes, and its type at `type_at`, which the caller has reserved. Numbers are doubles, as
- * MongoDB's own functions write them, unless `was` says that the field held the same 32-bit integer. */
+ * MongoDB's own functions write them, unless `was` says that the field held a 32-bit integer and the number is one. */
 static int write_value(JSValueConst v, uint32_t type_at, const Elem *was, int depth)
 {
     switch (JS_VALUE_GET_NORM_TAG(v)) {
     case JS_TAG_INT: {
         int32_t number = JS_VALUE_GET_INT(v);
-        if (was && was->type == BSON_INT32 && (int32_t)read_u32(was->value) == number) {
+        if (was && was->type == BSON_INT32) {
             output_bytes(&number, 4);
             return write_type(type_at, BSON_INT32);
         }
         return write_double(number, type_at);
     }
-    case JS_TAG_FLOAT64:
-        return write_double(JS_VALUE_GET_FLOAT64(v), type_at);
+    case JS_TAG_FLOAT64: {
+        double number = JS_VALUE_GET_FLOAT64(v);
+        if (was && was->type == BSON_INT32 && number >= INT32_MIN && number <= INT32_MAX &&
+            number == (int32_t)number) {
+            int32_t integer = (int32_t)number;
+            output_bytes(&integer, 4);
+            return write_type(type_at, BSON_INT32);
+        }
+        return write_double(number, type_at);
+    }
     case JS_TAG_STRING:
         write_text(JS_VALUE_GET_STRING(v));
         return write_type(type_at, BSON_STRING);

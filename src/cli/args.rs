@@ -336,8 +336,26 @@ pub(super) enum FunctionsVerb {
 /// What makes up a job's functions, shared by `submit` and `try`.
 #[derive(Debug, Args)]
 pub(super) struct JobFunctions {
+    /// A whole job as MongoDB takes it: the document of a mapReduce command, or db.COLL.mapReduce(…), in
+    /// extended JSON or as typed into mongosh. A file, - for standard input, or the text itself.
+    #[arg(
+        long,
+        value_name = "F",
+        conflicts_with_all = [
+            "collection", "module", "map", "reduce", "combine", "finalize", "query", "sort", "limit",
+            "projection", "collation", "scope",
+        ]
+    )]
+    pub(super) command: Option<String>,
     /// The input collection.
-    #[arg(short, long, value_name = "COLL")]
+    #[arg(
+        short,
+        long,
+        value_name = "COLL",
+        required_unless_present = "command",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(super) collection: String,
     /// The input's database [default: -d].
     #[arg(long, value_name = "NAME")]
@@ -345,9 +363,9 @@ pub(super) struct JobFunctions {
     /// A module that has several stages: stands for --map, --reduce, … as far as it exports them.
     #[arg(long, value_name = "F")]
     pub(super) module: Option<String>,
-    /// Map: a file (.js, .go, .rs, .c, .cpp, .zig, .ts, .wasm, .wat), or a name or digest in the
-    /// catalogue.
-    #[arg(long, value_name = "F", required_unless_present = "module")]
+    /// Map: a file (.js, .go, .rs, .c, .cpp, .zig, .ts, .wasm, .wat), a name or digest in the catalogue,
+    /// or the text of a JavaScript function.
+    #[arg(long, value_name = "F", required_unless_present_any = ["module", "command"])]
     pub(super) map: Option<String>,
     /// Reduce: as for --map, or a built-in: _sum _count _min _max _avg _stats.
     /// Without it the job is map-only: each emit becomes a document.
@@ -376,6 +394,12 @@ pub(super) struct JobFunctions {
     /// Read only these fields, as extended JSON.
     #[arg(long, value_name = "EJSON")]
     pub(super) projection: Option<String>,
+    /// How strings compare in --query and --sort, as extended JSON: {"locale": "en", "strength": 2}.
+    #[arg(long, value_name = "EJSON")]
+    pub(super) collation: Option<String>,
+    /// Do not call reduce for a key with one value, as MongoDB did before 4.4: the value is the result.
+    #[arg(long)]
+    pub(super) skip_single_values: bool,
     /// Parameters for the functions, as extended JSON; globals in JavaScript.
     #[arg(long, value_name = "EJSON", default_value = "{}")]
     pub(super) scope: String,
@@ -400,8 +424,13 @@ pub(super) struct JobFunctions {
 pub(super) struct SubmitArgs {
     #[command(flatten)]
     pub(super) job: JobFunctions,
-    /// Where results go: replace:NAME, a collection in the database --out-db, or inline.
-    #[arg(long, value_name = "MODE:NAME", default_value = "inline")]
+    /// Where results go: inline (printed), or to a collection in the database --out-db.
+    /// replace:NAME: they become its content, at one instant.
+    /// merge:NAME: they are added; one whose _id is there already takes the place of what was.
+    /// reduce:NAME: what was there under a result's _id is reduced once more with it.
+    /// update:NAME, for a map-only job: each emitted document's fields are set in the document of
+    /// that _id; the input itself may be named.
+    #[arg(long, value_name = "MODE:NAME", default_value = "inline", conflicts_with = "command")]
     pub(super) out: String,
     /// The output's database [default: -d].
     #[arg(long, value_name = "NAME")]

@@ -13,7 +13,7 @@ pub(super) async fn coordinator(global: &Global) -> Result<()> {
     let settings = Settings::from_env()?;
     let stop = stop_on_signal()?;
     let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
-    let outcome = coordinator::run(store.clone(), settings, stop).await;
+    let outcome = coordinator::run(store.clone(), host(1024)?, settings, stop).await;
     store.close().await;
     outcome
 }

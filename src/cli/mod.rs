@@ -3,6 +3,7 @@
 mod args;
 mod cancel;
 mod cluster;
+mod command;
 mod containers;
 pub mod corpus;
 mod counters;

@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
 use super::args::Format;
-use crate::job::{Job, OutputMode};
+use crate::job::Job;
 use crate::store::tasks::{JobPhases, PhaseCounts};
 
 /// A table with these headings, sized to the terminal.
@@ -43,10 +43,8 @@ pub(super) fn print_rows<T>(
 /// A job as the contract has it.
 pub(super) fn job_json(job: &Job, phases: &JobPhases) -> Value {
     let spec = &job.spec;
-    let collection = match spec.output.mode {
-        OutputMode::Inline => Value::Null,
-        OutputMode::Replace => json!(spec.output.collection),
-    };
+    let has_target = spec.output.mode.has_target();
+    let collection = if has_target { json!(spec.output.collection) } else { Value::Null };
     json!({
         "id": job.id,
         "state": job.state,
@@ -88,6 +86,11 @@ fn phase_json(phase: &PhaseCounts) -> Value {
         "done": phase.done,
         "quarantined": phase.quarantined,
     })
+}
+
+/// Canonical extended JSON, which loses nothing.
+pub(super) fn exact(document: bson::Document) -> String {
+    Bson::Document(document).into_canonical_extjson().to_string()
 }
 
 /// Relaxed extended JSON.

@@ -5,7 +5,7 @@ use bson::Document;
 use super::args::{Global, ResultsArgs};
 use super::submit::ejson_document;
 use crate::error::{Error, Result};
-use crate::job::{Job, JobState, Output, OutputMode};
+use crate::job::{Job, JobState, Output};
 use crate::store::Store;
 
 pub(super) async fn run(global: &Global, args: ResultsArgs) -> Result<()> {
@@ -26,9 +26,9 @@ pub(super) async fn run(global: &Global, args: ResultsArgs) -> Result<()> {
 pub(super) async fn print(store: &Store, job: &Job, sort: Document, limit: i64) -> Result<()> {
     use std::io::Write as _;
     let output = &job.spec.output;
-    let name = match output.mode {
-        OutputMode::Inline => Output::hidden(&job.id),
-        OutputMode::Replace => output.collection.clone(),
+    let name = match output.mode.has_target() {
+        false => Output::hidden(&job.id),
+        true => output.collection.clone(),
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut lines = Vec::new();

@@ -85,6 +85,7 @@ pub(super) fn shown_output(job: &Job) -> String {
     match output.mode {
         OutputMode::Inline => "inline".into(),
         OutputMode::Replace => format!("{}.{}", output.db, output.collection),
+        mode => format!("{mode} {}.{}", output.db, output.collection),
     }
 }
 

@@ -3,7 +3,7 @@
 use bson::{DateTime, Document};
 
 use super::args::{Format, Global, JobFunctions, SubmitArgs};
-use super::{foresight, output, wait};
+use super::{command, foresight, output, wait};
 use crate::error::{Error, Result};
 use crate::functions::{self, Given};
 use crate::ids::JobId;
@@ -29,7 +29,17 @@ pub(super) enum FoundReduce {
     Function(Given),
 }
 
-pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
+pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
+    let host = super::daemons::host(1024)?;
+    if let Some(given) = args.job.command.take() {
+        let rest = command::apply(&host, &given, &mut args.job).await?;
+        for note in rest.notes.iter().filter(|_| !global.quiet) {
+            eprintln!("note: {note}");
+        }
+        args.out = rest.out;
+        args.out_db = args.out_db.or(rest.out_db);
+        args.tag = args.tag.or(rest.tag);
+    }
     let scope = ejson_document("--scope", &args.job.scope)?;
     let (mode, target) = parse_out(&args.out)?;
     let store = global.store("aviary-submit").await?;
@@ -48,6 +58,7 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
         combine: None,
         reduce: None,
         finalize: None,
+        skip_single_values: args.job.skip_single_values,
         scope,
         output,
         partitions: args.partitions,
@@ -55,21 +66,20 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
         no_combine: args.job.no_combine,
         keep_intermediates: args.keep_intermediates,
     };
-    // Which functions there are is checked once they are found.
-    JobSpec { no_combine: false, ..spec.clone() }.validate(store.db_name())?;
+    spec.validate_without_functions(store.db_name())?;
     let size = store.inspect_input(&spec.input).await?;
     store.check_query(&spec.input).await?;
-    if mode == OutputMode::Replace {
+    if mode.has_target() {
         let target = store.describe(&spec.output.db, &spec.output.collection).await?;
         if let Some(target) = target {
             crate::coordinator::refuse_target(&spec.output, &target)?;
         }
     }
-    let host = super::daemons::host(1024)?;
     let found = find(Some(&store), &host, &args.job, &spec.scope).await?;
+    let checked = referring(&spec, &found);
+    checked.validate(store.db_name())?;
     if args.dry_run {
-        spec.map = reference(&found.map);
-        println!("{}", dry_run(&spec, &found)?);
+        println!("{}", dry_run(&checked)?);
         return Ok(());
     }
     if !store.is_initialised().await? {
@@ -83,7 +93,6 @@ pub(super) async fn run(global: &Global, args: SubmitArgs) -> Result<()> {
         Some(FoundReduce::Builtin(builtin)) => Some(builtin.clone()),
         Some(FoundReduce::Function(given)) => Some(Reducer::Function(given.stored(&store).await?)),
     };
-    spec.validate(store.db_name())?;
     let job = new_job(id, &store, spec, &args);
     store.insert_job(&job).await?;
     still_there(&store, &job).await?;
@@ -165,7 +174,7 @@ fn summary(job: &Job) {
         output::duration(Some(job.created), job.finished),
         counters.join(", ")
     );
-    if job.spec.output.mode == OutputMode::Replace {
+    if job.spec.output.mode.has_target() {
         eprintln!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
     }
 }
@@ -321,15 +330,21 @@ fn reference(given: &Given) -> FunctionRef {
     }
 }
 
-fn dry_run(spec: &JobSpec, found: &Found) -> Result<String> {
+/// The job as it will be once its functions are stored.
+fn referring(spec: &JobSpec, found: &Found) -> JobSpec {
     let mut spec = spec.clone();
+    spec.map = reference(&found.map);
     spec.combine = found.combine.as_ref().map(reference);
     spec.finalize = found.finalize.as_ref().map(reference);
     spec.reduce = found.reduce.as_ref().map(|reduce| match reduce {
         FoundReduce::Builtin(builtin) => builtin.clone(),
         FoundReduce::Function(given) => Reducer::Function(reference(given)),
     });
-    let bson = bson::serialize_to_bson(&spec)
+    spec
+}
+
+fn dry_run(spec: &JobSpec) -> Result<String> {
+    let bson = bson::serialize_to_bson(spec)
         .map_err(|e| Error::Internal(format!("a job does not serialise: {e}")))?;
     Ok(output::ejson(&bson).to_string())
 }
@@ -346,6 +361,7 @@ pub(super) fn input(args: &JobFunctions, db: &str, read: ReadMode) -> Result<Inp
         sort: optional("--sort", &args.sort)?,
         limit: args.limit,
         projection: optional("--projection", &args.projection)?,
+        collation: optional("--collation", &args.collation)?,
         read,
     })
 }
@@ -376,16 +392,24 @@ pub(super) fn ejson_document(flag: &str, text: &str) -> Result<Document> {
 }
 
 fn parse_out(text: &str) -> Result<(OutputMode, Option<String>)> {
+    let not_understood = || {
+        Error::Usage(format!(
+            "--out {text} is not understood; use replace:NAME, merge:NAME, reduce:NAME, \
+             update:NAME or inline"
+        ))
+    };
     match text.split_once(':') {
         None if text == "inline" => Ok((OutputMode::Inline, None)),
-        Some(("replace", name)) if !name.is_empty() => {
-            Ok((OutputMode::Replace, Some(name.to_owned())))
+        Some((mode, name)) if !name.is_empty() => {
+            let mode = match mode {
+                "replace" => OutputMode::Replace,
+                "merge" => OutputMode::Merge,
+                "reduce" => OutputMode::Reduce,
+                "update" => OutputMode::Update,
+                _ => return Err(not_understood()),
+            };
+            Ok((mode, Some(name.to_owned())))
         }
-        Some(("merge" | "reduce", _)) => {
-            Err(Error::Usage(format!("--out {text}: this version knows replace:NAME and inline")))
-        }
-        _ => {
-            Err(Error::Usage(format!("--out {text} is not understood; use replace:NAME or inline")))
-        }
+        _ => Err(not_understood()),
     }
 }

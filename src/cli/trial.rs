@@ -17,7 +17,12 @@ use crate::worker::deadline::Deadline;
 use crate::worker::loader::{self, Loaded, Surroundings};
 use crate::worker::local::{LocalJob, LocalReduce};
 
-pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
+pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
+    let host = super::daemons::host(1024)?;
+    if let Some(given) = args.job.command.take() {
+        // Where results would go, and how, makes no difference to a trial.
+        super::command::apply(&host, &given, &mut args.job).await?;
+    }
     let scope = submit::ejson_document("--scope", &args.job.scope)?;
     if args.sample <= 0 {
         return Err(Error::Usage("--sample must be at least 1".into()));
@@ -69,6 +74,7 @@ pub(super) async fn run(global: &Global, args: TryArgs) -> Result<()> {
             Some(given) => Some(load(store, &host, given, Stage::Finalize, &around).await?),
             None => None,
         },
+        skip_single_values: args.job.skip_single_values,
     };
     let count = docs.len();
     let outcome = tokio::task::spawn_blocking(move || job.run(&docs))

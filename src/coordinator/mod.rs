@@ -4,6 +4,7 @@
 //! open jobs and takes every arrow of the state diagram that can be taken. Each arrow is a
 //! conditional update, so a second coordinator that wakes up in the middle can do no harm.
 
+mod complete;
 pub mod plan;
 pub mod publish;
 pub mod sweep;
@@ -22,12 +23,18 @@ use crate::error::Result;
 use crate::ids::{Token, WorkerId};
 use crate::store::Store;
 use crate::store::watch::WakeFor;
+use crate::wasm::Host;
 
 /// Runs until `stop`. Errors of the database are waited out; the role is given back at the end.
 ///
 /// # Errors
 /// None so far: database errors are waited out.
-pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> Result<()> {
+pub async fn run(
+    store: Store,
+    host: Host,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<()> {
     /// How often leftovers of zombies are looked for.
     const SWEEP_EVERY: Duration = Duration::from_secs(30);
     let id = WorkerId::generate(&crate::telemetry::host_name());
@@ -41,7 +48,7 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     let mut swept: Option<Instant> = None;
     while !stop.is_cancelled() {
         if keeper.holds() {
-            if let Err(error) = tick::tick(&store, &settings).await {
+            if let Err(error) = tick::tick(&store, &host, &settings).await {
                 tracing::warn!(%error, "the tick failed; trying again");
             }
             if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {

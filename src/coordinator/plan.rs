@@ -26,7 +26,7 @@ pub struct Piece {
 /// A job with a sort or a limit reads one split: only one reader can know which documents come
 /// first.
 pub fn split_count(spec: &JobSpec, size: InputSize, split_bytes: u64, slots: u32) -> u32 {
-    if spec.input.limit.is_some() || spec.input.sort.is_some() {
+    if spec.input.has_one_reader() {
         return 1;
     }
     let by_size = size.bytes.div_ceil(split_bytes.max(1));

@@ -18,13 +18,30 @@
 //!   with this UUID; such a ghost is swept.
 //! * When the target already bears the UUID, the result is in place, and only the job's state is
 //!   behind. So every step can be repeated after a crash at any point.
+//!
+//! `merge`, `reduce` and `update` end otherwise: the staged collection is merged into the target by the
+//! server (`$merge`), which can be repeated, since it writes the same documents again.
+//!
+//! ```text
+//!   staged ──[reduce: completed]──▶ staged ──$merge──▶ succeeded, fenced by the publisher's token
+//! ```
+//!
+//! * **A target is read before it is written, and never again.** For `reduce`, a second collection gets
+//!   the values that the target shall have, computed from what it holds ([`super::complete`]). One
+//!   update, fenced by the token, makes that collection's UUID the job's result; before it nothing was
+//!   written to the target, and after it nothing is computed any more. So no value is reduced twice.
+//! * A publisher that was overtaken finds its staged collection gone, so its merge has nothing to read,
+//!   and the end of the job, which names its token, is refused to it. What its merge may still have on
+//!   the way is stopped, or waited for, by the one that takes over.
 
-use bson::{Bson, doc};
+use bson::{Bson, Document, doc};
 
+use super::complete;
 use crate::error::{Error, Result};
 use crate::ids::Token;
 use crate::job::{Job, JobEvent, Output, OutputMode};
 use crate::store::Store;
+use crate::wasm::Host;
 
 /// Records what is to be published and moves the job to `publishing`.
 ///
@@ -45,7 +62,7 @@ pub async fn begin(store: &Store, job: &Job, event: JobEvent) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Refused`] when the result cannot be put in place at all, [`Error::Store`].
-pub async fn publish(store: &Store, job: &Job) -> Result<()> {
+pub async fn publish(store: &Store, host: &Host, job: &Job) -> Result<()> {
     let uuid = job
         .publish
         .as_ref()
@@ -61,9 +78,70 @@ pub async fn publish(store: &Store, job: &Job) -> Result<()> {
                 return Ok(());
             }
         }
+        OutputMode::Merge | OutputMode::Reduce | OutputMode::Update => {
+            let Some(mine) = merge(store, host, job, uuid).await? else { return Ok(()) };
+            store.transition(&job.id, JobEvent::Published, mine, doc! {}).await?;
+            return Ok(());
+        }
     }
     store.transition(&job.id, JobEvent::Published, doc! {}, doc! {}).await?;
     Ok(())
+}
+
+/// Merges the results into the target. Returns the fence behind which the job may end, or `None` when
+/// another publisher has taken over.
+async fn merge(store: &Store, host: &Host, job: &Job, mut uuid: Bson) -> Result<Option<Document>> {
+    let output = &job.spec.output;
+    let token = Token::generate();
+    let fence = doc! { "publish.token": &token };
+    let mine = doc! { "state": "publishing", "publish.token": &token };
+    let set = doc! { "publish.token": &token };
+    if !store.set_job(&job.id, doc! { "state": "publishing" }, set).await? {
+        return Ok(None);
+    }
+    let flag = |name: &str| job.publish.as_ref().is_some_and(|p| p.contains_key(name));
+    let mut completed = flag("completed") || output.mode != OutputMode::Reduce;
+    let staged = Output::staged(&job.id, token.as_str());
+    loop {
+        match store.name_of(&output.db, &uuid).await? {
+            Some(name) if name == staged && !completed => {
+                check_count(store, job, &staged).await?;
+                let whole = complete::complete(store, host, job, &staged).await?;
+                check_count(store, job, &whole.name).await?;
+                crate::halt::point("publish.completed").await;
+                let set = doc! { "publish.uuid": &whole.uuid, "publish.completed": true };
+                if !store.set_job(&job.id, mine.clone(), set).await? {
+                    return Ok(None);
+                }
+                crate::halt::point("publish.recorded").await;
+                uuid = whole.uuid;
+                completed = true;
+            }
+            Some(name) if name == staged => {
+                check_count(store, job, &staged).await?;
+                crate::halt::point("publish.merge").await;
+                let set = doc! { "publish.merging": true };
+                if !store.set_job(&job.id, mine.clone(), set).await? {
+                    return Ok(None);
+                }
+                store.merge_into(output, &staged, job.id.as_str()).await?;
+                crate::halt::point("publish.merged").await;
+                return Ok(Some(fence));
+            }
+            Some(name) => {
+                if !store.set_job(&job.id, mine.clone(), fence.clone()).await? {
+                    return Ok(None);
+                }
+                // Either a ghost, or the results as they were before they were completed.
+                store.drop_collection(&output.db, &staged).await?;
+                store.rename(&output.db, &name, &staged, false).await?;
+                // Nobody else can begin to merge from here on; what has begun ends first.
+                store.end_merges(job.id.as_str()).await?;
+                crate::halt::point("publish.staged").await;
+            }
+            None => return Err(vanished(job)),
+        }
+    }
 }
 
 /// `true` once the target bears the UUID; `false` when another publisher has taken over.

@@ -7,17 +7,18 @@ use bson::{Timestamp, doc};
 use super::{plan, publish, sweep};
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::job::{Job, JobError, JobEvent, JobSpec, JobState, Output, OutputMode, ReadMode};
+use crate::job::{Job, JobError, JobEvent, JobState, Output, OutputMode, ReadMode};
 use crate::store::Store;
 use crate::store::output::{Described, Like};
 use crate::store::topology::Placement;
 use crate::task::{Task, TaskKind};
+use crate::wasm::Host;
 
 /// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
-pub(super) async fn tick(store: &Store, settings: &Settings) -> Result<()> {
+pub(super) async fn tick(store: &Store, host: &Host, settings: &Settings) -> Result<()> {
     store.quarantine_exhausted().await?;
     for job in store.jobs_to_tend().await? {
-        if let Err(error) = tend(store, settings, &job).await {
+        if let Err(error) = tend(store, host, settings, &job).await {
             if error.is_transient() {
                 return Err(error);
             }
@@ -36,7 +37,7 @@ pub(super) async fn tick(store: &Store, settings: &Settings) -> Result<()> {
 }
 
 /// Moves a job on as far as it will go now.
-async fn tend(store: &Store, settings: &Settings, job: &Job) -> Result<()> {
+async fn tend(store: &Store, host: &Host, settings: &Settings, job: &Job) -> Result<()> {
     let mut job = job.clone();
     loop {
         let before = job.state;
@@ -47,7 +48,7 @@ async fn tend(store: &Store, settings: &Settings, job: &Job) -> Result<()> {
             JobState::Planning => make_plan(store, settings, &job).await?,
             JobState::Mapping => tend_mapping(store, &job).await?,
             JobState::Reducing => tend_reducing(store, &job).await?,
-            JobState::Publishing => publish::publish(store, &job).await?,
+            JobState::Publishing => publish::publish(store, host, &job).await?,
             JobState::Succeeded | JobState::Failed | JobState::Cancelled => {
                 if !job.cleaned {
                     sweep::clean_up(store, &job).await?;
@@ -73,7 +74,7 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
     let slots = by_shard.values().sum();
     let Some((placement, time)) = place(store, job).await? else { return Ok(()) };
     let count = plan::split_count(&job.spec, size, settings.split_bytes, slots);
-    let pieces = if in_one_order(&job.spec) && store.is_sharded() {
+    let pieces = if job.spec.input.has_one_reader() && store.is_sharded() {
         vec![plan::whole(&placement)]
     } else {
         let fields = plan::sampled_fields(&placement);
@@ -172,31 +173,41 @@ async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)
     ))
 }
 
-/// Whether only one reader can know which documents come first.
-fn in_one_order(spec: &JobSpec) -> bool {
-    spec.input.limit.is_some() || spec.input.sort.is_some()
-}
-
 /// The target must be replaceable; its options are what the hidden collection is created with.
 async fn check_target(store: &Store, job: &Job) -> Result<Like> {
     let output = &job.spec.output;
-    if output.mode == OutputMode::Inline {
+    if !output.mode.has_target() {
         return Ok(Like::default());
     }
     let Some(target) = store.describe(&output.db, &output.collection).await? else {
         return Ok(Like::default());
     };
     refuse_target(output, &target)?;
+    if output.mode.adds() {
+        // Its chunks are for what is renamed; validator and collation are for every result.
+        let mut options = target.options;
+        if output.mode == OutputMode::Update {
+            // What is set is part of a document, which the whole has to satisfy.
+            options.remove("validator");
+        }
+        return Ok(Like { options, ..Like::default() });
+    }
     let collection = output.collection.clone();
     Ok(Like { options: target.options, shard_key: target.shard_key, collection })
 }
 
-/// Refuses targets that a rename cannot replace without losing what they are.
+/// Refuses targets that cannot take results, or that a rename cannot replace without losing what they are.
 ///
 /// # Errors
 /// [`Error::Refused`].
 pub(crate) fn refuse_target(output: &Output, target: &Described) -> Result<()> {
     let (kind, options) = (target.kind.as_str(), &target.options);
+    if output.mode == OutputMode::Reduce && options.contains_key("collation") {
+        return Err(Error::refused(
+            format!("the output {}.{} has a collation", output.db, output.collection),
+            "reduce cannot tell which results that makes one: name a collection without",
+        ));
+    }
     if let Some(key) = target.shard_key.as_ref().filter(|key| !is_by_id(key)) {
         return Err(Error::refused(
             format!("the output {}.{} is sharded by {key}", output.db, output.collection),
@@ -216,7 +227,7 @@ pub(crate) fn refuse_target(output: &Output, target: &Described) -> Result<()> {
     };
     Err(Error::refused(
         format!("the output {}.{} is {what}", output.db, output.collection),
-        "replace works on plain collections: name another",
+        "results go to plain collections: name another",
     ))
 }
 

@@ -178,6 +178,9 @@ impl Source {
     }
 }
 
+/// What no name of a function has, and every text of one.
+const INLINE: [char; 6] = ['(', '{', '[', ' ', '\n', ';'];
+
 /// What an argument of `--map`, `--reduce`, … turned out to be.
 #[derive(Debug, Clone)]
 pub enum Given {
@@ -210,6 +213,12 @@ impl Given {
             None => None,
         };
         let Some(found) = found else {
+            if text.contains(INLINE) {
+                let content = text.as_bytes().to_vec();
+                let source = Source::script("the text", format!("text of {stage}"), content)?;
+                source.check_stage(host, stage, scope).await?;
+                return Ok(Self::New(source));
+            }
             return Err(Error::NotFound {
                 what: format!("function {text}"),
                 hint: "it is neither a file here nor a name or digest in the catalogue".into(),

@@ -25,6 +25,9 @@ pub struct JobSpec {
     /// Turns a key's reduced value into the one that is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finalize: Option<FunctionRef>,
+    /// Whether a key's only value is its result, without a call of `reduce`: what MongoDB did before 4.4.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_single_values: bool,
     /// Parameters every function can read.
     #[serde(default, skip_serializing_if = "Document::is_empty")]
     pub scope: Document,
@@ -64,9 +67,26 @@ pub struct Input {
     /// Only these fields of each document are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<Document>,
+    /// How strings compare in `query` and `sort`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collation: Option<Document>,
     /// How consistent the reading is.
     #[serde(default)]
     pub read: ReadMode,
+}
+
+impl Input {
+    /// Whether one task reads it all: only one reader can know which documents come first, and ranges
+    /// of `_id` cannot be read under another order of strings than the index has.
+    pub fn has_one_reader(&self) -> bool {
+        self.limit.is_some() || self.sort.is_some() || self.collation.is_some()
+    }
+
+    /// Whether strings that differ may be the same to this job.
+    pub fn is_collated(&self) -> bool {
+        let locale = self.collation.as_ref().map(|collation| collation.get_str("locale"));
+        locale.is_some_and(|locale| !matches!(locale, Ok("simple")))
+    }
 }
 
 /// How consistent the reading is.
@@ -119,8 +139,35 @@ pub struct Output {
 pub enum OutputMode {
     /// The target's content is replaced at one instant; its indexes stay.
     Replace,
+    /// Results are added to the target; one whose `_id` is there already takes the place of what was.
+    Merge,
+    /// As merge, but what was there is reduced once more with the result.
+    Reduce,
+    /// Only for map-only jobs: the fields of each emitted document are set in the target's document of
+    /// that `_id`; one that is not there is not brought back.
+    Update,
     /// The result is kept with the job and read with `aviary results`.
     Inline,
+}
+
+impl OutputMode {
+    /// Whether results go to a collection that a user owns.
+    pub fn has_target(self) -> bool {
+        match self {
+            OutputMode::Replace | OutputMode::Merge | OutputMode::Reduce | OutputMode::Update => {
+                true
+            }
+            OutputMode::Inline => false,
+        }
+    }
+
+    /// Whether what the target holds already stays, but for what the results touch.
+    pub fn adds(self) -> bool {
+        match self {
+            OutputMode::Merge | OutputMode::Reduce | OutputMode::Update => true,
+            OutputMode::Replace | OutputMode::Inline => false,
+        }
+    }
 }
 
 /// What each function may use.
@@ -227,6 +274,9 @@ impl fmt::Display for OutputMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             OutputMode::Replace => "replace",
+            OutputMode::Merge => "merge",
+            OutputMode::Reduce => "reduce",
+            OutputMode::Update => "update",
             OutputMode::Inline => "inline",
         })
     }
@@ -249,18 +299,7 @@ impl JobSpec {
     /// [`Error::Usage`] for values out of range, [`Error::Refused`] for an output that would eat
     /// the input or Aviary's own collections.
     pub fn validate(&self, aviary_db: &str) -> Result<(), Error> {
-        check_collection_name(&self.input.db, &self.input.collection)?;
-        if self.partitions > config::PARTITIONS_MAX {
-            return Err(Error::Usage(format!(
-                "--partitions {} is more than {}",
-                self.partitions,
-                config::PARTITIONS_MAX
-            )));
-        }
-        if self.input.limit.is_some_and(|limit| limit <= 0) {
-            return Err(Error::Usage("--limit must be at least 1".into()));
-        }
-        self.limits.validate()?;
+        self.validate_without_functions(aviary_db)?;
         if self.reduce.is_none() && (self.combine.is_some() || self.finalize.is_some()) {
             return Err(Error::Usage(
                 "--combine and --finalize need --reduce; a map-only job has neither".into(),
@@ -277,17 +316,28 @@ impl JobSpec {
         if self.no_combine && self.combine.is_some() {
             return Err(Error::Usage("--no-combine and --combine exclude each other".into()));
         }
-        if self.output.mode == OutputMode::Replace {
+        self.validate_mode()
+    }
+
+    /// The part of that for which it need not be known which functions there are.
+    ///
+    /// # Errors
+    /// As [`JobSpec::validate`].
+    pub fn validate_without_functions(&self, aviary_db: &str) -> Result<(), Error> {
+        check_collection_name(&self.input.db, &self.input.collection)?;
+        if self.partitions > config::PARTITIONS_MAX {
+            return Err(Error::Usage(format!(
+                "--partitions {} is more than {}",
+                self.partitions,
+                config::PARTITIONS_MAX
+            )));
+        }
+        if self.input.limit.is_some_and(|limit| limit <= 0) {
+            return Err(Error::Usage("--limit must be at least 1".into()));
+        }
+        self.limits.validate()?;
+        if self.output.mode.has_target() {
             check_collection_name(&self.output.db, &self.output.collection)?;
-            if self.output.db == self.input.db && self.output.collection == self.input.collection {
-                return Err(Error::refused(
-                    format!(
-                        "the output {}.{} is the input itself",
-                        self.output.db, self.output.collection
-                    ),
-                    "name another collection with --out replace:NAME",
-                ));
-            }
             if is_own_collection(&self.output.collection) && self.output.db == aviary_db
                 || self.output.collection.starts_with(HIDDEN_PREFIX)
                 || self.output.collection.starts_with("system.")
@@ -298,6 +348,61 @@ impl JobSpec {
                     "it belongs to MongoDB or to Aviary itself; name another",
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// What an output mode asks of the rest of the job.
+    fn validate_mode(&self) -> Result<(), Error> {
+        let (mode, output) = (self.output.mode, &self.output);
+        match (mode, &self.reduce) {
+            (OutputMode::Reduce, None) => {
+                return Err(Error::Usage(
+                    "--out reduce:NAME needs --reduce; a map-only job can merge:NAME or \
+                     update:NAME"
+                        .into(),
+                ));
+            }
+            (OutputMode::Update, Some(_)) => {
+                return Err(Error::Usage(
+                    "--out update:NAME is for map-only jobs; with a reduce, merge:NAME it is"
+                        .into(),
+                ));
+            }
+            (OutputMode::Reduce, Some(Reducer::Builtin(name)))
+                if matches!(name.as_str(), "_avg" | "_stats") =>
+            {
+                return Err(Error::refused(
+                    format!("{name} cannot be reduced into a collection"),
+                    "a result no longer says how many values it is made of: keep sums and counts \
+                     with a reduce of your own, and divide in --finalize or when reading",
+                ));
+            }
+            _ => {}
+        }
+        if !mode.has_target()
+            || output.db != self.input.db
+            || output.collection != self.input.collection
+        {
+            return Ok(());
+        }
+        let name = format!("{}.{}", output.db, output.collection);
+        let backfill = matches!(mode, OutputMode::Merge | OutputMode::Update);
+        if !backfill || self.reduce.is_some() {
+            return Err(Error::refused(
+                format!("the output {name} is the input itself"),
+                "name another collection; only a map-only job can write back what it read, with \
+                 --out update:NAME or merge:NAME",
+            ));
+        }
+        if self.input.read == ReadMode::Committed {
+            return Err(Error::refused(
+                format!(
+                    "the output {name} is the input itself, which --read committed does not \
+                         hold still"
+                ),
+                "leave --read committed out",
+            ));
         }
         Ok(())
     }
@@ -338,12 +443,14 @@ pub(crate) mod tests {
                 sort: None,
                 limit: None,
                 projection: None,
+                collation: None,
                 read: ReadMode::Snapshot,
             },
             map: function,
             combine: None,
             reduce: Some(Reducer::Builtin("_sum".into())),
             finalize: None,
+            skip_single_values: false,
             scope: Document::new(),
             output: Output {
                 mode: OutputMode::Replace,
@@ -369,6 +476,35 @@ pub(crate) mod tests {
         assert_eq!(bad.validate("shop").unwrap_err().exit_code(), 8);
         bad.output.db = "elsewhere".into();
         assert!(bad.validate("shop").is_ok());
+    }
+
+    #[test]
+    fn only_a_map_only_job_under_a_snapshot_writes_back_what_it_read() {
+        for mode in [OutputMode::Replace, OutputMode::Merge, OutputMode::Reduce, OutputMode::Update]
+        {
+            let mut job = spec();
+            job.output.collection = "orders".into();
+            job.output.mode = mode;
+            assert!(job.validate("shop").is_err(), "{mode} with a reduce");
+            job.reduce = None;
+            let backfill = matches!(mode, OutputMode::Merge | OutputMode::Update);
+            assert_eq!(job.validate("shop").is_ok(), backfill, "{mode}, map-only");
+            job.input.read = ReadMode::Committed;
+            assert!(job.validate("shop").is_err(), "{mode}, map-only, committed");
+        }
+    }
+
+    #[test]
+    fn results_that_forget_their_values_are_not_reduced_again() {
+        for (name, well) in [("_sum", true), ("_count", true), ("_min", true), ("_max", true)]
+            .into_iter()
+            .chain([("_avg", false), ("_stats", false)])
+        {
+            let mut job = spec();
+            job.output.mode = OutputMode::Reduce;
+            job.reduce = Some(Reducer::Builtin(name.into()));
+            assert_eq!(job.validate("shop").is_ok(), well, "{name}");
+        }
     }
 
     #[test]

@@ -136,7 +136,8 @@ impl Store {
         let mut find = doc! { "find": &input.collection, "filter": input.query.clone() };
         find.extend(input.sort.clone().map(|sort| ("sort".to_owned(), Bson::Document(sort))));
         find.extend(input.projection.clone().map(|p| ("projection".to_owned(), Bson::Document(p))));
-        if input.sort.is_none() && input.limit.is_none() {
+        find.extend(input.collation.clone().map(|c| ("collation".to_owned(), Bson::Document(c))));
+        if !input.has_one_reader() {
             // A small input is read as a whole, but a job should not fail because it has grown.
             find.insert("hint", doc! { "_id": 1 });
         }
@@ -144,7 +145,7 @@ impl Store {
         match self.other_db(&input.db).run_command(explain).await.action("check the query") {
             Err(Error::Store { source, .. }) if !NOT_THE_QUERY.contains(&source.kind) => {
                 Err(Error::Usage(format!(
-                    "the server does not accept --query, --sort or --projection: {}",
+                    "the server does not accept --query, --sort, --projection or --collation: {}",
                     source.message
                 )))
             }
@@ -395,6 +396,11 @@ fn find_options(input: &Input, size: InputSize) -> FindOptions {
     options.projection = input.projection.clone();
     options.sort = input.sort.clone();
     options.limit = input.limit;
+    // The server has said that it understands it, which is more than the driver knows.
+    options.collation = input
+        .collation
+        .clone()
+        .and_then(|collation| bson::deserialize_from_document(collation).ok());
     options
 }
 

@@ -14,6 +14,7 @@ pub mod leases;
 mod links;
 pub mod logs;
 mod members;
+pub mod merging;
 pub mod output;
 mod pinning;
 pub mod schema;

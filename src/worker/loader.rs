@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::attempt::Attempt;
 use super::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::job::FunctionRef;
+use crate::ids::TaskId;
+use crate::job::{FunctionRef, Job};
 use crate::store::Store;
 use crate::wasm::{self, Host, InstanceOptions, Limits, Module, Script, Stage};
 
@@ -52,12 +53,12 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// The same for every attempt of a task, so that every attempt does the same.
+    /// The same for every attempt of a task, so that every attempt does the same. Whatever the functions
+    /// log passes: it is limited over all functions of an attempt, where lines are counted too.
     ///
     /// # Errors
     /// [`Error::Internal`] when the parameters do not serialise.
-    pub(super) fn of(attempt: &Attempt) -> Result<Self> {
-        let (job, task) = (&attempt.job, &attempt.task);
+    pub fn of(job: &Job, task: &TaskId) -> Result<Self> {
         let seconds = job.snapshot.map_or(0, |time| i64::from(time.time));
         let scope = job
             .spec
@@ -66,13 +67,24 @@ impl Surroundings {
             .map_err(|e| Error::Internal(format!("the parameters do not serialise: {e}")))?;
         Ok(Self {
             now_ms: seconds * 1_000,
-            seed: *blake3::hash(task.id.as_str().as_bytes()).as_bytes(),
+            seed: *blake3::hash(task.as_str().as_bytes()).as_bytes(),
             scope,
-            // What is logged is limited over all functions of the attempt, where lines are counted too.
             limits: Limits { log_bytes_max: usize::MAX, ..limits(&job.spec.limits) },
+            deadline: None,
+            careful: false,
+        })
+    }
+
+    /// Those of an attempt.
+    ///
+    /// # Errors
+    /// As for [`Surroundings::of`].
+    pub(super) fn of_attempt(attempt: &Attempt) -> Result<Self> {
+        Ok(Self {
             deadline: attempt.deadline,
             // A call of several records may have taken too long where none of them did.
-            careful: task.error.is_some(),
+            careful: attempt.task.error.is_some(),
+            ..Self::of(&attempt.job, &attempt.task.id)?
         })
     }
 }

@@ -27,6 +27,8 @@ pub struct LocalJob {
     pub reduce: Option<LocalReduce>,
     /// The finalize.
     pub finalize: Option<Loaded>,
+    /// Whether a key's only value is its result.
+    pub skip_single_values: bool,
 }
 
 /// A reduce, loaded.
@@ -112,7 +114,8 @@ impl LocalJob {
                 LocalReduce::Builtin(name) => How::Builtin(builtin(&name)?),
                 LocalReduce::Function(loaded) => How::Function(Box::new(start(*loaded)?)),
             };
-            let mut reducer = Reducer::new(how, long, self.finalize.map(start).transpose()?);
+            let mut reducer = Reducer::new(how, long, self.finalize.map(start).transpose()?)
+                .skipping_single_values(self.skip_single_values);
             let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
                 results.push(document_of_result(key, value)?);
                 Ok(())

@@ -28,7 +28,7 @@ use crate::wasm::{Level, Sink, SinkError, Stage};
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let job = &attempt.job;
-    let around = Surroundings::of(attempt)?;
+    let around = Surroundings::of_attempt(attempt)?;
     let store = &attempt.store;
     let host = &attempt.host;
     let map = loader::load(store, host, &job.spec.map, Stage::Map, &around).await?;
@@ -76,6 +76,7 @@ struct MapSink {
     counters: Counters,
     tap: Tap,
     keyed_output: bool,
+    collated: bool,
 }
 
 impl Sink for MapSink {
@@ -100,6 +101,9 @@ impl MapSink {
         self.counters.emit += 1;
         if self.keyed_output {
             check_id(key)?;
+        }
+        if self.collated {
+            super::collation::refuse_text(key)?;
         }
         match &mut self.emits {
             Emits::Shuffle(combiner) => combiner.add(key, value),
@@ -215,8 +219,9 @@ fn compute(
         emits,
         counters: Counters::default(),
         tap: Tap::kept(Stage::Map, &attempt.lines),
-        keyed_output: attempt.job.spec.output.mode == crate::job::OutputMode::Replace
+        keyed_output: attempt.job.spec.output.mode.has_target()
             || attempt.job.spec.reduce.is_none(),
+        collated: attempt.job.spec.input.is_collated(),
     };
     let mut map = Guest::start(map, sink)?;
     let mut calls = Calls::default();

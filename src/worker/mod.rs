@@ -5,6 +5,7 @@
 //! happens to emits and groups), `writer` (to the database, behind the lease), `lines` (what functions log).
 
 mod attempt;
+mod collation;
 pub mod combiner;
 pub mod daemon;
 pub mod deadline;
@@ -13,6 +14,7 @@ pub mod lines;
 pub mod loader;
 pub mod local;
 mod map;
+pub mod once_more;
 pub mod pace;
 mod reduce;
 pub mod reducer;

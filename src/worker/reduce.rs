@@ -30,7 +30,7 @@ use crate::wasm::Stage;
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let spec = &attempt.job.spec;
     let (store, host) = (&attempt.store, &attempt.host);
-    let around = Surroundings::of(attempt)?;
+    let around = Surroundings::of_attempt(attempt)?;
     let load = async |function: Option<&job::FunctionRef>, stage| match function {
         Some(function) => loader::load(store, host, function, stage, &around).await.map(Some),
         None => Ok(None),
@@ -84,7 +84,8 @@ fn reducer(attempt: &Attempt, functions: Functions) -> Result<Reducer> {
         Some(loaded) => Long::Combine(Box::new(start(loaded)?)),
         None => Long::Reduce,
     };
-    Ok(Reducer::new(how, long, functions.finalize.map(start).transpose()?))
+    let reducer = Reducer::new(how, long, functions.finalize.map(start).transpose()?);
+    Ok(reducer.skipping_single_values(spec.skip_single_values))
 }
 
 fn compute(

@@ -45,6 +45,8 @@ pub struct Reducer {
     how: How,
     long: Long,
     finalize: Option<Guest<Pairs>>,
+    /// Whether a key's only value is its result.
+    skip_single: bool,
     batch: Batch,
     /// The encoded keys in `batch`, in order.
     expected: VecDeque<Vec<u8>>,
@@ -109,11 +111,18 @@ impl Reducer {
             how,
             long,
             finalize,
+            skip_single: false,
             batch: Batch::default(),
             expected: VecDeque::new(),
             finalize_batch: Batch::default(),
             finalize_expected: VecDeque::new(),
         }
+    }
+
+    /// The same reducer, but a key's only value is its result if `skip` says so.
+    #[must_use]
+    pub fn skipping_single_values(self, skip: bool) -> Self {
+        Self { skip_single: skip, ..self }
     }
 
     /// Reduces one group. Results may reach `out` now or with a later call.
@@ -166,6 +175,9 @@ impl Reducer {
                 room = room.max(chunk.bytes() * 2);
             }
             chunk.push(value.as_raw());
+        }
+        if self.skip_single && chunk.count() == 1 {
+            return self.reduced(key.as_raw(), encoded, value.as_raw(), out);
         }
         chunk.end(&mut self.batch);
         self.expected.push_back(encoded.to_vec());

@@ -33,6 +33,8 @@ pub struct Ask {
     pub output: String,
     /// Another map and reduce than the usual.
     pub functions: Option<(&'static str, &'static str)>,
+    /// Another way to the output than replacing it.
+    pub mode: Option<&'static str>,
     /// More flags.
     pub flags: Vec<&'static str>,
 }
@@ -48,7 +50,7 @@ impl Ask {
         let out = &self.output;
         let map = bed.file(&format!("{out}-map.js"), map).display().to_string();
         let reduce = bed.file(&format!("{out}-reduce.js"), reduce).display().to_string();
-        let target = format!("replace:{out}");
+        let target = format!("{}:{out}", self.mode.unwrap_or("replace"));
         let mut args = vec!["submit", "-c", self.input, "--out", &target, "--partitions", "3"];
         args.extend(["--map", &map, "--reduce", &reduce]);
         args.extend(["--detach", "-o", "name"]);

@@ -12,6 +12,7 @@ mod coordinator;
 mod gate;
 mod jobs;
 mod leases;
+mod merging;
 mod primary;
 mod worker;
 mod zombies;
@@ -26,6 +27,11 @@ async fn killed_workers_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_coordinators_change_nothing() {
     coordinator::killed_coordinators_change_nothing(&Bed::start(3).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_publishers_merge_nothing_twice() {
+    merging::killed_publishers_merge_nothing_twice(&Bed::start(3).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

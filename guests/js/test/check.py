@@ -122,9 +122,11 @@ class RoundTrips(unittest.TestCase):
                 items = element(tagged, b"0")
                 array = b"\x04v\0" + items
                 body = tagged[:1] + b"k\0" + tagged[1:] + array + b"\0"
-                self.assertEqual(guest.call("reduce", struct.pack("<I", len(body) + 4) + body), [(tagged, tagged)])
+                # No result is a null.
+                result = b"\x0a" if name == "undefined" else tagged
+                self.assertEqual(guest.call("reduce", struct.pack("<I", len(body) + 4) + body), [(tagged, result)])
                 body = tagged[:1] + b"k\0" + tagged[1:] + tagged[:1] + b"v\0" + tagged[1:] + b"\0"
-                self.assertEqual(guest.call("finalize", struct.pack("<I", len(body) + 4) + body), [(tagged, tagged)])
+                self.assertEqual(guest.call("finalize", struct.pack("<I", len(body) + 4) + body), [(tagged, result)])
 
     def test_lone_surrogates_become_replacement(self):
         self.assertEqual(one("'a\\uD800b'"), "a\ufffdb")
@@ -136,7 +138,7 @@ class RoundTrips(unittest.TestCase):
 
     def test_integers_of_a_changed_document_keep_their_type(self):
         out = js(map="function() { this.a++; emit(1, this); }").call("map", encode({"a": 1, "b": 2, "c": [3, 4.5]}))
-        self.assertEqual(out[0][1], b"\x03" + encode({"a": 2.0, "b": 2, "c": [3, 4.5]}))
+        self.assertEqual(out[0][1], b"\x03" + encode({"a": 2, "b": 2, "c": [3, 4.5]}))
 
 
 class Stages(unittest.TestCase):
@@ -211,7 +213,7 @@ class Stages(unittest.TestCase):
         guest = js(map="function() { count('seen'); count('bytes', 10); print('hello', 1); printjson({a: 1}); console.warn('w', {b: 2}); }")
         guest.map({}, {})
         self.assertEqual(guest.counts, {"seen": 2, "bytes": 20})
-        self.assertEqual(guest.logs[:3], [(2, "hello 1"), (2, '{ "a" : 1 }'), (1, 'w {  "b" : 2  }')])
+        self.assertEqual(guest.logs[:3], [(2, "hello 1"), (2, '{ "a" : 1 }'), (1, 'w {  "b" : 2 }')])
 
     def test_promises_run_before_the_next_document(self):
         self.assertEqual(run("Promise.resolve(3).then(x => emit(x, 1));"), [(3, 1)])
@@ -348,13 +350,13 @@ class Utilities(unittest.TestCase):
     def test_utilities(self):
         for expression, expected in {
             "Array.sum([1, 2, 3])": 6, "Array.avg([1, 2, 3])": 2, "Array.stdDev([1, 3])": 1, "Array.contains([1, 2], 2)": True,
-            "Array.unique([1, 1, 2, {a: 1}, {a: 1}]).length": 3, "Object.keySet({a: 1, b: 2}).join()": "a,b",
+            "Array.unique([1, 1, 2, {a: 1}, {a: 1}]).length": 4, "Object.keySet({a: 1, b: 2}).join()": "a,b",
             "JSON.stringify(Object.extend({a: 1}, {b: 2}))": '{"a":1,"b":2}',
             "JSON.stringify(Object.merge({a: 1}, {a: 3, b: 2}))": '{"a":3,"b":2}',
             "isNumber(3)": True, "isNumber('3')": False, "hex_md5('hello')": "5d41402abc4b2a76b9719d911017c592",
             "hex_md5('')": "d41d8cd98f00b204e9800998ecf8427e", "hex_md5('\u00e9'.repeat(60))": "8f3ba4ceb1b1c5ec1e4a7dad2be2fbd1",
             "tojson({a: [1, 'x'], b: null})": '{ "a" : [ 1, "x" ], "b" : null }',
-            "tojsononeline({a: {b: NumberLong(3)}})": '{  "a" : {  "b" : NumberLong(3)  }  }',
+            "tojsononeline({a: {b: NumberLong(3)}})": '{  "a" : {  "b" : NumberLong(3) } }',
             "tojson(ObjectId('0123456789abcdef01234567'))": 'ObjectId("0123456789abcdef01234567")',
             "ObjectId('0123456789abcdef01234567').str": "0123456789abcdef01234567",
             "UUID('00112233-4455-6677-8899-aabbccddeeff').toString()": 'UUID("00112233-4455-6677-8899-aabbccddeeff")',
@@ -382,6 +384,11 @@ class Sources(unittest.TestCase):
             "doc => emit(doc.a, 1)",
             "(doc) => { emit(doc.a, 1); };\n",
             "const map = doc => emit(doc.a, 1);",
+            "const map = (doc, ...rest) => { emit(doc.a, 1); };",
+            "emit(this.a, 1)",
+            "// body\nvar a = this.a;\nif (a) { emit(a, 1); }",
+            "[this.a].forEach(a => emit(a, 1))",
+            "[this.a].forEach(function (a) { emit(a, 1); });",
             "let one = 1; function utility(d) { return d.a; }\nfunction map() { emit(utility(this), one); }",
             "function map() { emit(utility(this), 1); }\nfunction utility(d) { return d.a; }\nfunction reduce(k, v) { return v; }",
             "var map = function() { emit(this.a, 1) }",

@@ -1,0 +1,119 @@
+//! Reducing results once more, each with the value that a collection holds for its key already.
+
+use std::collections::HashMap;
+
+use bson::{RawDocument, RawDocumentBuf};
+
+use super::guest::Guest;
+use super::lines::{Lines, Tap};
+use super::loader::Loaded;
+use super::map::document_of_result;
+use super::reducer::{How, Long, Pairs, Reducer};
+use crate::error::{Error, Result};
+use crate::shuffle::builtin::Builtin;
+use crate::shuffle::key;
+use crate::shuffle::value::{RawVal, RawValBuf};
+
+const NAME: &str = "publish";
+
+/// A job's reduce and finalize, ready to be used on its results.
+pub struct OnceMore {
+    reducer: Reducer,
+}
+
+impl OnceMore {
+    /// With a built-in reduce. Counts are added: each result is a count.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a name that is no built-in, [`Error::Function`] when finalize fails at its start.
+    pub fn builtin(name: &str, finalize: Option<Loaded>) -> Result<Self> {
+        let builtin = match super::map::builtin(name)? {
+            Builtin::Count => Builtin::Sum,
+            other => other,
+        };
+        Self::new(How::Builtin(builtin), finalize)
+    }
+
+    /// With a function.
+    ///
+    /// # Errors
+    /// [`Error::Function`] when one of them fails at its start.
+    pub fn function(reduce: Loaded, finalize: Option<Loaded>) -> Result<Self> {
+        Self::new(How::Function(Box::new(start(reduce)?)), finalize)
+    }
+
+    fn new(how: How, finalize: Option<Loaded>) -> Result<Self> {
+        let finalize = finalize.map(start).transpose()?;
+        Ok(Self { reducer: Reducer::new(how, Long::Reduce, finalize) })
+    }
+
+    /// The results `{_id, value}` as a collection shall have them that holds `known`, by encoded key.
+    ///
+    /// # Errors
+    /// [`Error::Function`], [`Error::Refused`] when a value cannot be reduced.
+    pub fn batch(
+        &mut self,
+        results: &[RawDocumentBuf],
+        known: &HashMap<Vec<u8>, RawDocumentBuf>,
+    ) -> Result<Vec<RawDocumentBuf>> {
+        let mut whole = Vec::with_capacity(results.len());
+        let mut out = |key: RawVal<'_>, value: RawVal<'_>| {
+            whole.push(document_of_result(key, value)?);
+            Ok(())
+        };
+        let mut alone = Vec::new();
+        for result in results {
+            let (key, value) = (value_of(result, "_id")?, value_of(result, "value")?);
+            let mut encoded = Vec::new();
+            key::encode(key, &mut encoded).map_err(|e| {
+                Error::refused(format!("the key {key} cannot be compared: {e}"), "")
+            })?;
+            let Some(old) = known.get(&encoded) else {
+                alone.push(result.clone());
+                continue;
+            };
+            // The document stays, and with it the type of its _id.
+            let key = value_of(old, "_id")?;
+            let old = match old.get("value") {
+                Ok(Some(_)) => value_of(old, "value")?,
+                // A document of another making has no value; the servers reduce null in its place.
+                _ => RawVal::NULL,
+            };
+            let mut values = [old, value].into_iter();
+            let next =
+                |slot: &mut RawValBuf| Ok(values.next().map(|value| slot.set(value)).is_some());
+            self.reducer.group(&RawValBuf::from(key), &encoded, false, next, &mut out)?;
+        }
+        self.reducer.finish(&mut out)?;
+        whole.extend(alone);
+        Ok(whole)
+    }
+}
+
+/// An instance whose lines nobody reads: the functions have run before, and there is no task to log for.
+fn start(loaded: Loaded) -> Result<Guest<Pairs>> {
+    let lines = Lines::new(NAME, 0);
+    let tap = Tap::kept(loaded.stage, &lines);
+    Guest::start(loaded, Pairs::new(tap))
+}
+
+/// A field's type and bytes.
+///
+/// # Errors
+/// [`Error::Internal`] when the document has no such field: results always do.
+pub fn value_of<'a>(document: &'a RawDocument, field: &str) -> Result<RawVal<'a>> {
+    let malformed = |why: String| Error::Internal(format!("a result is malformed: {why}"));
+    let mut at = size_of::<i32>();
+    for element in document.iter_elements() {
+        let element = element.map_err(|e| malformed(e.to_string()))?;
+        // The type, the name and the zero that ends it come before the value.
+        let start = at + 1 + element.key().as_str().len() + 1;
+        at = start + element.size();
+        if element.key().as_str() == field {
+            let bytes = document.as_bytes().get(start..at);
+            let bytes = bytes.ok_or_else(|| malformed("it ends too early".into()))?;
+            return Ok(RawVal { tag: element.element_type() as u8, bytes });
+        }
+    }
+    Err(malformed(format!("it has no {field}")))
+}

@@ -1,0 +1,236 @@
+//! How functions are written, what the shell gives them, and how they fail.
+//!
+//! No reduce here calls emit: servers of version 6.0 crash some time after one did.
+
+use bson::Bson;
+
+use super::{BY_K, FIRST, SUM};
+use crate::case::{Case, case};
+
+pub fn all() -> Vec<Case> {
+    let mut cases = vec![
+        case("functions as strings", "small", "", "")
+            .with("map", BY_K)
+            .with("reduce", SUM)
+            .with("finalize", "function (key, value) { return -value; }"),
+        case("a named function", "small", "function mapper() { emit(this.k, 1); }", SUM),
+        case("a comment before", "small", "// by key\nfunction () { emit(this.k, 1); }", SUM),
+        case(
+            "a block comment before",
+            "small",
+            "/* by\nkey */ function () { emit(this.k, 1); }",
+            SUM,
+        ),
+        case("a semicolon behind", "small", "function () { emit(this.k, 1); };", SUM),
+        case(
+            "comments inside",
+            "small",
+            "function () { // it's \"one\"\n emit(this.k, /* } */ 1); }",
+            SUM,
+        ),
+        case("a comment behind", "small", "function () { emit(this.k, 1); } // by key", SUM)
+            .differs("the server takes this for a syntax error"),
+        case("an arrow function", "small", "() => { emit(1, 1); }", SUM)
+            .differs("the server takes this for an expression, and never calls the function"),
+        case("a bare body", "small", "emit(this.k, this.v)", SUM),
+        case(
+            "a bare body of statements",
+            "small",
+            "var n = this.v * 2;\nif (n > 4) { emit(this.k, n); }",
+            SUM,
+        ),
+        case("bare bodies all over", "small", "emit(this.k, 1)", "return Array.sum(arguments[1])")
+            .finalize("return arguments[1] + 1"),
+        case(
+            "a bare body with a function inside",
+            "small",
+            "this.tags.forEach(function (tag) { emit(tag, 1); })",
+            SUM,
+        ),
+        case(
+            "a bare expression",
+            "small",
+            "function () { emit(this._id, 1); }",
+            "arguments[1].length",
+        ),
+        case("a strict function", "small", "function () { 'use strict'; emit(this.k, 1); }", SUM),
+        case(
+            "functions inside",
+            "small",
+            "function () { function twice(n) { return 2 * n; } var k = this.k; \
+             [1, 2].map(twice).forEach(function (n) { emit(k, n); }); }",
+            SUM,
+        ),
+        case(
+            "a closure and a recursion",
+            "small",
+            "function () { var fib = function f(n) { return n < 2 ? n : f(n - 1) + f(n - 2); }; \
+             emit(this.k, fib(this._id % 12)); }",
+            SUM,
+        ),
+        case(
+            "an exception that is caught",
+            "small",
+            "function () { try { null.x; } catch (e) { emit(e instanceof TypeError, 1); } }",
+            SUM,
+        ),
+        case(
+            "printing",
+            "small",
+            "function () { print('a', 1); printjson(this); emit(1, 1); }",
+            SUM,
+        ),
+        case(
+            "newer syntax",
+            "small",
+            "function () { const {k, ...rest} = this; let n = rest.v ?? 0; emit(`${k}-`, n ** 2); }",
+            SUM,
+        ),
+        case("emit with one argument", "small", "function () { emit(this.k); }", SUM)
+            .fails("2 arguments"),
+        case("emit with three arguments", "small", "function () { emit(this.k, 1, 2); }", SUM)
+            .fails("2 arguments"),
+        case("emit without arguments", "small", "function () { emit(); }", SUM)
+            .fails("2 arguments"),
+        case("map throws", "small", "function () { throw new Error('boom ' + this._id); }", SUM)
+            .fails("boom 0"),
+        case("map throws text", "small", "function () { throw 'boom'; }", SUM).fails("boom"),
+        case("reduce throws", "small", BY_K, "function () { throw new Error('boom'); }")
+            .fails("boom"),
+        case("finalize throws", "small", BY_K, SUM)
+            .finalize("function () { throw new Error('boom'); }")
+            .fails("boom"),
+        case("an unknown variable", "small", "function () { emit(this.k, nowhere.x); }", SUM)
+            .fails("nowhere"),
+        case("a syntax error in map", "small", "function () { emit(this.k, ; }", SUM)
+            .fails("SyntaxError"),
+        case("a syntax error in reduce", "small", BY_K, "function (key, values { }")
+            .fails("SyntaxError"),
+        case("a function that never ends", "small", "function () { while (true) {} }", SUM)
+            .with("maxTimeMS", 300)
+            .flags(&["--record-timeout", "300ms"])
+            .fails("ran out of time"),
+        case("endless recursion", "small", "function () { (function f() { f(); })(); }", SUM)
+            .fails("RangeError"),
+        case(
+            "a value that is too large",
+            "small",
+            "function () { emit(1, new Array(17 * 1024 * 1024).join('x')); }",
+            SUM,
+        )
+        .fails("exceeds the limit"),
+        case(
+            "a result that is too large",
+            "small",
+            "function () { emit(this._id, 1); }",
+            "function () { return new Array(17 * 1024 * 1024).join('x'); }",
+        )
+        .fails("exceeds the limit"),
+        case(
+            "a value that holds itself",
+            "small",
+            "function () { var a = {}; a.a = a; emit(1, a); }",
+            SUM,
+        )
+        .fails("deep"),
+        case("a value that BSON has not", "small", "function () { emit(1, Symbol('x')); }", SUM)
+            .fails("cannot be written"),
+        case("a map that is no function", "small", "", SUM).with("map", 7).fails("is no function"),
+    ];
+    for (name, value) in SHELL {
+        cases.push(case(
+            name,
+            "small",
+            &format!("function () {{ emit(this._id, {value}); }}"),
+            FIRST,
+        ));
+    }
+    cases.push(
+        case("code with a scope", "small", "", SUM)
+            .with(
+                "map",
+                Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope {
+                    code: "function () { emit(this.k, factor); }".into(),
+                    scope: bson::doc! { "factor": 3 },
+                }),
+            )
+            .differs("servers of today refuse code with a scope, which older ones took"),
+    );
+    cases
+}
+
+/// What the shell gives functions: a name and an expression for each.
+const SHELL: [(&str, &str); 17] = [
+    (
+        "tojson",
+        "[this.nested, [1, [2]], [], {}, {a: []}, null, undefined, true, NaN, 'q\"\\n', 1.5, \
+        this.oid, this.date, this.uuid, this.bin, this.ts, NumberLong(5), NumberInt(4), \
+        NumberLong('5000000000'), NumberDecimal('1.5'), MinKey, MaxKey, /x/i, DBRef('a', 1), Code('x'), \
+        function () { return 1; }].map(function (x) { return tojson(x); })",
+    ),
+    (
+        "tojson of what is long",
+        "tojson({a: this.nested, text: new Array(90).join('x'), none: {}, list: [1, {b: 2}]})",
+    ),
+    (
+        "tojsononeline",
+        "[this.nested, [1, {a: [2, {}]}], {}, {a: {b: 1}}].map(function (x) { return tojsononeline(x); })",
+    ),
+    (
+        "Array.sum and its kin",
+        "[Array.sum([1, 2.5]), Array.sum([]), Array.sum(['a', 'b']), Array.avg([1, 2, 6]), \
+        Array.stdDev([1, 2, 6]), Array.contains([1, 'a'], 'a'), Array.contains([], 1)]",
+    ),
+    ("Array.unique", "Array.unique([1, 2, 1, 'a', 'a', {a: 1}, {a: 1}, null, null])"),
+    (
+        "Object.keySet, extend, merge",
+        "[Object.keySet(this.nested), Object.extend({a: 1}, {b: {c: 1}}), \
+        Object.extend({a: {x: 1}}, {a: {y: 1}}, true), Object.merge({a: 1, b: 2}, {b: 3})]",
+    ),
+    (
+        "Object.bsonsize",
+        "[Object.bsonsize({}), Object.bsonsize({a: 1}), Object.bsonsize(this.nested)]",
+    ),
+    ("hex_md5", "[hex_md5(''), hex_md5('abc'), hex_md5('ä🦜'), hex_md5(new Array(200).join('x'))]"),
+    (
+        "isNumber, isString, isObject",
+        "[1, NaN, '1', NumberInt(1), NumberLong(1), null, {}, [], new Date(0)] \
+        .map(function (x) { return [isNumber(x), isString(x), isObject(x)]; })",
+    ),
+    (
+        "numbers in expressions",
+        "[NumberLong(3) + 1, NumberInt(3) * 2, this.long - 1, NumberLong(3) == 3, \
+        NumberLong(7).toNumber(), String(NumberLong(3)), NumberLong(5).compare(NumberLong(9)), typeof this.v]",
+    ),
+    (
+        "ObjectId",
+        "[this.oid.str, '' + this.oid, this.oid.toString(), this.oid.getTimestamp(), \
+        this.oid.equals(ObjectId(this.oid.str)), this.oid.valueOf()]",
+    ),
+    (
+        "ISODate and Date",
+        "[ISODate('2020-02-29T12:00:00+01:30'), this.date.getFullYear(), this.date.getDate(), \
+        this.date.getTimezoneOffset(), this.date.toISOString(), this.date.getHours(), \
+        new Date(2020, 1, 29).getTime(), this.date - new Date(0), tojson(new Date(1500000000000))]",
+    ),
+    (
+        "BinData and UUID",
+        "[this.bin.hex(), this.bin.base64(), this.bin.subtype(), this.bin.length(), \
+        this.uuid.hex(), '' + this.bin]",
+    ),
+    ("Timestamp", "[this.ts.t, this.ts.i, '' + this.ts, tojson(Timestamp(3, 4))]"),
+    (
+        "NumberDecimal",
+        "['' + this.dec, NumberDecimal('1.10').toString(), tojson(NumberDecimal('1E+3'))]",
+    ),
+    (
+        "bsonWoCompare",
+        "[bsonWoCompare({a: 1}, {a: 2}), bsonWoCompare({a: 2}, {a: 1}), bsonWoCompare({a: 1}, {a: 1}), \
+        bsonWoCompare({a: NumberLong(1)}, {a: 1})]",
+    ),
+    (
+        "JSON and regular expressions",
+        "[JSON.stringify({a: [1, 'x', null]}), JSON.parse('{\"a\":2}'), \
+        /a(.)c/.exec('xabcx')[1], 'a-b-c'.split('-'), 'abc'.replace(/b/g, 'X'), parseInt('42px', 10)]",
+    ),
+];

@@ -1,0 +1,89 @@
+//! MongoDB's `mapReduce` jobs, unchanged: each case is run by the server itself and by Aviary on the same
+//! data, and what they put out is compared by BSON type and value.
+//!
+//! `cargo test --test conformance -- --nocapture` prints the table. A case that differs on purpose says
+//! why, and must differ: otherwise its reason is out of date.
+
+#![cfg(test)]
+
+mod case;
+mod cases;
+#[path = "../common/mod.rs"]
+mod common;
+mod data;
+mod mongosh;
+mod run;
+
+use std::sync::Arc;
+
+use case::{Case, Expect};
+use common::Bed;
+use run::Found;
+use tokio::sync::Semaphore;
+
+/// Cases that run at the same time: each is mostly waiting.
+const AT_ONCE: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_mongodb_give_what_mongodb_gives() {
+    let bed = Arc::new(Bed::start(1).await);
+    let _coordinator = bed.coordinator();
+    let _worker = bed.spawn("worker", &["worker", "--slots", "4"], &[]);
+    data::load(&bed).await;
+    bed.aviary(&["init"]).await.ok();
+    let cases = cases::all();
+    let names: std::collections::HashSet<_> = cases.iter().map(|case| case.name).collect();
+    assert_eq!(names.len(), cases.len(), "each case has a name of its own");
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut running = Vec::new();
+    for case in cases {
+        let (bed, room) = (bed.clone(), room.clone());
+        running.push(tokio::spawn(async move {
+            let _place = room.acquire_owned().await.expect("open");
+            let found = run::both(&bed, &case).await;
+            (case, found)
+        }));
+    }
+    let mut rows = Vec::new();
+    for case in running {
+        rows.push(case.await.expect("a case runs"));
+    }
+    let unexplained = print(&rows);
+    assert!(rows.len() >= 60, "{} cases are too few", rows.len());
+    assert!(unexplained.is_empty(), "unexplained:\n{}", unexplained.join("\n"));
+}
+
+/// Prints the table and returns what nobody has explained.
+fn print(rows: &[(Case, Found)]) -> Vec<String> {
+    let (mut equal, mut unexplained, mut on_purpose) = (0, Vec::new(), Vec::new());
+    for (case, found) in rows {
+        let shown = match (&case.expect, found) {
+            (Expect::Same, Found::Same(what)) => {
+                equal += 1;
+                what.clone()
+            }
+            (Expect::Fails(_), Found::BothRefuse) => {
+                equal += 1;
+                "both refuse".into()
+            }
+            (Expect::Differs(why), Found::Different(how)) => {
+                assert!(!how.is_empty());
+                on_purpose.push(format!("  {}: {why}", case.name));
+                "different on purpose".into()
+            }
+            (expected, found) => {
+                unexplained.push(format!("{}: expected {expected:?}, found {found:#?}", case.name));
+                "UNEXPLAINED".into()
+            }
+        };
+        println!("{:<44} {shown}", case.name);
+    }
+    println!(
+        "\n{} cases: {equal} equal, {} different on purpose, {} unexplained",
+        rows.len(),
+        on_purpose.len(),
+        unexplained.len()
+    );
+    println!("{}", on_purpose.join("\n"));
+    unexplained
+}
