@@ -180,18 +180,21 @@ pub async fn a_failing_function_names_its_line() {
             "typed.go",
             "package main\n\nimport \"aviary\"\n\nfunc Map(doc aviary.Doc, emit aviary.Emit) {\n\
              \temit(doc.Get(\"customer\").Float(), 1)\n}\n",
+            "at Map (typed.go:6)",
         ),
         (
             Language::Rust,
             "typed.rs",
             "use aviary::*;\n\nfn map(doc: Doc) {\n    emit(doc.get(\"customer\").f64(), 1);\n}\n",
+            "at typed.rs:4",
         ),
     ];
-    for (language, name, text) in wrong {
+    for (language, name, text, line) in wrong {
         if there(language) {
             let ran = try_map(name, text, &[]).await;
             let words = "the field customer is of type string, it should be a number";
             assert!(ran.code == 3 && ran.stderr.contains(words), "{ran:#?}");
+            assert!(ran.stderr.contains(line), "{line:?} is missing in {ran:#?}");
         }
     }
 }
