@@ -127,7 +127,7 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             "not a function",
             &["-c", "texts", "--map", "NO_FUNCTION"],
             8,
-            &["notes.txt", ".js, .wasm or .wat"],
+            &["notes.txt", ".js, .go, .rs, .c, .cpp, .zig, .ts, .wasm or .wat"],
         ),
         case("forbidden import", &["-c", "texts", "--map", "FORBIDDEN"], 8, &["env.open_socket"]),
         case("no map", &["-c", "texts", "--map", "NO_MAP"], 8, &["no_map.wat", "map"]),

@@ -17,7 +17,7 @@ func Alloc(size uint32) unsafe.Pointer {
 	return unsafe.Pointer(unsafe.SliceData(input))
 }
 
-// Given returns the documents that the host has written, one after the other.
+// given hands on the documents that the host has written, one after the other.
 func given(size uint32, each func(Doc)) {
 	defer recovered()
 	rest := input[:size]

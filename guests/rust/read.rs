@@ -242,16 +242,25 @@ impl<'a> Value<'a> {
         matches!(self.kind, Type::Null | Type::Undefined | Type::Missing)
     }
 
+    /// Fails the record, with the line that asked for another type.
     #[cold]
+    #[track_caller]
     fn wrong(self, wanted: &str) -> ! {
-        let place = match self.name() {
+        let mut text = match self.name() {
             "" => "the value".to_owned(),
             name => format!("the field {name}"),
         };
         match self.kind {
-            Type::Missing => fail(&format!("{place} is missing, it should be {wanted}")),
-            kind => fail(&format!("{place} is of type {}, it should be {wanted}", kind.name())),
+            Type::Missing => text.push_str(" is missing"),
+            kind => text.push_str(&format!(" is of type {}", kind.name())),
         }
+        text.push_str(&format!(", it should be {wanted}"));
+        let place = std::panic::Location::caller();
+        // An accessor that was handed to the standard library is called from there.
+        if !place.file().starts_with('/') {
+            text.push_str(&format!("\n    at {}:{}", place.file(), place.line()));
+        }
+        fail(&text)
     }
 
     /// A double or an integer.
@@ -265,8 +274,12 @@ impl<'a> Value<'a> {
     }
 
     /// A double or an integer; the record fails if it is none.
+    #[track_caller]
     pub fn f64(self) -> f64 {
-        self.as_f64().unwrap_or_else(|| self.wrong("a number"))
+        match self.as_f64() {
+            Some(value) => value,
+            None => self.wrong("a number"),
+        }
     }
 
     /// An integer, or a double that is one.
@@ -284,8 +297,12 @@ impl<'a> Value<'a> {
     }
 
     /// An integer, or a double that is one; the record fails if it is none.
+    #[track_caller]
     pub fn i64(self) -> i64 {
-        self.as_i64().unwrap_or_else(|| self.wrong("an integer"))
+        match self.as_i64() {
+            Some(value) => value,
+            None => self.wrong("an integer"),
+        }
     }
 
     /// A string, also a symbol or code.
@@ -299,8 +316,12 @@ impl<'a> Value<'a> {
     }
 
     /// A string; the record fails if it is none.
+    #[track_caller]
     pub fn str(self) -> &'a str {
-        self.as_str().unwrap_or_else(|| self.wrong("a string of UTF-8"))
+        match self.as_str() {
+            Some(value) => value,
+            None => self.wrong("a string of UTF-8"),
+        }
     }
 
     /// A boolean.
@@ -309,8 +330,12 @@ impl<'a> Value<'a> {
     }
 
     /// A boolean; the record fails if it is none.
+    #[track_caller]
     pub fn bool(self) -> bool {
-        self.as_bool().unwrap_or_else(|| self.wrong("a boolean"))
+        match self.as_bool() {
+            Some(value) => value,
+            None => self.wrong("a boolean"),
+        }
     }
 
     /// A date.
@@ -319,8 +344,12 @@ impl<'a> Value<'a> {
     }
 
     /// A date; the record fails if it is none.
+    #[track_caller]
     pub fn date(self) -> DateTime {
-        self.as_date().unwrap_or_else(|| self.wrong("a date"))
+        match self.as_date() {
+            Some(value) => value,
+            None => self.wrong("a date"),
+        }
     }
 
     /// An ObjectId.
@@ -329,8 +358,12 @@ impl<'a> Value<'a> {
     }
 
     /// An ObjectId; the record fails if it is none.
+    #[track_caller]
     pub fn object_id(self) -> ObjectId {
-        self.as_object_id().unwrap_or_else(|| self.wrong("an ObjectId"))
+        match self.as_object_id() {
+            Some(value) => value,
+            None => self.wrong("an ObjectId"),
+        }
     }
 
     /// A document, or an array as a document of its indexes.
@@ -339,8 +372,12 @@ impl<'a> Value<'a> {
     }
 
     /// A document, or an array as a document of its indexes; the record fails if it is none.
+    #[track_caller]
     pub fn doc(self) -> Doc<'a> {
-        self.as_doc().unwrap_or_else(|| self.wrong("a document"))
+        match self.as_doc() {
+            Some(value) => value,
+            None => self.wrong("a document"),
+        }
     }
 
     /// The field of the document that the value is; of type [`Type::Missing`] where there is none.
@@ -354,8 +391,12 @@ impl<'a> Value<'a> {
     }
 
     /// An array's items; the record fails if it is none.
+    #[track_caller]
     pub fn items(self) -> Values<'a> {
-        self.as_items().unwrap_or_else(|| self.wrong("an array"))
+        match self.as_items() {
+            Some(value) => value,
+            None => self.wrong("an array"),
+        }
     }
 
     /// Binary data: its subtype and bytes.

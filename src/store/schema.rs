@@ -11,6 +11,13 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::JobState;
 use crate::task::TaskState;
 
+/// BackgroundOperationInProgressForNamespace.
+const INDEX_BUILD_RUNNING: i32 = 12_587;
+/// How long one look for the end of an index build is put off.
+const INDEX_BUILD_LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+/// After so many looks, 10 seconds, the server's refusal is the answer.
+const INDEX_BUILD_LOOKS_MAX: u32 = 200;
+
 impl Store {
     /// Creates and validates Aviary's collections and indexes; does nothing that is done already.
     ///
@@ -71,14 +78,34 @@ impl Store {
         let created = self.database().run_command(create).await;
         let outcome = match created {
             Ok(_) => return Ok(()),
-            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => self
-                .database()
-                .run_command(doc! { "collMod": name, "validator": validator })
-                .await
-                .map(|_| ()),
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => {
+                self.change_validator(name, validator).await
+            }
             Err(e) => Err(e),
         };
         outcome.action(format!("set up the collection {name}")).map_err(|e| self.explain(e))
+    }
+
+    /// Waits for somebody else who sets the collection up right now: nothing can be changed while its
+    /// indexes are built.
+    async fn change_validator(
+        &self,
+        name: &str,
+        validator: Document,
+    ) -> std::result::Result<(), mongodb::error::Error> {
+        for _ in 0..INDEX_BUILD_LOOKS_MAX {
+            let change = doc! { "collMod": name, "validator": &validator };
+            match self.database().run_command(change).await {
+                Err(e) if classify(&e).code == Some(INDEX_BUILD_RUNNING) => {
+                    tokio::time::sleep(INDEX_BUILD_LOOK).await;
+                }
+                changed => return changed.map(|_| ()),
+            }
+        }
+        self.database()
+            .run_command(doc! { "collMod": name, "validator": validator })
+            .await
+            .map(|_| ())
     }
 
     /// Says which role is missing when the server refuses for lack of one.

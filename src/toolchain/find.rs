@@ -107,6 +107,13 @@ pub(super) fn first(
         }
         None => candidates,
     };
+    choose(candidates, usable)
+}
+
+fn choose(
+    candidates: Vec<Candidate>,
+    usable: impl Fn(&Candidate) -> Result<String, Option<String>>,
+) -> Found {
     let mut found = Vec::new();
     for candidate in candidates {
         let shown = candidate.program.display().to_string();
@@ -166,7 +173,7 @@ mod tests {
                 .ok_or(None)
                 .and_then(|v| Err(Some(format!("is {v}"))))
         };
-        let missing = first(Language::Go, candidates(), usable).unwrap_err();
+        let missing = choose(candidates(), usable).unwrap_err();
         assert_eq!(missing.0, ["/bin/sh is 1.2"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use aviary::toolchain::{self, Language};
 
@@ -19,6 +20,12 @@ pub fn there(language: Language) -> bool {
         language.needs(),
         language.install()
     );
+    static SAID: Mutex<Vec<Language>> = Mutex::new(Vec::new());
+    let mut said = SAID.lock().expect("a lock");
+    if said.contains(&language) {
+        return false;
+    }
+    said.push(language);
     // Past the harness, which keeps what a passing test prints to itself.
     writeln!(
         std::io::stderr(),

