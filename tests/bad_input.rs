@@ -159,7 +159,7 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             "output is input",
             &["-c", "texts", "--map", "GOOD", "--out", "replace:texts"],
             8,
-            &["refused.texts is the input itself", "replace:"],
+            &["refused.texts is the input itself", "name another"],
         ),
         case(
             "output is a view",
@@ -184,6 +184,18 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             &["-c", "texts", "--map", "GOOD", "--out", "append:x"],
             2,
             &["append:x"],
+        ),
+        case(
+            "text of a function that is none",
+            &["-c", "texts", "--map", "function () { emit(1, }"],
+            8,
+            &["text of map", "SyntaxError"],
+        ),
+        case(
+            "collation that the server does not know",
+            &["-c", "texts", "--map", "GOOD", "--collation", r#"{"locale": "klingon"}"#],
+            2,
+            &["--collation", "klingon"],
         ),
         case(
             "query is no JSON",

@@ -56,4 +56,16 @@ async fn the_least_role_is_enough_for_coordinator_workers_and_submit() {
     assert_eq!(ran.json()[0]["counters"]["input"], 500);
     assert_eq!(bed.all("totals").await.len(), 5);
     assert!(bed.leftovers().await.is_empty());
+    // To merge takes no more privileges than to replace.
+    for (out, value) in [("merge:totals", 100.0), ("reduce:totals", 200.0)] {
+        let mut args = args.to_vec();
+        args[12] = out;
+        bed.aviary(&args).await.ok();
+        let rows = bed.all("totals").await;
+        assert_eq!(rows.len(), 5, "{out}");
+        for row in rows {
+            assert_eq!(row.get("value").and_then(Bson::as_f64), Some(value), "{out}: {row}");
+        }
+        assert!(bed.leftovers().await.is_empty(), "{out}");
+    }
 }

@@ -440,7 +440,7 @@ EXPORT("reduce_end") void reduce_end(void)
     result = stream_call(STREAM_END, 0, NULL);
     output.len = 0;
     output_bytes(stream_key, stream_key_len);
-    if (write_tagged(result))
+    if (write_tagged(JS_IsUndefined(result) ? JS_NULL : result))
         fail_exception(NULL);
     abi_emit(output.bytes, stream_key_len, output.bytes + stream_key_len, output.len - stream_key_len);
     JS_FreeValue(ctx, result);

@@ -41,20 +41,30 @@ pub(super) struct Rest {
 /// [`Error::NotFound`], [`Error::Usage`] for what is no command that a server would take,
 /// [`Error::Refused`] for what cannot be done here.
 pub(super) async fn apply(host: &Host, given: &str, job: &mut JobFunctions) -> Result<Rest> {
-    let text = read(given)?;
-    let (db, command) = match serde_json::from_str::<serde_json::Value>(&text) {
+    let given = read(given)?;
+    let (db, command) = match serde_json::from_str::<serde_json::Value>(&given) {
         Ok(json) => (None, document(json)?),
         Err(_) => {
             let host = host.clone();
-            tokio::task::spawn_blocking(move || evaluate(&host, &text))
+            tokio::task::spawn_blocking(move || evaluate(&host, &given))
                 .await
                 .map_err(|e| Error::Internal(format!("evaluating the command panicked: {e}")))??
         }
     };
-    if db.is_some() && job.input_db.is_none() {
-        job.input_db = db;
+    let mut command = command;
+    let named = match command.remove("$db") {
+        Some(name) => Some(text("$db", name)?),
+        None => db,
+    };
+    let mut rest = translate(command, job)?;
+    if named.is_some() && job.input_db.is_none() {
+        // Unless it says otherwise, a command writes to the database that it reads.
+        if rest.out != "inline" && rest.out_db.is_none() {
+            rest.out_db.clone_from(&named);
+        }
+        job.input_db = named;
     }
-    translate(command, job)
+    Ok(rest)
 }
 
 /// The text itself, of a file, or of standard input.
@@ -180,7 +190,6 @@ fn translate(command: Document, job: &mut JobFunctions) -> Result<Rest> {
                     other => other.into_relaxed_extjson().to_string(),
                 });
             }
-            "$db" => job.input_db = Some(text(&name, value)?),
             "readConcern" => refuse_read_concern(&value)?,
             "maxTimeMS" => rest.notes.push(
                 "maxTimeMS is not looked at: a job outlives its client; --timeout bounds the \

@@ -27,7 +27,7 @@
 //! ```
 //!
 //! * **A target is read before it is written, and never again.** For `reduce`, a second collection gets
-//!   the values that the target shall have, computed from what it holds ([`super::complete`]). One
+//!   the values that the target shall have, computed from what it holds (`complete.rs`). One
 //!   update, fenced by the token, makes that collection's UUID the job's result; before it nothing was
 //!   written to the target, and after it nothing is computed any more. So no value is reduced twice.
 //! * A publisher that was overtaken finds its staged collection gone, so its merge has nothing to read,

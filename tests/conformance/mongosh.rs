@@ -145,6 +145,21 @@ async fn ways(shell: &Shell) {
     ] {
         shell.totals(&command, &[]).await;
     }
+    // A command writes to the database that it reads.
+    let away = shell.bed.client.database("away");
+    away.collection("few").insert_one(doc! { "k": 1 }).await.unwrap();
+    let map_few = "function () { emit(this.k, 1) }";
+    for command in [
+        format!("db.getSiblingDB('away').few.mapReduce({map_few}, {reduce}, 'there')"),
+        format!(
+            "{{mapReduce: 'few', map: {map_few}, reduce: {reduce}, out: 'there', $db: 'away'}}"
+        ),
+    ] {
+        shell.submit(&command, &[]).await.ok();
+        let there = away.collection::<Document>("there");
+        assert_eq!(there.count_documents(doc! {}).await.unwrap(), 1, "{command}");
+        there.drop().await.unwrap();
+    }
     // From standard input, as a pipe gives it.
     let script = format!("\"{}\" submit -q --command - < \"{file}\"", crate::common::AVIARY);
     let piped = tokio::process::Command::new("sh")

@@ -61,6 +61,12 @@ fn expected(job: &str) -> Vec<Document> {
                         let sum: f64 = orders.iter().map(|order| order.total).sum();
                         return doc! { "_id": customer, "value": sum };
                     }
+                    if job == "median" {
+                        orders.sort_by(|a, b| a.total.total_cmp(&b.total));
+                        let (half, odd) = (orders.len() / 2, orders.len() % 2);
+                        let median = (orders[half + odd - 1].total + orders[half].total) / 2.0;
+                        return doc! { "_id": customer, "value": median };
+                    }
                     orders.sort_by(|a, b| b.total.total_cmp(&a.total).then(a.id.cmp(&b.id)));
                     let top: Vec<Document> = orders
                         .iter()
@@ -88,7 +94,7 @@ pub async fn in_every_language(bed: &Bed) {
 
     let languages: Vec<Language> =
         Language::ALL.into_iter().filter(|language| there(*language)).collect();
-    for job in ["word_count", "sum_by_customer", "top_orders"] {
+    for job in ["word_count", "sum_by_customer", "top_orders", "median"] {
         let expected = expected(job);
         let input = if job == "word_count" { "texts" } else { "orders" };
         let mut runs = Vec::new();

@@ -1,0 +1,3 @@
+function () {
+  emit(this.customer, this.total);
+}
