@@ -348,14 +348,8 @@ pub(super) struct JobFunctions {
     )]
     pub(super) command: Option<String>,
     /// The input collection.
-    #[arg(
-        short,
-        long,
-        value_name = "COLL",
-        required_unless_present = "command",
-        default_value = "",
-        hide_default_value = true
-    )]
+    // Whether it is needed depends on what else is given; the verbs check it.
+    #[arg(short, long, value_name = "COLL", default_value = "", hide_default_value = true)]
     pub(super) collection: String,
     /// The input's database [default: -d].
     #[arg(long, value_name = "NAME")]
@@ -565,8 +559,6 @@ pub(super) struct WorkerArgs {
 }
 
 #[derive(Debug, Args)]
-// Without a server there is no collection; which of the two is given is checked by the verb.
-#[command(mut_arg("collection", |arg| arg.required(false).default_value("").hide_default_value(true)))]
 pub(super) struct TryArgs {
     #[command(flatten)]
     pub(super) job: JobFunctions,

@@ -40,6 +40,9 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         args.out_db = args.out_db.or(rest.out_db);
         args.tag = args.tag.or(rest.tag);
     }
+    if args.job.collection.is_empty() {
+        return Err(Error::Usage("nothing to read; give --collection, or a --command".into()));
+    }
     let scope = ejson_document("--scope", &args.job.scope)?;
     let (mode, target) = parse_out(&args.out)?;
     let store = global.store("aviary-submit").await?;

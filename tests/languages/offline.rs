@@ -42,9 +42,9 @@ pub async fn documents_of_a_file_are_checked() {
         (trial(&good, &["-c", "orders"]), 2, "cannot be used with"),
         (trial(&good, &["--query", "{}"]), 2, "cannot be used with"),
         (
-            trial(&good, &["--finalize", "no such function"]),
+            trial(&good, &["--finalize", "no-such-function"]),
             5,
-            "function no such function not found",
+            "function no-such-function not found",
         ),
         (["try", "--map", &map].map(str::to_owned).to_vec(), 2, "--docs"),
     ];
