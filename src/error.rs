@@ -253,6 +253,17 @@ impl Error {
         Error::Refused { why: why.into(), hint: hint.into() }
     }
 
+    /// A file that cannot be read: it is not there, or something else is wrong with it.
+    pub fn unreadable(path: &std::path::Path, source: std::io::Error) -> Self {
+        let shown = path.display();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::NotFound { what: format!("file {shown}"), hint: String::new() }
+            }
+            _ => Error::io(format!("read {shown}"), source),
+        }
+    }
+
     /// A local failure.
     pub fn io(action: impl Into<String>, source: std::io::Error) -> Self {
         Error::Io { action: action.into(), source }

@@ -104,12 +104,7 @@ impl Global {
     /// Fills what flags and environment left open from the configuration file.
     pub(super) fn with_file(mut self) -> Result<Self> {
         let Some(path) = &self.config else { return Ok(self) };
-        let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::NotFound { what: format!("file {}", path.display()), hint: String::new() }
-            }
-            _ => Error::io(format!("read {}", path.display()), e),
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|e| Error::unreadable(path, e))?;
         let file: File = toml::from_str(&text).map_err(|e| {
             Error::Usage(format!("{} is not a configuration: {}", path.display(), e.message()))
         })?;

@@ -17,12 +17,7 @@ pub(super) fn read(file: &Path, most: usize) -> Result<Vec<RawDocumentBuf>> {
     let reader: Box<dyn BufRead> = if file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
-        let opened = std::fs::File::open(file).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::NotFound { what: format!("file {shown}"), hint: String::new() }
-            }
-            _ => Error::io(format!("read {shown}"), e),
-        })?;
+        let opened = std::fs::File::open(file).map_err(|e| Error::unreadable(file, e))?;
         Box::new(std::io::BufReader::new(opened))
     };
     let docs = parse(reader, &shown, most)?;

@@ -40,12 +40,7 @@ impl Source {
             return Self::compile(host, &[path.to_path_buf()]);
         }
         let shown = path.display();
-        let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::NotFound { what: format!("file {shown}"), hint: String::new() }
-            }
-            _ => Error::io(format!("read {shown}"), e),
-        })?;
+        let bytes = std::fs::read(path).map_err(|e| Error::unreadable(path, e))?;
         let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         match extension.as_deref() {

@@ -105,12 +105,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<()> {
 
 fn read(path: &Path) -> Result<SourceFile> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::NotFound { what: format!("file {shown}"), hint: String::new() }
-        }
-        _ => Error::io(format!("read {shown}"), e),
-    })?;
+    let bytes = std::fs::read(path).map_err(|e| Error::unreadable(path, e))?;
     if bytes.len() > SOURCE_BYTES_MAX {
         return Err(Error::refused(
             format!("{shown} has {} bytes", bytes.len()),
