@@ -286,7 +286,7 @@ async fn fails(bed: &Bed, what: &str, more: &[&str], code: i32, words: &[&str]) 
     let ran = bed.aviary(&args).await;
     says(&one_line(&ran, code, what), words);
     assert_eq!(ran.stdout, "", "{what}");
-    assert_eq!(bed.leftovers().await, Vec::<String>::new(), "{what}");
+    bed.nothing_left(what).await;
     ran
 }
 
@@ -480,7 +480,7 @@ async fn a_job_that_fails_says_where_and_leaves_nothing() {
 
     assert!(bed.all("target").await.is_empty());
     assert!(!names(&bed, "test").await.contains(&"target".to_owned()), "no target was made");
-    assert_eq!(bed.leftovers().await, Vec::<String>::new());
+    bed.nothing_left("bad input").await;
 
     // And the deployment still works.
     bed.aviary(&[

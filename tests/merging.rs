@@ -48,7 +48,7 @@ async fn results_join_what_is_there() {
     builtins(&stage).await;
     update(&stage).await;
     refusals(&stage).await;
-    assert_eq!(stage.bed.leftovers().await, Vec::<String>::new());
+    stage.bed.nothing_left("merging").await;
 }
 
 async fn merge(stage: &Stage) {

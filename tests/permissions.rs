@@ -55,7 +55,7 @@ async fn the_least_role_is_enough_for_coordinator_workers_and_submit() {
     assert!(!ran.stdout.contains("least-of-all") && !ran.stderr.contains("least-of-all"));
     assert_eq!(ran.json()[0]["counters"]["input"], 500);
     assert_eq!(bed.all("totals").await.len(), 5);
-    assert!(bed.leftovers().await.is_empty());
+    bed.nothing_left("permissions").await;
     // To merge takes no more privileges than to replace.
     for (out, value) in [("merge:totals", 100.0), ("reduce:totals", 200.0)] {
         let mut args = args.to_vec();
@@ -66,6 +66,6 @@ async fn the_least_role_is_enough_for_coordinator_workers_and_submit() {
         for row in rows {
             assert_eq!(row.get("value").and_then(Bson::as_f64), Some(value), "{out}: {row}");
         }
-        assert!(bed.leftovers().await.is_empty(), "{out}");
+        bed.nothing_left(out).await;
     }
 }

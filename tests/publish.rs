@@ -54,7 +54,7 @@ async fn refused_untouched(bed: &Bed, args: &[&str], words: &[&str], target: &st
     }
     let after = (bed.all(target).await, indexes(bed, target).await, options(bed, target).await);
     assert_eq!(after, before);
-    assert_eq!(bed.leftovers().await, Vec::<String>::new());
+    bed.nothing_left("publishing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,5 +234,5 @@ async fn results_get_to_their_place_and_nothing_else_changes() {
     assert_eq!(bed.aviary(&["rm", "last"]).await.code, 2);
     let last = bed.aviary(&["status", "last", "-o", "name"]).await.ok();
     bed.aviary(&["rm", last.stdout.trim()]).await.ok();
-    assert_eq!(bed.leftovers().await, Vec::<String>::new());
+    bed.nothing_left("publishing").await;
 }

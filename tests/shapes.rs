@@ -110,7 +110,7 @@ impl Shapes {
             .await
             .unwrap();
         assert!(wrong.is_empty(), "{name}: {wrong:?}");
-        assert_eq!(self.bed.leftovers().await, Vec::<String>::new(), "{name}");
+        self.bed.nothing_left(name).await;
     }
 }
 

@@ -316,6 +316,13 @@ impl Bed {
         (Some(set.name().to_owned()), direct)
     }
 
+    /// Waits until no job has anything of its own left. A task that was still writing when its job failed may bring
+    /// something back, which a coordinator removes.
+    pub async fn nothing_left(&self, what: &str) {
+        let gone = || async { self.leftovers().await.is_empty().then_some(()) };
+        wait_for(&format!("what jobs have left to go: {what}"), gone).await;
+    }
+
     /// Names of collections that only a job in the making may own.
     pub async fn leftovers(&self) -> Vec<String> {
         let names = self.db().list_collection_names().await.expect("listed");

@@ -72,7 +72,7 @@ async fn a_sharded_target_stays_what_it_is_and_others_are_refused() {
         }
     }
     refused(&bed).await;
-    assert!(bed.leftovers().await.is_empty());
+    bed.nothing_left("outputs").await;
 }
 
 async fn refused(bed: &Bed) {
