@@ -189,7 +189,7 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             "text of a function that is none",
             &["-c", "texts", "--map", "function () { emit(1, }"],
             8,
-            &["text of map", "SyntaxError"],
+            &["inline text", "SyntaxError"],
         ),
         case(
             "collation that the server does not know",

@@ -286,10 +286,11 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
     let stages = if path.is_file() {
         functions::Source::read(host, path)?.stages
     } else {
-        match store {
-            Some(store) => store.find_function(module).await?.map(|f| f.stages).unwrap_or_default(),
-            None => Vec::new(),
-        }
+        let found = match store {
+            Some(store) => store.find_function(module).await?,
+            None => None,
+        };
+        found.ok_or_else(|| functions::not_found(module))?.stages
     };
     if stages.is_empty() {
         return Err(Error::refused(
@@ -385,7 +386,9 @@ pub(super) fn limits(args: &JobFunctions) -> Limits {
 
 /// Parses a flag's extended JSON into a document.
 pub(super) fn ejson_document(flag: &str, text: &str) -> Result<Document> {
-    let bad = |why: String| Error::Usage(format!("{flag} is not a JSON document: {why}"));
+    let bad = |why: String| {
+        Error::Usage(format!("{flag} is not a JSON document, with names in double quotes: {why}"))
+    };
     let json: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
     match bson::Bson::try_from(json) {
         Ok(bson::Bson::Document(doc)) => Ok(doc),

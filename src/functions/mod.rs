@@ -210,14 +210,11 @@ impl Given {
         let Some(found) = found else {
             if text.contains(INLINE) {
                 let content = text.as_bytes().to_vec();
-                let source = Source::script("the text", format!("text of {stage}"), content)?;
+                let source = Source::script("the text", "inline text".to_owned(), content)?;
                 source.check_stage(host, stage, scope).await?;
                 return Ok(Self::New(source));
             }
-            return Err(Error::NotFound {
-                what: format!("function {text}"),
-                hint: "it is neither a file here nor a name or digest in the catalogue".into(),
-            });
+            return Err(not_found(text));
         };
         if found.language != "js" && !found.stages.contains(&stage.to_string()) {
             return Err(Error::refused(
@@ -241,6 +238,14 @@ impl Given {
             Self::New(source) => source.store(store).await,
             Self::Known(known) => Ok(known.clone()),
         }
+    }
+}
+
+/// Nobody knows a function of this name.
+pub(crate) fn not_found(text: &str) -> Error {
+    Error::NotFound {
+        what: format!("function {text}"),
+        hint: "it is neither a file here nor a name or digest in the catalogue".into(),
     }
 }
 
