@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aviary::wasm::{
-    Host, HostOptions, Instance, InstanceOptions, JS_GUEST, Level, Limits, Module, Script, Sink,
-    SinkError, Stage, js_guest_digest,
+    Host, HostOptions, Instance, InstanceOptions, JS_GUEST, Limits, Module, Nowhere, Script, Stage,
+    js_guest_digest,
 };
 use bson::{RawDocumentBuf, doc};
 
@@ -30,16 +30,6 @@ const SCRIPTS: [&str; 3] = [
     "function () { let k; for (let i = 0; i < 100; i++) k = this.k; emit(0, 1) }",
     "function () { let k; for (const name in this) k = this[name]; emit(0, 1) }",
 ];
-
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn emit(&mut self, _key: &[u8], _value: &[u8]) -> std::result::Result<(), SinkError> {
-        Ok(())
-    }
-    fn count(&mut self, _name: &str, _delta: i64) {}
-    fn log(&mut self, _level: Level, _text: &str) {}
-}
 
 fn main() -> ExitCode {
     match run() {

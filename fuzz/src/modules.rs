@@ -4,20 +4,10 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aviary::wasm::{Host, HostOptions, Instance, InstanceOptions, Level, Limits, Sink, SinkError};
+use aviary::wasm::{Host, HostOptions, Instance, InstanceOptions, Limits, Nowhere};
 
 /// One small document.
 const INPUT: &[u8] = b"\x0c\0\0\0\x10k\0\x01\0\0\0\0";
-
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn emit(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), SinkError> {
-        Ok(())
-    }
-    fn count(&mut self, _name: &str, _delta: i64) {}
-    fn log(&mut self, _level: Level, _text: &str) {}
-}
 
 fn host() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();

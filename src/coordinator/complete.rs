@@ -13,12 +13,10 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::job::{Job, Reducer};
-use crate::shuffle::key;
-use crate::shuffle::value::RawVal;
 use crate::store::Store;
 use crate::wasm::{Host, Stage};
 use crate::worker::loader::{self, Surroundings};
-use crate::worker::once_more::{OnceMore, value_of};
+use crate::worker::once_more::{OnceMore, encoded, value_of};
 
 /// A collection that holds a job's results as its target shall have them.
 pub(super) struct Whole {
@@ -98,11 +96,4 @@ async fn known(
         known.insert(encoded(value_of(&found, "_id")?)?, found);
     }
     Ok(known)
-}
-
-fn encoded(key: RawVal<'_>) -> Result<Vec<u8>> {
-    let mut encoded = Vec::new();
-    key::encode(key, &mut encoded)
-        .map_err(|e| Error::refused(format!("the key {key} cannot be compared: {e}"), ""))?;
-    Ok(encoded)
 }

@@ -8,9 +8,7 @@ use crate::job::{FunctionRef, Reducer};
 use crate::store::Store;
 use crate::store::functions::{SourceFile, StoredFunction};
 use crate::toolchain::{self, Language};
-use crate::wasm::{
-    Host, InstanceOptions, InvalidModule, Level, Sink, SinkError, Stage, wat_to_wasm,
-};
+use crate::wasm::{Host, InstanceOptions, InvalidModule, Nowhere, Stage, wat_to_wasm};
 use crate::worker::loader::{self, Surroundings};
 
 /// A function as a person gave it, checked and ready to be stored.
@@ -125,7 +123,7 @@ impl Source {
             .map_err(|e| refused(e.to_string()))?;
         let options: InstanceOptions = loaded.options.clone();
         let started = tokio::task::spawn_blocking(move || {
-            crate::wasm::Instance::new(&loaded.module, options, Silent).map(|_| ())
+            crate::wasm::Instance::new(&loaded.module, options, Nowhere).map(|_| ())
         })
         .await
         .map_err(|e| Error::Internal(format!("starting a function panicked: {e}")))?;
@@ -301,17 +299,6 @@ fn check_size(shown: &str, bytes: usize) -> Result<()> {
         format!("{shown} has {bytes} bytes"),
         format!("a function may have at most {} bytes", config::FUNCTION_BYTES_MAX),
     ))
-}
-
-/// Takes nothing: for functions that are only started.
-struct Silent;
-
-impl Sink for Silent {
-    fn emit(&mut self, _key: &[u8], _value: &[u8]) -> std::result::Result<(), SinkError> {
-        Ok(())
-    }
-    fn count(&mut self, _name: &str, _delta: i64) {}
-    fn log(&mut self, _level: Level, _text: &str) {}
 }
 
 #[cfg(test)]

@@ -45,4 +45,4 @@ pub use js::{JS_GUEST, Script, js_guest_digest};
 pub use limits::Limits;
 pub use module::Module;
 pub use problem::{InvalidModule, Problem};
-pub use sink::Sink;
+pub use sink::{Nowhere, Sink};

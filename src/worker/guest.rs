@@ -8,7 +8,7 @@ use super::loader::Loaded;
 use super::pace::Pace;
 use crate::error::{Error, FunctionError, Result};
 use crate::shuffle::value::RawVal;
-use crate::wasm::{GuestError, Instance, Level, Sink, SinkError, Stage};
+use crate::wasm::{GuestError, Instance, Level, Nowhere, Sink, SinkError, Stage};
 
 /// Documents laid end to end, as functions take them.
 #[derive(Debug, Default)]
@@ -330,17 +330,6 @@ fn name_record(stage: Stage, doc: &[u8]) -> Option<String> {
 fn shorten(value: &bson::Bson) -> String {
     crate::shuffle::value::RawValBuf::from_bson(value)
         .map_or_else(|_| "?".to_owned(), |raw| raw.to_string())
-}
-
-/// Takes everything, keeps nothing.
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn emit(&mut self, _key: &[u8], _value: &[u8]) -> std::result::Result<(), SinkError> {
-        Ok(())
-    }
-    fn count(&mut self, _name: &str, _delta: i64) {}
-    fn log(&mut self, _level: Level, _text: &str) {}
 }
 
 /// Splits an emitted value, which the host has checked, into its type and its bytes.

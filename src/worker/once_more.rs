@@ -64,10 +64,7 @@ impl OnceMore {
         let mut alone = Vec::new();
         for result in results {
             let (key, value) = (value_of(result, "_id")?, value_of(result, "value")?);
-            let mut encoded = Vec::new();
-            key::encode(key, &mut encoded).map_err(|e| {
-                Error::refused(format!("the key {key} cannot be compared: {e}"), "")
-            })?;
+            let encoded = encoded(key)?;
             let Some(old) = known.get(&encoded) else {
                 alone.push(result.clone());
                 continue;
@@ -95,6 +92,17 @@ fn start(loaded: Loaded) -> Result<Guest<Pairs>> {
     let lines = Lines::new(NAME, 0);
     let tap = Tap::kept(loaded.stage, &lines);
     Guest::start(loaded, Pairs::new(tap))
+}
+
+/// A result's key as it is compared.
+///
+/// # Errors
+/// [`Error::Refused`] for a key that has no place in the order.
+pub fn encoded(key: RawVal<'_>) -> Result<Vec<u8>> {
+    let mut encoded = Vec::new();
+    key::encode(key, &mut encoded)
+        .map_err(|e| Error::refused(format!("the key {key} cannot be compared: {e}"), ""))?;
+    Ok(encoded)
 }
 
 /// A field's type and bytes.
