@@ -217,10 +217,9 @@ impl Error {
                 StoreErrorKind::Transient => true,
                 // A vanished cursor or namespace in mid-task is worth one more look.
                 StoreErrorKind::Fatal | StoreErrorKind::NamespaceNotFound => true,
-                StoreErrorKind::Unauthorized
-                | StoreErrorKind::DuplicateKey
-                | StoreErrorKind::NamespaceExists
-                | StoreErrorKind::SnapshotTooOld => false,
+                // Where these are somebody's fault, they were turned into a refusal.
+                StoreErrorKind::DuplicateKey | StoreErrorKind::NamespaceExists => true,
+                StoreErrorKind::Unauthorized | StoreErrorKind::SnapshotTooOld => false,
             },
             Error::Function(error) => !error.deterministic,
             Error::Connect { .. }

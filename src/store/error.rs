@@ -1,6 +1,8 @@
 //! From the driver's errors to ours: the one place that knows server codes.
 
-use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
+use mongodb::error::{
+    Error as DriverError, ErrorKind, IndexedWriteError, InsertManyError, WriteFailure,
+};
 
 use crate::error::{Error, StoreError, StoreErrorKind};
 
@@ -110,16 +112,10 @@ fn code_and_message(error: &DriverError) -> (Option<i32>, String) {
         ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
             (Some(concern.code), concern.message.clone())
         }
-        ErrorKind::InsertMany(many) => {
-            let first = many.write_errors.as_ref().and_then(|errors| errors.first());
-            if let Some(first) = first {
-                (Some(first.code), first.message.clone())
-            } else if let Some(concern) = &many.write_concern_error {
-                (Some(concern.code), concern.message.clone())
-            } else {
-                (None, error.to_string())
-            }
-        }
+        ErrorKind::InsertMany(many) => match decisive(many) {
+            Some((code, message)) => (Some(code), message.to_owned()),
+            None => (None, error.to_string()),
+        },
         ErrorKind::Authentication { message, .. } => {
             // The driver wraps the server's refusal of credentials without its code.
             (Some(18), message.clone())
@@ -129,6 +125,22 @@ fn code_and_message(error: &DriverError) -> (Option<i32>, String) {
     }
 }
 
+/// What an insert of several documents failed for.
+///
+/// A second try finds the documents that the first one wrote, and may fail again, for the other documents or
+/// for the write concern. What is there already says nothing about those, so it counts last.
+fn decisive<'a>(many: &'a InsertManyError) -> Option<(i32, &'a str)> {
+    let errors = many.write_errors.iter().flatten();
+    let (existing, others): (Vec<_>, Vec<_>) = errors.partition(|e| is_existing_id(e));
+    let told = |e: &&'a IndexedWriteError| (e.code, e.message.as_str());
+    let concern = many.write_concern_error.as_ref().map(|e| (e.code, e.message.as_str()));
+    others.first().map(told).or(concern).or(existing.first().map(told))
+}
+
+fn is_existing_id(error: &IndexedWriteError) -> bool {
+    error.code == 11000 && error.message.contains("index: _id_")
+}
+
 /// Whether an unordered insert failed for nothing but `_id`s that exist already.
 ///
 /// Any other write error, or a write concern that was not met, makes this `false`: then documents
@@ -136,6 +148,40 @@ fn code_and_message(error: &DriverError) -> (Option<i32>, String) {
 pub(crate) fn only_existing_ids(error: &DriverError) -> bool {
     let ErrorKind::InsertMany(many) = &*error.kind else { return false };
     let Some(errors) = &many.write_errors else { return false };
-    many.write_concern_error.is_none()
-        && errors.iter().all(|e| e.code == 11000 && e.message.contains("index: _id_"))
+    many.write_concern_error.is_none() && errors.iter().all(is_existing_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Document, doc};
+
+    use super::*;
+
+    fn existing(index: i32) -> Document {
+        let message =
+            "E11000 duplicate key error collection: test.c index: _id_ dup key: { _id: 1 }";
+        doc! { "index": index, "code": 11000, "errmsg": message }
+    }
+
+    fn kind_of(reply: Document) -> (StoreErrorKind, bool) {
+        let many: InsertManyError = bson::deserialize_from_document(reply).unwrap();
+        let error = DriverError::from(ErrorKind::InsertMany(many));
+        (classify(&error).kind, only_existing_ids(&error))
+    }
+
+    #[test]
+    fn what_exists_already_hides_no_other_failure() {
+        use StoreErrorKind::{DuplicateKey, Fatal, Transient};
+        let away = doc! { "index": 1, "code": 10107, "errmsg": "not primary" };
+        let invalid = doc! { "index": 1, "code": 121, "errmsg": "Document failed validation" };
+        let concern = doc! { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "timed out" };
+        assert_eq!(kind_of(doc! { "writeErrors": [existing(0)] }), (DuplicateKey, true));
+        assert_eq!(kind_of(doc! { "writeErrors": [existing(0), &away] }), (Transient, false));
+        assert_eq!(kind_of(doc! { "writeErrors": [&away, existing(2)] }), (Transient, false));
+        assert_eq!(kind_of(doc! { "writeErrors": [existing(0), &invalid] }), (Fatal, false));
+        let unsafe_yet = doc! { "writeErrors": [existing(0)], "writeConcernError": &concern };
+        assert_eq!(kind_of(unsafe_yet), (Transient, false));
+        let invalid = doc! { "writeErrors": [invalid], "writeConcernError": concern };
+        assert_eq!(kind_of(invalid), (Fatal, false));
+    }
 }

@@ -8,6 +8,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod concern;
 mod coordinator;
 mod gate;
 mod jobs;

@@ -25,6 +25,8 @@ pub struct FailCommand {
     pub times: Option<u32>,
     /// The error code to answer with.
     pub error_code: Option<i32>,
+    /// The code of a write concern error to add to the answer of a command that runs.
+    pub write_concern_error: Option<i32>,
     /// Whether the connection is closed instead of answered.
     pub close_connection: bool,
     /// How long the command is held up before it runs or fails, in milliseconds.
@@ -133,6 +135,10 @@ impl ReplicaSet {
         }
         if let Some(code) = fail.error_code {
             data.insert("errorCode", code);
+        }
+        if let Some(code) = fail.write_concern_error {
+            let error = doc! { "code": code, "errmsg": "the write concern is made to fail" };
+            data.insert("writeConcernError", error);
         }
         if fail.close_connection {
             data.insert("closeConnection", true);
