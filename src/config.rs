@@ -9,8 +9,12 @@ use std::time::Duration;
 pub const LEASE_TTL_MS: u64 = 15_000;
 /// A worker stops trusting its lease this long before the server would give it away.
 pub const LEASE_MARGIN_MS: u64 = 2_000;
-/// Claims of one task, drained ones not counted, before the task is quarantined.
+/// Attempts of one task that fail before the task is quarantined.
 pub const ATTEMPTS_MAX: i32 = 4;
+/// Attempts of one task that may lose their lease before the task is quarantined. They are more than
+/// [`ATTEMPTS_MAX`], because a lease is also lost to a failover or a machine that is too busy, which is not
+/// the task's fault; and they end, because a task may well be what ends its workers.
+pub const LOST_MAX: i32 = 8;
 /// The first retry of a failed task waits about this long; each further one twice as long.
 pub const BACKOFF_BASE_MS: i64 = 500;
 /// No retry waits longer than this.

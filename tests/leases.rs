@@ -7,7 +7,7 @@ mod common;
 use std::collections::HashSet;
 use std::time::Instant;
 
-use aviary::config::{ATTEMPTS_MAX, Settings};
+use aviary::config::{ATTEMPTS_MAX, LOST_MAX, Settings};
 use aviary::error::Error;
 use aviary::ids::{JobId, TaskId, Token, WorkerId};
 use aviary::store::leases::{Claimed, Failure};
@@ -87,6 +87,7 @@ async fn the_lease_protocol_holds_on_a_real_server() {
     failures_back_off_and_end_in_quarantine(&bed, &store).await;
     a_drained_task_keeps_its_attempts(&bed, &store).await;
     a_task_that_loses_its_worker_too_often_is_given_up(&bed, &store).await;
+    a_lost_lease_is_no_failure(&bed, &store).await;
     a_cancelled_task_fences_its_holder(&bed, &store).await;
     one_holder_has_the_role_of_coordinator(&store).await;
 }
@@ -233,7 +234,7 @@ async fn a_drained_task_keeps_its_attempts(bed: &Bed, store: &Store) {
 async fn a_task_that_loses_its_worker_too_often_is_given_up(bed: &Bed, store: &Store) {
     fresh(bed, store, 1).await;
     let mut last = None;
-    for _ in 0..ATTEMPTS_MAX {
+    for _ in 0..LOST_MAX {
         last = Some(one(store, &short()).await);
     }
     let id = last.unwrap().task.id;
@@ -244,6 +245,33 @@ async fn a_task_that_loses_its_worker_too_often_is_given_up(bed: &Bed, store: &S
     let task = document(bed, &id).await;
     assert_eq!(task.get_str("state").unwrap(), "quarantined");
     assert_eq!(task.get_document("error").unwrap().get_str("code").unwrap(), "worker_lost");
+    assert_eq!(outcomes(&task), vec!["lost"; LOST_MAX as usize]);
+    assert!(store.claim(&WorkerId::generate("w"), 1, &long()).await.unwrap().is_empty());
+}
+
+async fn a_lost_lease_is_no_failure(bed: &Bed, store: &Store) {
+    fresh(bed, store, 1).await;
+    let failure = Failure {
+        code: "io".into(),
+        message: "the disk is tired".into(),
+        retryable: true,
+        attempts_max: ATTEMPTS_MAX,
+    };
+    for _ in 1..LOST_MAX {
+        one(store, &short()).await;
+    }
+    for failures in 1..=ATTEMPTS_MAX {
+        let claimed = one(store, &long()).await;
+        assert_eq!(
+            (claimed.task.attempts, claimed.task.lost),
+            (LOST_MAX - 1 + failures, LOST_MAX - 1)
+        );
+        assert!(store.fail(&claimed.lease, &failure).await.unwrap());
+        assert_eq!(store.quarantine_exhausted().await.unwrap(), 0);
+        let task = document(bed, &claimed.task.id).await;
+        let state = if failures < ATTEMPTS_MAX { "ready" } else { "quarantined" };
+        assert_eq!(task.get_str("state").unwrap(), state);
+    }
 }
 
 async fn a_cancelled_task_fences_its_holder(bed: &Bed, store: &Store) {

@@ -75,6 +75,7 @@ fn task_json(task: &Task) -> serde_json::Value {
         "finished": output::date(task.finished),
         "epoch": task.epoch,
         "attempts": task.attempts,
+        "lost": task.lost,
         "progress": task.progress,
         "counters": task.result.as_ref().map(|r| output::ejson(&bson::Bson::Document(r.counters.clone()))),
         "history": history,

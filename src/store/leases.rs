@@ -34,7 +34,7 @@ pub struct Failure {
     pub message: String,
     /// Whether another attempt may succeed.
     pub retryable: bool,
-    /// Claims after which the task is given up.
+    /// Failures after which the task is given up.
     pub attempts_max: i32,
 }
 
@@ -209,7 +209,7 @@ impl Store {
     pub async fn fail(&self, lease: &Lease, failure: &Failure) -> Result<bool> {
         let error = doc! { "code": &failure.code, "message": &failure.message };
         let give_up: Bson = if failure.retryable {
-            doc! { "$gte": ["$attempts", failure.attempts_max.min(config::ATTEMPTS_MAX)] }.into()
+            doc! { "$gte": [failures(), failure.attempts_max.min(config::ATTEMPTS_MAX)] }.into()
         } else {
             Bson::Boolean(true)
         };
@@ -276,7 +276,7 @@ impl Store {
                     "result.token": token,
                 },
                 doc! {
-                    "$set": { "state": TaskState::Ready.as_str(), "attempts": 0 },
+                    "$set": { "state": TaskState::Ready.as_str(), "attempts": 0, "lost": 0 },
                     "$unset": { "result": "", "finished": "" },
                 },
             )
@@ -285,7 +285,7 @@ impl Store {
         Ok(outcome.matched_count == 1)
     }
 
-    /// Gives up leased tasks whose last permitted attempt ran out.
+    /// Gives up leased tasks whose lease ran out once too often.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -293,10 +293,11 @@ impl Store {
         let update = vec![
             doc! { "$set": {
                 "state": TaskState::Quarantined.as_str(),
+                "lost": { "$add": [lost(), 1] },
                 "error": { "code": "worker_lost", "message": {
                     "$concat": [
-                        "the worker vanished in each of ",
-                        { "$toString": "$attempts" },
+                        "the worker vanished in ",
+                        { "$toString": { "$add": [lost(), 1] } },
                         " attempts, the last time ",
                         { "$ifNull": ["$worker", "?"] },
                     ],
@@ -312,7 +313,7 @@ impl Store {
                     "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
                     "shard": self.every_shard(),
                     "state": TaskState::Leased.as_str(),
-                    "attempts": { "$gte": config::ATTEMPTS_MAX },
+                    "lost": { "$gte": config::LOST_MAX - 1 },
                     "$expr": { "$lt": ["$until", "$$NOW"] },
                 },
                 update,
@@ -436,12 +437,13 @@ fn claimable(shards: Bson) -> Document {
         "shard": shards,
         "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
         "state": { "$in": [TaskState::Ready.as_str(), TaskState::Leased.as_str()] },
-        "$expr": { "$and": [
-            { "$lt": ["$attempts", config::ATTEMPTS_MAX] },
-            { "$cond": [
-                { "$eq": ["$state", TaskState::Ready.as_str()] },
-                { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
+        "$expr": { "$cond": [
+            { "$eq": ["$state", TaskState::Ready.as_str()] },
+            { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
+            { "$and": [
                 { "$lt": ["$until", "$$NOW"] },
+                // The last one is the coordinator's, to give up.
+                { "$lt": [lost(), config::LOST_MAX - 1] },
             ] },
         ] },
     }
@@ -468,7 +470,11 @@ fn claim_update(worker: &WorkerId, token: &Token, settings: &Settings) -> Vec<Do
             "epoch": { "$add": ["$epoch", 1_i64] },
             "attempts": { "$add": ["$attempts", 1] },
             "progress": 0_i64,
-            // A stage sees the document as it was before it, so this closes the attempt before.
+            // A stage sees the document as it was before it, so these close the attempt before.
+            "lost": { "$add": [
+                lost(),
+                { "$cond": [{ "$eq": ["$state", TaskState::Leased.as_str()] }, 1, 0] },
+            ] },
             "history": { "$cond": [
                 { "$eq": ["$state", TaskState::Leased.as_str()] },
                 closed_attempt("lost", None),
@@ -477,6 +483,11 @@ fn claim_update(worker: &WorkerId, token: &Token, settings: &Settings) -> Vec<Do
         } },
         doc! { "$unset": ["not_before"] },
     ]
+}
+
+/// An expression: how many attempts have lost their lease.
+fn lost() -> Document {
+    doc! { "$ifNull": ["$lost", 0] }
 }
 
 /// An expression: the history with the current attempt appended.
@@ -499,12 +510,17 @@ fn closed_attempt(outcome: &str, error: Option<&str>) -> Document {
     ] }
 }
 
-/// An expression: milliseconds to wait, doubling with every attempt, between half and all of it.
+/// An expression: how many attempts have failed, together with the one that just did.
+fn failures() -> Document {
+    doc! { "$subtract": ["$attempts", lost()] }
+}
+
+/// An expression: milliseconds to wait, doubling with every failure, between half and all of it.
 fn backoff_ms() -> Document {
     doc! { "$toLong": { "$multiply": [
         { "$min": [
             config::BACKOFF_MAX_MS,
-            { "$multiply": [config::BACKOFF_BASE_MS, { "$pow": [2, { "$subtract": ["$attempts", 1] }] }] },
+            { "$multiply": [config::BACKOFF_BASE_MS, { "$pow": [2, { "$subtract": [failures(), 1] }] }] },
         ] },
         { "$add": [0.5, { "$multiply": [0.5, { "$rand": {} }] }] },
     ] } }

@@ -71,6 +71,9 @@ pub struct Task {
     /// Claims that count against the limit (a drained one does not).
     #[serde(default)]
     pub attempts: i32,
+    /// Those of the attempts whose lease ran out, so that nobody knows what became of them.
+    #[serde(default)]
+    pub lost: i32,
     /// Documents or keys done so far by the current attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<i64>,
@@ -112,6 +115,7 @@ impl Task {
             until: None,
             epoch: 0,
             attempts: 0,
+            lost: 0,
             progress: None,
             history: Vec::new(),
             finished: None,

@@ -28,7 +28,8 @@
 //!   `w: majority`. A commit whose reply is lost is resolved by reading the task again.
 //! * **An attempt is counted when it is claimed**, so that a task that kills its worker before the
 //!   first renewal still burns one. A worker that is told to stop hands its leases back and the
-//!   attempt with it.
+//!   attempt with it. Attempts that fail and attempts that are lost have a limit each
+//!   ([`ATTEMPTS_MAX`](crate::config::ATTEMPTS_MAX), [`LOST_MAX`](crate::config::LOST_MAX)).
 //!
 //! The shape follows lease-based queues such as river and underway, and the fencing token is
 //! Kleppmann's ("How to do distributed locking", 2016).

@@ -172,8 +172,12 @@ fn refuse_memory(attempt: &Attempt) -> Result<()> {
 
 /// Extends the lease until it is lost or the attempt ends.
 async fn renew(attempt: Arc<Attempt>, settings: Settings) {
+    /// A renewal that failed is tried again so soon: a failover leaves only part of the lease.
+    const AGAIN: Duration = Duration::from_millis(250);
+    let mut pause = settings.renew_every();
     loop {
-        tokio::time::sleep(settings.renew_every()).await;
+        tokio::time::sleep(pause).await;
+        pause = settings.renew_every();
         let sent = Instant::now();
         let progress = attempt.progress.load(Ordering::Relaxed);
         // Dropping a driver's future half-way may harm it, so an abort must not hit this one.
@@ -188,7 +192,10 @@ async fn renew(attempt: Arc<Attempt>, settings: Settings) {
                 return;
             }
             // Trust goes on running out by itself.
-            Ok(Err(error)) => tracing::debug!(task = %attempt.task.id, %error, "could not renew"),
+            Ok(Err(error)) => {
+                tracing::debug!(task = %attempt.task.id, %error, "could not renew");
+                pause = pause.min(AGAIN);
+            }
             Err(error) => tracing::error!(%error, "renewal panicked"),
         }
     }
