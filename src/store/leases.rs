@@ -71,6 +71,7 @@ impl Store {
             .action("look for tasks")?;
         candidates.shuffle(&mut rand::rng());
         let mut claimed = Vec::new();
+        let mut failed = None;
         let mut open = candidates.into_iter();
         while claimed.len() < want {
             let missing = want - claimed.len();
@@ -83,10 +84,20 @@ impl Store {
                 break;
             }
             for outcome in join_all(tries).await {
-                claimed.extend(outcome?);
+                match outcome {
+                    Ok(one) => claimed.extend(one),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if failed.is_some() {
+                break;
             }
         }
-        Ok(claimed)
+        match failed {
+            // What was claimed is worked on, whatever became of the rest.
+            Some(error) if claimed.is_empty() => Err(error),
+            _ => Ok(claimed),
+        }
     }
 
     async fn claim_one(

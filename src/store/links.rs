@@ -28,6 +28,8 @@ pub(super) struct Direct {
     /// The member that this process is beside: input is read there.
     beside: Client,
     trusted: AtomicBool,
+    /// Whether it was said that it is not trusted.
+    said: AtomicBool,
 }
 
 /// Identifies a shard to its own members: written by the cluster that it was added to.
@@ -74,7 +76,13 @@ impl Direct {
             hosts.iter().filter_map(|host| ServerAddress::parse(host.as_str()?).ok()).collect();
         let db = database_of(&client(primary, &shown)?, db);
         let beside = client(impatient(member), &shown)?;
-        Ok(Self { shard: identity.shard, db, beside, trusted: AtomicBool::new(false) })
+        Ok(Self {
+            shard: identity.shard,
+            db,
+            beside,
+            trusted: AtomicBool::new(false),
+            said: AtomicBool::new(false),
+        })
     }
 }
 
@@ -92,7 +100,9 @@ impl Store {
     pub async fn verify_placement(&self) -> Result<bool> {
         let Some(direct) = &self.direct else { return Ok(false) };
         let placed = self.is_placed(&direct.shard).await?;
-        if !placed {
+        if placed {
+            direct.said.store(false, Ordering::Release);
+        } else if !direct.said.swap(true, Ordering::AcqRel) {
             tracing::warn!(
                 shard = direct.shard,
                 "Aviary's collections are not where they belong (run aviary init); using the router"
