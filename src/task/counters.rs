@@ -58,7 +58,9 @@ impl Counters {
             } else {
                 safe
             };
-            doc.insert(safe, *value);
+            // Two names may have become one.
+            let sum = doc.get_i64(&safe).unwrap_or(0).saturating_add(*value);
+            doc.insert(safe, sum);
         }
         doc
     }
@@ -73,10 +75,11 @@ mod tests {
         let mut counters = Counters { input: 3, ..Counters::default() };
         assert!(counters.count("input", 7));
         assert!(counters.count("a.b$c", 1));
+        assert!(counters.count("a_b_c", 2));
         let doc = counters.to_document();
         assert_eq!(doc.get_i64("input").unwrap(), 3);
         assert_eq!(doc.get_i64("user_input").unwrap(), 7);
-        assert_eq!(doc.get_i64("a_b_c").unwrap(), 1);
+        assert_eq!(doc.get_i64("a_b_c").unwrap(), 3, "names that become one are added up");
     }
 
     #[test]

@@ -144,11 +144,12 @@ impl Host {
         inspect::inspect(&wasm, self.0.shared.memory_bytes_max)
     }
 
-    /// A module that is in memory already, for which the bytes need not be fetched.
+    /// A module that is in memory already, for which the bytes need not be fetched. One that is being
+    /// compiled is not, and is not waited for.
     #[must_use]
     pub fn loaded(&self, digest: &blake3::Hash) -> Option<Module> {
         let slot = lock(&self.0.modules).slots.get(digest).map(|(slot, _)| slot.clone())?;
-        let module = lock(&slot).clone()?;
+        let module = slot.try_lock().ok()?.clone()?;
         self.0.memory_hits.fetch_add(1, Ordering::Relaxed);
         Some(module)
     }

@@ -60,6 +60,9 @@ pub const VALUE_DEPTH_MAX: usize = 100;
 pub const INPUT_BYTES_MAX: usize = 256 << 20;
 /// Most random bytes handed out by one `random_get`.
 pub const RANDOM_BYTES_MAX: usize = 1 << 20;
+/// Most bytes taken by one `fd_write`, which then says how many it took: its pieces may overlap, so that a
+/// small memory could otherwise stand for a text that keeps the host busy for hours.
+pub const WRITE_BYTES_MAX: usize = 64 << 10;
 /// Most pieces of one `fd_write`, and most subscriptions of one `poll_oneoff`.
 pub const VECTORS_MAX: usize = 1_024;
 /// Frames of a backtrace that are kept.

@@ -9,7 +9,7 @@ use wasmtime::{Caller, Linker, Result};
 use super::abi::IMPORT_WASI;
 use super::guest::{Guest, Stop};
 use super::imports::parts;
-use super::limits::{RANDOM_BYTES_MAX, VECTORS_MAX};
+use super::limits::{RANDOM_BYTES_MAX, VECTORS_MAX, WRITE_BYTES_MAX};
 use super::log::Stream;
 use super::sink::Sink;
 
@@ -154,6 +154,7 @@ fn fd_write<S: Sink>(
         return Ok(INVAL);
     }
     let mut written: u32 = 0;
+    let mut left = WRITE_BYTES_MAX;
     for index in 0..vectors_len {
         let vector = vectors.wrapping_add(index.wrapping_mul(8));
         let (Some(ptr), Some(len)) =
@@ -164,8 +165,14 @@ fn fd_write<S: Sink>(
         let Some(text) = get(memory, ptr, len as usize) else {
             return Ok(FAULT);
         };
+        // The guest has to come back for the rest, and then its deadline is looked at.
+        let text = text.get(..left).unwrap_or(text);
         guest.log.write(&mut guest.sink, stream, text);
-        written = written.saturating_add(len);
+        left -= text.len();
+        written += u32::try_from(text.len()).unwrap_or(0);
+        if left == 0 {
+            break;
+        }
     }
     Ok(errno(put(memory, written_ptr, &written.to_le_bytes())))
 }

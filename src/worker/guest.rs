@@ -86,8 +86,7 @@ impl<S: Sink> Guest<S> {
     /// # Errors
     /// [`Error::Function`] when the function's own start fails.
     pub fn start(loaded: Loaded, sink: S) -> Result<Self> {
-        let instance = Instance::new(&loaded.module, loaded.options.clone(), sink)
-            .map_err(|error| describe(&loaded, error, None))?;
+        let instance = instance(&loaded, sink)?;
         let pace = if loaded.careful { Pace::careful() } else { Pace::new() };
         Ok(Self { loaded, instance, pace })
     }
@@ -109,7 +108,7 @@ impl<S: Sink> Guest<S> {
             Ok(()) if self.may_hide_excess(batch) => self.find_excess(batch),
             Ok(()) => Ok(()),
             Err(GuestError::Sink { error, .. }) => Err(from_sink(error)),
-            Err(error) if self.is_over(&error) => Err(self.too_late(name_one_of(stage, batch))),
+            Err(error) if is_over(&self.loaded, &error) => Err(too_late(&self.loaded, name_one_of(stage, batch))),
             Err(error) => Err(self.diagnose(error, batch)),
         }
     }
@@ -132,7 +131,7 @@ impl<S: Sink> Guest<S> {
         }
         called.map_err(|error| match error {
             GuestError::Sink { error, .. } => from_sink(error),
-            error if self.is_over(&error) => self.too_late(record()),
+            error if is_over(&self.loaded, &error) => too_late(&self.loaded, record()),
             error => describe(&self.loaded, error, record()),
         })
     }
@@ -162,24 +161,10 @@ impl<S: Sink> Guest<S> {
         let Some(deadline) = self.loaded.deadline else { return Ok(()) };
         let left = deadline.left();
         if left.is_zero() {
-            return Err(self.too_late(record()));
+            return Err(too_late(&self.loaded, record()));
         }
         self.instance.set_call_timeout(left.min(self.loaded.options.limits.call_timeout));
         Ok(())
-    }
-
-    /// Whether a call ended because its task had no time left.
-    fn is_over(&self, error: &GuestError) -> bool {
-        matches!(error, GuestError::Timeout { limit, .. }
-            if *limit < self.loaded.options.limits.call_timeout)
-    }
-
-    fn too_late(&self, record: Option<String>) -> Error {
-        let (stage, name) = (self.loaded.stage.name(), self.loaded.name.clone());
-        match &self.loaded.deadline {
-            Some(deadline) => deadline.error(stage, name, record),
-            None => Error::Internal("a task without a deadline went past it".into()),
-        }
     }
 
     /// Whether one record of several may have emitted more than one may.
@@ -203,8 +188,7 @@ impl<S: Sink> Guest<S> {
 
     /// An instance whose emits go nowhere.
     fn probe(&self) -> Result<Instance<Nowhere>> {
-        Instance::new(&self.loaded.module, self.loaded.options.clone(), Nowhere)
-            .map_err(|error| describe(&self.loaded, error, None))
+        instance(&self.loaded, Nowhere)
     }
 
     fn diagnose(&self, error: GuestError, batch: &Batch) -> Error {
@@ -237,6 +221,30 @@ impl<S: Sink> Guest<S> {
             })),
             other => other,
         }
+    }
+}
+
+/// An instance, whose start and calls have no more time than its task has left.
+fn instance<S: Sink>(loaded: &Loaded, sink: S) -> Result<Instance<S>> {
+    let mut options = loaded.options.clone();
+    if let Some(deadline) = &loaded.deadline {
+        options.limits.call_timeout = options.limits.call_timeout.min(deadline.left());
+    }
+    Instance::new(&loaded.module, options, sink).map_err(|error| {
+        if is_over(loaded, &error) { too_late(loaded, None) } else { describe(loaded, error, None) }
+    })
+}
+
+/// Whether a call ended because its task had no time left.
+fn is_over(loaded: &Loaded, error: &GuestError) -> bool {
+    matches!(error, GuestError::Timeout { limit, .. } if *limit < loaded.options.limits.call_timeout)
+}
+
+fn too_late(loaded: &Loaded, record: Option<String>) -> Error {
+    let (stage, name) = (loaded.stage.name(), loaded.name.clone());
+    match &loaded.deadline {
+        Some(deadline) => deadline.error(stage, name, record),
+        None => Error::Internal("a task without a deadline went past it".into()),
     }
 }
 

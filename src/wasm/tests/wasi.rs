@@ -79,6 +79,27 @@ fn the_bits_of_a_nan_are_always_the_same() {
     assert_eq!(shown(&text, InstanceOptions::default()), canonical.repeat(3));
 }
 
+/// Pieces may overlap, so a few kilobytes can stand for a text of any length: what one call takes is limited,
+/// and the guest, which has to come back for the rest, meets its deadline.
+#[test]
+fn one_write_takes_no_more_than_its_limit() {
+    let text = guest(
+        r#"(func (export "map") (param i32 i32) (local $n i32)
+            (memory.fill (i32.const 65536) (i32.const 10) (i32.const 65536))
+            (loop $more
+                (i32.store (i32.mul (local.get $n) (i32.const 8)) (i32.const 65536))
+                (i32.store offset=4 (i32.mul (local.get $n) (i32.const 8)) (i32.const 40000))
+                (local.set $n (i32.add (local.get $n) (i32.const 1)))
+                (br_if $more (i32.lt_u (local.get $n) (i32.const 1024))))
+            (if (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1024) (i32.const 8200)) (then unreachable))
+            (if (i32.ne (i32.load (i32.const 8200)) (i32.const 65536)) (then unreachable)))"#,
+    );
+    let limits = Limits { log_bytes_max: usize::MAX, ..Limits::default() };
+    let (instance, result) = map(&text, InstanceOptions { limits, ..InstanceOptions::default() });
+    result.unwrap();
+    assert_eq!(instance.sink().logs.len(), 65_536, "empty lines, each of one byte");
+}
+
 #[test]
 fn standard_output_and_error_are_the_log() {
     let text = guest(
