@@ -55,10 +55,14 @@ fn run() -> Result<bool> {
     let runs: usize = setting("AVIARY_BENCH_RUNS", 3)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
+        let mut kept = true;
         if speed || all {
-            speed::run(scale, runs.max(1)).await?;
+            kept &= speed::run(scale, runs.max(1)).await?;
         }
-        if memory || all { memory::run(scale).await } else { Ok(true) }
+        if memory || all {
+            kept &= memory::run(scale).await?;
+        }
+        Ok(kept)
     })
 }
 

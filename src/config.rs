@@ -57,6 +57,9 @@ pub const PARTITIONS_AUTO_MAX: u32 = 64;
 pub const READ_BATCH_BYTES: u64 = 2 << 20;
 /// Replies read ahead of the function.
 pub const READ_AHEAD_BATCHES: usize = 2;
+/// How often a session whose cursor waits for a function is used, so that it is kept: servers drop one that
+/// nobody has used for half an hour.
+pub const SESSION_REFRESH: Duration = Duration::from_secs(300);
 /// Bytes of documents handed to a function in one call.
 pub const CALL_BYTES_TARGET: usize = 256 << 10;
 /// A call is made smaller when it lasts longer than this, so that deadlines stay per record.

@@ -137,7 +137,7 @@ async fn a_late_commit_after_a_reclaim_is_fenced(bed: &Bed, store: &Store) {
         attempts_max: ATTEMPTS_MAX,
     };
     assert!(!store.fail(&zombie.lease, &failure).await.unwrap());
-    assert!(!store.release(&zombie.lease, "drained", 0).await.unwrap());
+    assert!(!store.release(&zombie.lease, "drained", None, 0).await.unwrap());
     assert!(!store.renew(&zombie.lease, 0, &long()).await.unwrap());
 
     store.commit(&heir.lease, &result(&heir.lease)).await.unwrap();
@@ -223,7 +223,7 @@ async fn failures_back_off_and_end_in_quarantine(bed: &Bed, store: &Store) {
 async fn a_drained_task_keeps_its_attempts(bed: &Bed, store: &Store) {
     fresh(bed, store, 1).await;
     let claimed = one(store, &long()).await;
-    assert!(store.release(&claimed.lease, "drained", 0).await.unwrap());
+    assert!(store.release(&claimed.lease, "drained", None, 0).await.unwrap());
     let task = document(bed, &claimed.task.id).await;
     assert_eq!(task.get_i32("attempts").unwrap(), 0);
     assert_eq!(outcomes(&task), ["drained"]);

@@ -175,3 +175,73 @@ async fn writes_while_a_job_runs_do_not_change_its_result() {
     assert_ne!(recount(&now), expected, "the writers changed what a later job would see");
     println!("{meanwhile} writes while {} map tasks ran", tasks.len());
 }
+
+/// Submits a job over `docs` whose worker has read the beginning of the first of several splits, does something
+/// to the collection, and returns how the job ended.
+async fn meanwhile(bed: &Bed, out: &str, deed: impl AsyncFnOnce()) -> common::Ran {
+    let pad = "x".repeat(1_000);
+    let docs = (0..2_000).map(|n| doc! { "_id": n, "g": n % 7, "pad": &pad });
+    bed.load("docs", docs.collect()).await;
+    let worker = bed.paused_worker("map.call");
+    let map = bed.file("count.js", "function () { emit(this.g, 1); }").display().to_string();
+    let target = format!("replace:{out}");
+    let args = ["submit", "-c", "docs", "--map", &map, "--reduce", "_sum", "--out", &target];
+    let submitted = bed.aviary(&[&args[..], &["--detach", "-o", "name"]].concat()).await.ok();
+    let id = submitted.stdout.trim().to_owned();
+    worker.arrived().await;
+    deed().await;
+    worker.go_on();
+    let ended = bed.aviary(&["status", &id, "-w", "--quiet"]).await;
+    bed.nothing_left(out).await;
+    worker.process.terminate().expect("it runs");
+    worker.process.wait_gone(common::CEILING).await.expect("it ends");
+    ended
+}
+
+/// A collection takes its history along when it goes, and reading it then gives nothing, without an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_loses_its_input_publishes_nothing() {
+    let bed = Bed::start(1).await;
+    let _coordinator =
+        bed.spawn("coordinator", &["coordinator"], &[("AVIARY_SPLIT_BYTES", "262144")]);
+    let docs = bed.coll("docs");
+    let dropped = async || docs.drop().await.expect("dropped");
+    let replaced = async || {
+        docs.drop().await.expect("dropped");
+        docs.insert_one(doc! { "_id": 1, "g": 1 }).await.expect("inserted");
+    };
+    for (out, words, ended) in [
+        ("dropped", "was dropped, renamed or replaced", meanwhile(&bed, "dropped", dropped).await),
+        // The servers know that the new one was not there when the job began.
+        ("replaced", "was it replaced", meanwhile(&bed, "replaced", replaced).await),
+    ] {
+        assert_eq!(ended.code, 3, "{ended:#?}");
+        assert!(ended.stderr.contains(words), "{ended:#?}");
+        assert_eq!(bed.all(out).await, [], "{out}");
+        docs.drop().await.expect("dropped");
+    }
+}
+
+/// Servers may be unable to read a collection as it was before its indexes changed. Then the job says so and
+/// ends, instead of trying for ever; where they can, nothing changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_built_on_the_input_ends_the_job_or_does_not_matter() {
+    let bed = Bed::start(1).await;
+    let _coordinator =
+        bed.spawn("coordinator", &["coordinator"], &[("AVIARY_SPLIT_BYTES", "262144")]);
+    let build = async || {
+        let index = mongodb::IndexModel::builder().keys(doc! { "g": 1 }).build();
+        bed.coll("docs").create_index(index).await.expect("built");
+    };
+    let ended = meanwhile(&bed, "indexed", build).await;
+    let results = bed.all("indexed").await;
+    if ended.code == 0 {
+        let counted: i64 =
+            results.iter().map(|row| row.get_f64("value").expect("a count") as i64).sum();
+        assert_eq!((results.len(), counted), (7, 2_000));
+    } else {
+        assert_eq!(ended.code, 3, "{ended:#?}");
+        assert!(ended.stderr.contains("indexes or options changed"), "{ended:#?}");
+        assert_eq!(results, []);
+    }
+}

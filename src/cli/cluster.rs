@@ -224,7 +224,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         quiet: global.quiet,
     })
     .await?;
-    println!("{}", local.uri());
+    super::output::line(local.uri())?;
     if args.detach {
         if !global.quiet {
             eprintln!("logs and data are in {}", local.dir().display());

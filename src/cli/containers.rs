@@ -27,9 +27,9 @@ pub(super) async fn servers(global: &Global) -> Result<()> {
         if global.quiet { Progress::silent() } else { Progress::new(|line| eprintln!("{line}")) };
     let search = tokio::task::spawn_blocking(move || mongod::locate(&progress));
     let mongod = search.await.map_err(|e| Error::Internal(e.to_string()))?.map_err(local)?;
-    println!("{}", mongod.display());
+    super::output::line(mongod.display())?;
     if let Some(mongos) = sharded::mongos() {
-        println!("{}", mongos.display());
+        super::output::line(mongos.display())?;
     }
     Ok(())
 }

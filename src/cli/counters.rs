@@ -9,10 +9,10 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let mut job = store.find_job(&args.job).await?;
     job.counters = Some(store.counters(&job).await?);
     match global.format() {
-        Format::Json => println!("{}", output::counters_json(&job)),
+        Format::Json => output::line(output::counters_json(&job))?,
         Format::Name => {
             for name in job.counters.iter().flatten().map(|(name, _)| name) {
-                println!("{name}");
+                output::line(name)?;
             }
         }
         Format::Table | Format::Wide => {
@@ -20,7 +20,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
             for (name, value) in job.counters.iter().flatten() {
                 table.add_row([name.clone(), output::number(value)]);
             }
-            println!("{table}");
+            output::line(table)?;
         }
     }
     Ok(())

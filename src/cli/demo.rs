@@ -34,8 +34,8 @@ pub(super) async fn run(global: &Global, args: DemoArgs) -> Result<()> {
         outcome = show(global, &args, &local) => outcome,
         () = stop.cancelled() => Ok(()),
     };
-    if stop.is_cancelled() {
-        // The wait for the job hears the interrupt too; either way the demo is what was ended.
+    // The wait for the job hears the interrupt too; either way the demo is what was ended.
+    if stop.is_cancelled() || matches!(outcome, Err(Error::WaitTimeout(_))) {
         outcome = Err(Error::JobCancelled("demo".into()));
     }
     // Whatever happened, nothing is left behind.
@@ -130,7 +130,7 @@ async fn print_top(store: &Store) -> Result<()> {
             Ok(())
         })
         .await?;
-    println!("{table}");
+    output::line(table)?;
     Ok(())
 }
 

@@ -45,20 +45,17 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
             None => None,
         };
         match global.format() {
-            Format::Json => println!(
-                "{}",
-                json!({
-                    "digest": stored.digest,
-                    "language": stored.language,
-                    "file": source.file,
-                    "name": args.name,
-                    "version": version,
-                    "stages": source.stages,
-                    "toolchain": source.toolchain,
-                    "size": source.content.len(),
-                })
-            ),
-            Format::Name | Format::Table | Format::Wide => println!("{}", stored.digest),
+            Format::Json => output::line(json!({
+                "digest": stored.digest,
+                "language": stored.language,
+                "file": source.file,
+                "name": args.name,
+                "version": version,
+                "stages": source.stages,
+                "toolchain": source.toolchain,
+                "size": source.content.len(),
+            }))?,
+            Format::Name | Format::Table | Format::Wide => output::line(&stored.digest)?,
         }
     }
     Ok(())
@@ -157,8 +154,7 @@ async fn list(global: &Global, store: &Store) -> Result<()> {
         columns
     };
     let digest = |row: &FunctionRow| row.digest.clone();
-    output::print_rows(global.format(), &rows, digest, row_json, &headings, columns);
-    Ok(())
+    output::print_rows(global.format(), &rows, digest, row_json, &headings, columns)
 }
 
 fn row_json(row: &FunctionRow) -> Value {
@@ -195,30 +191,27 @@ fn show(global: &Global, found: &StoredFunction, save: Option<&Path>) -> Result<
         sources.push((&found.file, &text));
     }
     match global.format() {
-        Format::Name => println!("{}", found.digest),
-        Format::Json => println!(
-            "{}",
-            json!({
-                "digest": found.digest,
-                "language": found.language,
-                "file": found.file,
-                "stages": found.stages,
-                "size": found.size,
-                "toolchain": found.toolchain,
-                "created": output::date(Some(found.created)),
-                "sources": sources.iter().map(|(name, text)| json!({ "name": name, "text": text }))
-                    .collect::<Vec<_>>(),
-            })
-        ),
+        Format::Name => output::line(&found.digest)?,
+        Format::Json => output::line(json!({
+            "digest": found.digest,
+            "language": found.language,
+            "file": found.file,
+            "stages": found.stages,
+            "size": found.size,
+            "toolchain": found.toolchain,
+            "created": output::date(Some(found.created)),
+            "sources": sources.iter().map(|(name, text)| json!({ "name": name, "text": text }))
+                .collect::<Vec<_>>(),
+        }))?,
         Format::Table | Format::Wide => {
             if !global.quiet {
                 eprintln!("{}", manifest(found));
             }
             for (name, text) in &sources {
                 if sources.len() > 1 {
-                    println!("// {name}");
+                    output::line(format!("// {name}"))?;
                 }
-                println!("{text}");
+                output::line(text)?;
             }
             if sources.is_empty() && !global.quiet {
                 eprintln!("no source is stored with it");

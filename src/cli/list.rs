@@ -43,6 +43,5 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
                 job.tag.clone().unwrap_or_default(),
             ]
         },
-    );
-    Ok(())
+    )
 }

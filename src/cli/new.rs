@@ -99,7 +99,7 @@ pub(super) fn run(global: &Global, args: &NewArgs) -> Result<()> {
     let others = [("sample.jsonl", SAMPLE), ("README.md", readme.as_str())];
     for (name, text) in args.language.files().iter().copied().chain(others) {
         std::fs::write(args.dir.join(name), text).map_err(failed)?;
-        println!("{}", args.dir.join(name).display());
+        super::output::line(args.dir.join(name).display())?;
     }
     if !global.quiet {
         eprintln!("next: cd {shown} && aviary try --docs sample.jsonl {}", args.language.flags());

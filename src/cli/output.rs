@@ -5,6 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
 use super::args::Format;
+use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::tasks::{JobPhases, PhaseCounts};
 
@@ -18,6 +19,18 @@ pub(super) fn table(headings: &[&str]) -> Table {
     table
 }
 
+/// Prints a line of data. A reader that has seen enough (`| head`) is not an error.
+///
+/// # Errors
+/// [`Error::Io`], as when the disk is full.
+pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("print", e)),
+        _ => Ok(()),
+    }
+}
+
 /// Prints rows in the chosen format: `names` and `rows` are only asked for when they are wanted.
 pub(super) fn print_rows<T>(
     format: Format,
@@ -26,16 +39,16 @@ pub(super) fn print_rows<T>(
     json: impl Fn(&T) -> Value,
     headings: &[&str],
     row: impl Fn(&T) -> Vec<String>,
-) {
+) -> Result<()> {
     match format {
-        Format::Name => items.iter().for_each(|item| println!("{}", name(item))),
-        Format::Json => items.iter().for_each(|item| println!("{}", json(item))),
+        Format::Name => items.iter().try_for_each(|item| line(name(item))),
+        Format::Json => items.iter().try_for_each(|item| line(json(item))),
         Format::Table | Format::Wide => {
             let mut table = table(headings);
             for item in items {
                 table.add_row(row(item));
             }
-            println!("{table}");
+            line(table)
         }
     }
 }

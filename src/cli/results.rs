@@ -30,25 +30,18 @@ pub(super) async fn print(store: &Store, job: &Job, sort: Document, limit: i64) 
         false => Output::hidden(&job.id),
         true => output.collection.clone(),
     };
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut lines = Vec::new();
-    store
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let failed = |e| Error::io("print the results", e);
+    // There may be more of them than fit into memory.
+    let printed = store
         .results(&output.db, &name, sort, limit, |doc| {
-            lines.push(bson::Bson::Document(doc).into_relaxed_extjson().to_string());
-            Ok(())
+            let line = bson::Bson::Document(doc).into_relaxed_extjson();
+            writeln!(out, "{line}").map_err(failed)
         })
-        .await?;
-    for line in lines {
-        match writeln!(out, "{line}") {
-            // A reader that has seen enough (`| head`) is not an error.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(|e| Error::io("print the results", e))?,
-        }
-    }
-    match out.flush() {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("print the results", e))
-        }
-        _ => Ok(()),
+        .await;
+    match printed.and_then(|()| out.flush().map_err(failed)) {
+        // A reader that has seen enough (`| head`) is not an error.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
     }
 }

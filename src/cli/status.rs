@@ -16,8 +16,8 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
         (job, phases)
     };
     match global.format() {
-        Format::Json => println!("{}", output::job_json(&job, &phases)),
-        Format::Name => println!("{}", job.id),
+        Format::Json => output::line(output::job_json(&job, &phases))?,
+        Format::Name => output::line(&job.id)?,
         Format::Table | Format::Wide => {
             let mut rows = vec![
                 ("job", job.id.to_string()),
@@ -73,7 +73,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             for (name, value) in rows {
                 table.add_row([name.to_owned(), value]);
             }
-            println!("{table}");
+            output::line(table)?;
         }
     }
     if args.watch { super::wait::verdict(&job) } else { Ok(()) }

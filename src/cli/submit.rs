@@ -82,7 +82,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;
     if args.dry_run {
-        println!("{}", dry_run(&checked)?);
+        output::line(dry_run(&checked)?)?;
         return Ok(());
     }
     if !store.is_initialised().await? {
@@ -98,12 +98,19 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     };
     let job = new_job(id, &store, spec, &args);
     store.insert_job(&job).await?;
-    still_there(&store, &job).await?;
+    // The worker finds out too, if this cannot be asked now.
+    match still_there(&store, &job).await {
+        Err(error) if error.is_transient() => tracing::debug!(%error, "cannot look for functions"),
+        looked => looked?,
+    }
     if !global.quiet {
         if !args.detach {
             eprintln!("job {} submitted", job.id);
         }
-        foresight::warn(&store, &job, size.bytes).await?;
+        // The job is written, so whatever fails from here on must not look as if it were not.
+        if let Err(error) = foresight::warn(&store, &job, size.bytes).await {
+            tracing::debug!(%error, "cannot tell how the job will fare");
+        }
     }
     if args.detach {
         return announce(global, &store, &job).await;
@@ -142,8 +149,8 @@ pub(super) async fn finish(
         _ = tokio::signal::ctrl_c() => return Err(Error::WaitTimeout(id.to_string())),
     };
     match global.format() {
-        Format::Json => println!("{}", output::job_json(&job, &phases)),
-        Format::Name => println!("{}", job.id),
+        Format::Json => output::line(output::job_json(&job, &phases))?,
+        Format::Name => output::line(&job.id)?,
         Format::Table | Format::Wide => {
             wait::verdict(&job)?;
             if !global.quiet {
@@ -185,10 +192,10 @@ fn summary(job: &Job) {
 async fn announce(global: &Global, store: &Store, job: &Job) -> Result<()> {
     match global.format() {
         Format::Json => {
-            let phases: JobPhases = store.phases(job).await?;
-            println!("{}", output::job_json(job, &phases));
+            let phases: JobPhases = store.phases(job).await.unwrap_or_default();
+            output::line(output::job_json(job, &phases))?;
         }
-        Format::Name | Format::Table | Format::Wide => println!("{}", job.id),
+        Format::Name | Format::Table | Format::Wide => output::line(&job.id)?,
     }
     Ok(())
 }
@@ -213,6 +220,7 @@ fn new_job(id: JobId, store: &Store, spec: JobSpec, args: &SubmitArgs) -> Job {
         reduce_on: Vec::new(),
         input_bytes: None,
         input_documents: None,
+        input_uuid: None,
         counters: None,
         publish: None,
         error: None,

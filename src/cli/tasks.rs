@@ -41,8 +41,7 @@ pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
             }
             row
         },
-    );
-    Ok(())
+    )
 }
 
 /// When the last attempt ended: never, for one that runs.

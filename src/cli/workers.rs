@@ -42,6 +42,5 @@ pub(super) async fn run(global: &Global) -> Result<()> {
                 w.version.clone(),
             ]
         },
-    );
-    Ok(())
+    )
 }

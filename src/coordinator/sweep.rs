@@ -70,8 +70,9 @@ pub async fn sweep(store: &Store) -> Result<()> {
             store.delete_logs(&id).await?;
         }
     }
-    for id in store.jobs_with_planned_tasks().await? {
-        // A coordinator that was frozen while it planned can write its tasks after the job's end.
+    for id in store.jobs_with_open_tasks().await? {
+        // A coordinator that was frozen while it planned can write its tasks after the job's end, and a worker
+        // that missed a block can send a map task back.
         let job = look_up(store, &mut known, &id).await?;
         if let Some(job) = job.filter(|job| job.state.is_terminal()) {
             store.cancel_tasks(&id).await?;

@@ -69,6 +69,7 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
     crate::halt::point("plan").await;
     let input = &job.spec.input;
     let size = store.inspect_input(input).await?;
+    let identity = store.identity(&input.db, &input.collection).await?;
     let target_options = check_target(store, job).await?;
     let by_shard = slots(store).await?;
     let slots = by_shard.values().sum();
@@ -106,7 +107,7 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
     }
     store.insert_tasks(&tasks).await?;
     crate::halt::point("plan.written").await;
-    let set = doc! {
+    let mut set = doc! {
         "map_tasks": i64::try_from(map_tasks).unwrap_or(i64::MAX),
         "reduce_tasks": i64::from(partitions),
         "spec.partitions": i64::from(partitions),
@@ -114,6 +115,7 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
         "input_bytes": i64::try_from(size.bytes).unwrap_or(i64::MAX),
         "input_documents": i64::try_from(size.documents).unwrap_or(i64::MAX),
     };
+    set.extend(identity.map(|uuid| ("input_uuid".to_owned(), uuid)));
     // The ranges are those of this instant: a coordinator that has fixed another has to plan for it.
     let this = doc! { "plan": number, "snapshot": time };
     store.transition(&job.id, JobEvent::Planned, this, set).await?;
@@ -247,12 +249,30 @@ async fn tend_mapping(store: &Store, job: &Job) -> Result<()> {
     if phases.map.done < u64::from(job.map_tasks) {
         return Ok(());
     }
+    refuse_lost_input(store, job).await?;
     if job.reduce_tasks == 0 {
         publish::begin(store, job, JobEvent::MappedOnly).await
     } else {
         store.transition(&job.id, JobEvent::Mapped, doc! { "plan": job.plan }, doc! {}).await?;
         Ok(())
     }
+}
+
+/// A collection that is dropped or renamed takes its history along, and whoever reads it then sees none of its
+/// documents, and no error: so a job whose input is no longer there has not read all of it.
+async fn refuse_lost_input(store: &Store, job: &Job) -> Result<()> {
+    let input = &job.spec.input;
+    let Some(uuid) = &job.input_uuid else { return Ok(()) };
+    if store.name_of(&input.db, uuid).await?.as_ref() == Some(&input.collection) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!(
+            "the input {}.{} was dropped, renamed or replaced while the job read it",
+            input.db, input.collection
+        ),
+        "nothing was published; submit the job again when the collection is there to stay",
+    ))
 }
 
 async fn tend_reducing(store: &Store, job: &Job) -> Result<()> {

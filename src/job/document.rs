@@ -1,6 +1,6 @@
 //! The job as a document in the `aviary` collection: made to be read in mongosh.
 
-use bson::{DateTime, Document, Timestamp};
+use bson::{Bson, DateTime, Document, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::spec::JobSpec;
@@ -60,6 +60,9 @@ pub struct Job {
     /// Documents of input as the server estimated them when the job was planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_documents: Option<i64>,
+    /// The identity of the input collection when the job was planned: under its name another one may appear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_uuid: Option<Bson>,
     /// Sums over all committed tasks, once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Document>,

@@ -20,7 +20,7 @@ impl<T> Action<T> for Result<T, DriverError> {
 
 /// Codes with which a server says that it is not, or no longer, the one to ask, by their names in
 /// the server's `error_codes.yml`.
-const TRANSIENT_CODES: [i32; 39] = [
+const TRANSIENT_CODES: [i32; 41] = [
     6,     // HostUnreachable
     7,     // HostNotFound
     43,    // CursorNotFound: the server that had it is no longer the one that answers
@@ -57,6 +57,8 @@ const TRANSIENT_CODES: [i32; 39] = [
     11600, // InterruptedAtShutdown
     11601, // Interrupted
     11602, // InterruptedDueToReplStateChange
+    12586, // BackgroundOperationInProgressForDatabase: an index build that a failover has left behind ends
+    12587, // BackgroundOperationInProgressForNamespace
     13388, // StaleConfig
     13435, // NotPrimaryNoSecondaryOk
     13436, // NotPrimaryOrSecondary

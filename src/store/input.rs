@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::Store;
 use super::error::Action;
 use crate::config;
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::job::{Input, ReadMode};
 use crate::task::{Range, Split};
 
@@ -282,6 +282,7 @@ impl Store {
                 session.advance_cluster_time(&time);
             }
         }
+        let id = session.id().clone();
         // A snapshot session says the read concern; the database's own must not contradict it.
         let collection: Collection<RawDocumentBuf> =
             client.database(&input.db).collection(&input.collection);
@@ -298,9 +299,8 @@ impl Store {
             while let Some(reply) = replies.next().await {
                 let reply = reply.action(ACTION)?;
                 *begun = true;
-                if tx.send(Ok(InputBatch(reply))).await.is_err() {
-                    return Ok(());
-                }
+                let Some(room) = room_in(tx, client, &id).await else { return Ok(()) };
+                room.send(Ok(InputBatch(reply)));
             }
         }
         Ok(())
@@ -338,6 +338,28 @@ impl Store {
             .try_collect()
             .await
             .action("read the input")
+    }
+}
+
+/// Waits until the function has room for another reply; `None` when it wants no more.
+///
+/// A function may be busy for longer than servers keep a session that nobody uses, which is half an hour, and
+/// its cursor would go with it: so the session is used.
+async fn room_in<'a>(
+    tx: &'a mpsc::Sender<Result<InputBatch>>,
+    client: &Client,
+    session: &Document,
+) -> Option<mpsc::Permit<'a, Result<InputBatch>>> {
+    loop {
+        match tokio::time::timeout(config::SESSION_REFRESH, tx.reserve()).await {
+            Ok(room) => return room.ok(),
+            Err(_) => {
+                let refresh = doc! { "refreshSessions": [session] };
+                if let Err(error) = client.database("admin").run_command(refresh).await {
+                    tracing::debug!(%error, "could not keep the session of a cursor");
+                }
+            }
+        }
     }
 }
 
@@ -414,11 +436,13 @@ fn explain_history(error: Error) -> Error {
                  --history-window 2h does, or submit the job with --read committed",
             )
         }
+        // It may pass, as after a restart; where the collection's indexes or options have changed it never
+        // does before MongoDB 7.0, so the attempt counts as failed.
         Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE) => Error::Store {
-            action: "read the input as it was when the job began (were its indexes or options \
-                     changed since? then submit the job again)"
+            action: "read the input as it was when the job began (was it replaced, or were its \
+                     indexes or options changed since? then submit the job again)"
                 .into(),
-            source,
+            source: StoreError { kind: StoreErrorKind::Fatal, ..source },
         },
         other => other,
     }

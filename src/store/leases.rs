@@ -246,17 +246,24 @@ impl Store {
     }
 
     /// Hands a lease back without burning the attempt: the worker stops, or what the task needs is
-    /// not there yet. The task may be claimed again after `pause_ms`.
+    /// not there yet. The task may be claimed again after `pause_ms`. The history keeps `why`, and what
+    /// went wrong if anything did.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn release(&self, lease: &Lease, why: &str, pause_ms: i64) -> Result<bool> {
+    pub async fn release(
+        &self,
+        lease: &Lease,
+        why: &str,
+        error: Option<&str>,
+        pause_ms: i64,
+    ) -> Result<bool> {
         let update = vec![
             doc! { "$set": {
                 "state": TaskState::Ready.as_str(),
                 "attempts": { "$subtract": ["$attempts", 1] },
                 "not_before": { "$add": ["$$NOW", pause_ms] },
-                "history": closed_attempt(why, None),
+                "history": closed_attempt(why, error),
             } },
             doc! { "$unset": ["token", "until"] },
         ];

@@ -249,13 +249,22 @@ fn database_of(client: &Client, name: &str) -> Database {
 
 /// A URI's options with Aviary's defaults.
 async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|e| {
-        Error::Usage(format!("{} is not a usable MongoDB URI: {}", redact(uri), reason(&e)))
+    let mut options = ClientOptions::parse(uri).await.map_err(|e| match &*e.kind {
+        // The hosts of mongodb+srv:// are looked up right here.
+        mongodb::error::ErrorKind::DnsResolve { message, .. } => {
+            Error::Connect { uri: redact(uri), why: first_line(message) }
+        }
+        _ => Error::Usage(format!("{} is not a usable MongoDB URI: {}", redact(uri), reason(&e))),
     })?;
     options.app_name.get_or_insert_with(|| app_name.to_owned());
     options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
     options.connect_timeout.get_or_insert(config::CONNECT_TIMEOUT);
     options.max_pool_size.get_or_insert(64);
+    // What decides something is read from primaries and by a majority, whatever else the URI is used for: a
+    // member that lags behind would tell of a job that is not there yet, or of a result that is not whole.
+    options.selection_criteria = None;
+    options.read_concern = None;
+    options.write_concern = None;
     Ok(options)
 }
 

@@ -66,6 +66,25 @@ impl Store {
         }))
     }
 
+    /// The identity of a collection, which a rename keeps; `None` without the collection, or without the
+    /// privilege to ask.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn identity(&self, db: &str, name: &str) -> Result<Option<Bson>> {
+        let listed = self
+            .other_db(db)
+            .run_cursor_command(doc! { "listCollections": 1, "filter": { "name": name } })
+            .await;
+        let found: Vec<Document> = match listed {
+            Ok(cursor) => cursor.try_collect().await.action(format!("look up {db}.{name}"))?,
+            Err(e) if classify(&e).kind == StoreErrorKind::Unauthorized => return Ok(None),
+            Err(e) => return Err(e).action(format!("look up {db}.{name}")),
+        };
+        let info = found.first().and_then(|row| row.get_document("info").ok());
+        Ok(info.and_then(|info| info.get("uuid").cloned()))
+    }
+
     /// Creates a job's hidden collection with the options of the target it will replace, and sharded
     /// like it.
     ///
@@ -182,7 +201,9 @@ impl Store {
         if wanted.is_empty() {
             return Ok(());
         }
-        let built = database.run_command(doc! { "createIndexes": to, "indexes": wanted }).await;
+        // By default the server waits for every member that votes, so one that is down would hold up the job.
+        let build = doc! { "createIndexes": to, "indexes": wanted, "commitQuorum": "majority" };
+        let built = database.run_command(build).await;
         match built {
             Ok(_) => Ok(()),
             Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Err(Error::refused(

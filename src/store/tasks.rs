@@ -271,14 +271,10 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn cancel_tasks(&self, job: &JobId) -> Result<u64> {
-        let open: Vec<Bson> = TaskState::sources_of(TaskEvent::JobEnded)
-            .into_iter()
-            .map(|s| s.as_str().into())
-            .collect();
         let outcome = self
             .aviary()
             .update_many(
-                doc! { "job": job, "kind": { "$in": ["map", "reduce"] }, "state": { "$in": open } },
+                doc! { "job": job, "kind": { "$in": ["map", "reduce"] }, "state": { "$in": open_states() } },
                 doc! {
                     "$set": { "state": TaskState::Cancelled.as_str() },
                     "$unset": { "token": "", "until": "", "not_before": "" },
@@ -302,11 +298,11 @@ impl Store {
         Ok(outcome.deleted_count)
     }
 
-    /// The jobs that have tasks whose phase has not begun.
+    /// The jobs that have tasks which somebody may yet claim or open.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn jobs_with_planned_tasks(&self) -> Result<Vec<JobId>> {
+    pub async fn jobs_with_open_tasks(&self) -> Result<Vec<JobId>> {
         let found = self
             .aviary()
             .distinct(
@@ -314,11 +310,11 @@ impl Store {
                 doc! {
                     "shard": self.every_shard(),
                     "kind": { "$in": ["map", "reduce"] },
-                    "state": TaskState::Planned.as_str(),
+                    "state": { "$in": open_states() },
                 },
             )
             .await
-            .action("look for planned tasks")?;
+            .action("look for open tasks")?;
         Ok(found.into_iter().filter_map(|id| id.as_str().map(JobId::from_text)).collect())
     }
 
@@ -339,6 +335,11 @@ impl Store {
             .await
             .action("read a quarantined task")
     }
+}
+
+/// The states of tasks that end with their job.
+fn open_states() -> Vec<Bson> {
+    TaskState::sources_of(TaskEvent::JobEnded).into_iter().map(|s| s.as_str().into()).collect()
 }
 
 fn int(value: Option<&Bson>) -> Option<u32> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::deadline::Deadline;
 use super::lines::{self, Lines};
@@ -83,9 +84,11 @@ impl Attempt {
         self.lease.check()
     }
 
-    /// Whether an earlier attempt may have written output already.
+    /// Whether another attempt may have written output already: an earlier one, or, where a failover has
+    /// rolled the claim back, one of the same epoch. Nothing else writes what a reduce task does, so there
+    /// it is taken for granted; the number of results is checked in the end.
     pub(super) fn is_repeat(&self) -> bool {
-        self.task.epoch > 1
+        self.task.epoch > 1 || self.task.kind == TaskKind::Reduce
     }
 }
 
@@ -115,14 +118,18 @@ pub(super) async fn run(context: &Context, claimed: Claimed) {
                 progress: AtomicI64::new(0),
                 stop: context.stop.clone(),
             });
-            let renewer = tokio::spawn(renew(attempt.clone(), context.settings.clone()));
+            // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.
+            let renewer = AbortOnDropHandle::new(tokio::spawn(renew(
+                attempt.clone(),
+                context.settings.clone(),
+            )));
             let worked = CancellationToken::new();
             let logged = tokio::spawn(lines::write(attempt.clone(), worked.clone()));
             let outcome = work(&attempt).await;
             worked.cancel();
             // Whoever sees that the task has ended finds its lines; they are not worth waiting for long.
             let _ = tokio::time::timeout(lines::LAST_LINES_MAX, logged).await;
-            renewer.abort();
+            drop(renewer);
             outcome
         }
         Err(error) => Err(error),
@@ -213,23 +220,32 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
         }
         Error::NotYet(why) if why == DRAINED => {
             tracing::info!(task = %lease.task, "handing the lease back");
-            retrying(|| store.release(lease, DRAINED, 0)).await
+            retrying(|| store.release(lease, DRAINED, None, 0)).await
         }
         Error::NotYet(why) => {
             tracing::debug!(task = %lease.task, why, "not yet");
-            retrying(|| store.release(lease, "waited", NOT_YET_PAUSE_MS)).await
+            retrying(|| store.release(lease, "waited", None, NOT_YET_PAUSE_MS)).await
         }
         Error::BlockMissing { task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
-            if let Err(error) = store.reopen_lost(task, shard, token).await {
+            let why = error.to_string();
+            let released =
+                retrying(|| store.release(lease, "block missing", Some(&why), NOT_YET_PAUSE_MS))
+                    .await;
+            // The blocks of a job that has ended are gone for good, and so is the lease: a job's tasks are
+            // cancelled before its blocks are removed.
+            if matches!(released, Ok(true))
+                && let Err(error) = store.reopen_lost(task, shard, token).await
+            {
                 tracing::warn!(%error, "could not send the map task back");
             }
-            retrying(|| store.release(lease, "block missing", NOT_YET_PAUSE_MS)).await
+            released
         }
         // A failover is not the task's fault, so it does not burn an attempt.
         error if error.is_transient() => {
             tracing::warn!(task = %lease.task, %error, "the database is away; handing the lease back");
-            retrying(|| store.release(lease, "database away", NOT_YET_PAUSE_MS)).await
+            let why = error.to_string();
+            retrying(|| store.release(lease, "database away", Some(&why), NOT_YET_PAUSE_MS)).await
         }
         error => {
             tracing::warn!(task = %lease.task, %error, "the attempt failed");

@@ -108,7 +108,9 @@ impl<S: Sink> Guest<S> {
             Ok(()) if self.may_hide_excess(batch) => self.find_excess(batch),
             Ok(()) => Ok(()),
             Err(GuestError::Sink { error, .. }) => Err(from_sink(error)),
-            Err(error) if is_over(&self.loaded, &error) => Err(too_late(&self.loaded, name_one_of(stage, batch))),
+            Err(error) if is_over(&self.loaded, &error) => {
+                Err(too_late(&self.loaded, name_one_of(stage, batch)))
+            }
             Err(error) => Err(self.diagnose(error, batch)),
         }
     }

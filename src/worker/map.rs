@@ -75,7 +75,6 @@ struct MapSink {
     emits: Emits,
     counters: Counters,
     tap: Tap,
-    keyed_output: bool,
     collated: bool,
 }
 
@@ -99,9 +98,7 @@ impl MapSink {
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let (key, value) = (guest::raw(key)?, guest::raw(value)?);
         self.counters.emit += 1;
-        if self.keyed_output {
-            check_id(key)?;
-        }
+        check_id(key)?;
         if self.collated {
             super::collation::refuse_text(key)?;
         }
@@ -219,8 +216,6 @@ fn compute(
         emits,
         counters: Counters::default(),
         tap: Tap::kept(Stage::Map, &attempt.lines),
-        keyed_output: attempt.job.spec.output.mode.has_target()
-            || attempt.job.spec.reduce.is_none(),
         collated: attempt.job.spec.input.is_collated(),
     };
     let mut map = Guest::start(map, sink)?;

@@ -35,7 +35,7 @@ pub(crate) fn lease_one() -> Result<Lease> {
 
 /// Leases `count` free ports.
 pub(crate) fn lease(count: usize) -> Result<Vec<Lease>> {
-    let dir = std::env::temp_dir().join(format!("aviary-ports-{}", nix::unistd::getuid()));
+    let dir = crate::mongod::cache_dir().join("ports");
     fs::create_dir_all(&dir).at("create", &dir)?;
     let span = u64::from(PORT_LAST - PORT_FIRST) + 1;
     let offset = RandomState::new().hash_one(std::process::id()) % span;

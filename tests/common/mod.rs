@@ -19,8 +19,12 @@ pub const CEILING: Duration = Duration::from_secs(240);
 /// The binary under test.
 pub const AVIARY: &str = env!("CARGO_BIN_EXE_aviary");
 
-/// The lease that test daemons take: short, so that a killed worker's task is soon given away.
+/// The lease of a daemon that is about to be killed, stopped or frozen: short, so that what it held is soon
+/// given away.
 pub const LEASE_TTL_MS: &str = "3000";
+
+/// The lease of any other, which a busy machine should not make it lose.
+const LASTING_LEASE_TTL_MS: &str = "15000";
 
 /// A deployment for one test, gone with it.
 pub struct Bed {
@@ -149,12 +153,13 @@ impl Bed {
         vec![
             ("AVIARY_URI".into(), self.uri()),
             ("AVIARY_DB".into(), "test".into()),
-            ("AVIARY_LEASE_TTL_MS".into(), LEASE_TTL_MS.into()),
+            ("AVIARY_LEASE_TTL_MS".into(), LASTING_LEASE_TTL_MS.into()),
             ("AVIARY_POLL_MS".into(), "200".into()),
         ]
     }
 
-    /// Starts a daemon of the binary, with more environment.
+    /// Starts a daemon of the binary, with more environment. One that is to stop at a named place has a short
+    /// lease unless it is told otherwise.
     pub fn spawn(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> Managed {
         let n = self.started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut command =
@@ -163,6 +168,9 @@ impl Bed {
                 .args(args);
         for (key, value) in self.env() {
             command = command.env(key, value);
+        }
+        if env.iter().any(|(key, _)| *key == "AVIARY_HALT_AT") {
+            command = command.env("AVIARY_LEASE_TTL_MS", LEASE_TTL_MS);
         }
         for (key, value) in env {
             command = command.env(*key, *value);

@@ -24,16 +24,21 @@ pub async fn leases_are_lost_and_handed_back_without_harm(bed: &Bed) {
         .await;
     jobs::stop(&worker).await;
 
-    a_worker_frozen_past_its_lease_is_fenced(bed).await;
+    for place in ["map.call", "map.commit"] {
+        a_worker_frozen_past_its_lease_is_fenced(bed, place).await;
+    }
     a_worker_told_to_stop_hands_its_task_back(bed).await;
     jobs::stop(&coordinator).await;
     a_lost_block_is_made_again(bed).await;
 }
 
-async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
-    let paused = bed.paused_worker("map.call");
+/// In the middle of its work a worker finds out by itself that its lease is over; past its last look at the lease
+/// it sends the commit, and the servers refuse it.
+async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed, place: &str) {
+    let paused = bed.paused_worker(place);
     let first = &paused.process;
-    let id = Ask::new("few", "frozen").submit(bed).await;
+    let (frozen, thawed) = (format!("frozen-{place}"), format!("thawed-{place}"));
+    let id = Ask::new("few", &frozen).submit(bed).await;
     paused.arrived().await;
     first.freeze().expect("frozen");
     let held = jobs::held_by(bed, &id, first).await;
@@ -42,7 +47,7 @@ async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
     let second = bed.worker();
     jobs::succeeded(bed, &id).await;
     let expected = bed.all("few-calm").await;
-    assert_eq!(bed.all("frozen").await, expected);
+    assert_eq!(bed.all(&frozen).await, expected);
     paused.go_on();
     first.thaw().expect("thawed");
     first.wait_for_log("fenced").await.expect("the first worker learns that it lost the lease");
@@ -55,15 +60,15 @@ async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed) {
     let result = task.get_document("result").expect("a result");
     assert_ne!(jobs::text(result, "token"), first_token, "the second attempt's result counts");
     assert!(!first.log().expect("its log").contains("committed"), "the first committed nothing");
-    assert_eq!(bed.all("frozen").await, expected);
+    assert_eq!(bed.all(&frozen).await, expected);
     jobs::nothing_left(bed).await;
 
     // It is as good a worker as any other afterwards.
     jobs::stop(&second).await;
-    let again = Ask::new("few", "thawed").submit(bed).await;
+    let again = Ask::new("few", &thawed).submit(bed).await;
     jobs::succeeded(bed, &again).await;
     assert!(first.log().expect("its log").contains("committed"));
-    assert_eq!(bed.all("thawed").await, expected);
+    assert_eq!(bed.all(&thawed).await, expected);
     jobs::stop(first).await;
     jobs::nothing_left(bed).await;
 }

@@ -4,7 +4,7 @@
 use aviary_testcontainers::Managed;
 use bson::doc;
 
-use crate::common::{Bed, wait_for};
+use crate::common::{Bed, LEASE_TTL_MS, wait_for};
 use crate::gate::Gate;
 use crate::jobs::{self, Ask};
 
@@ -74,7 +74,11 @@ async fn output_of_a_zombie_is_swept(bed: &Bed, gate: &Gate) {
 
 async fn a_rename_of_a_zombie_moves_nothing(bed: &Bed, gate: &Gate) {
     gate.hold("renameCollection");
-    let env = [("AVIARY_URI", gate.uri()), ("AVIARY_SPLIT_BYTES", jobs::SPLIT_BYTES.to_owned())];
+    let env = [
+        ("AVIARY_URI", gate.uri()),
+        ("AVIARY_SPLIT_BYTES", jobs::SPLIT_BYTES.to_owned()),
+        ("AVIARY_LEASE_TTL_MS", LEASE_TTL_MS.to_owned()),
+    ];
     let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
     let zombie = bed.spawn("coordinator", &["coordinator"], &env);
     let worker = bed.worker();
@@ -102,9 +106,11 @@ async fn a_rename_of_a_zombie_moves_nothing(bed: &Bed, gate: &Gate) {
     assert_eq!(bed.all("late-rename").await, expected);
 }
 
-/// A worker whose every command passes the gate.
+/// A worker whose every command passes the gate, and which will be frozen.
 fn worker_through(bed: &Bed, gate: &Gate) -> Managed {
-    bed.spawn("worker", &["worker", "--slots", "1"], &[("AVIARY_URI", &gate.uri())])
+    let env = [("AVIARY_URI", gate.uri()), ("AVIARY_LEASE_TTL_MS", LEASE_TTL_MS.to_owned())];
+    let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+    bed.spawn("worker", &["worker", "--slots", "1"], &env)
 }
 
 /// Waits for what the late write leaves; nobody sweeps meanwhile.
