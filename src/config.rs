@@ -119,6 +119,8 @@ pub const VALUES_PER_CHECK: u64 = 4_096;
 pub const GUEST_MEMORY_MB_MAX: u64 = 4_096;
 /// Bytes that one record may emit unless the job says otherwise.
 pub const RECORD_OUTPUT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Linear memory that a worker or coordinator gives a function at most unless told otherwise, in MiB.
+pub const WORKER_MEMORY_MB_DEFAULT: u64 = 1_024;
 /// Linear memory one function may use unless the job says otherwise.
 pub const GUEST_MEMORY_MB_DEFAULT: u64 = 128;
 /// Time one record may take unless the job says otherwise.

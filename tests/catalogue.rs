@@ -124,6 +124,10 @@ async fn names_have_versions_and_a_job_keeps_the_one_it_began_with() {
     bed.aviary(&["functions", "rm", "keys"]).await.ok();
     let shown = bed.aviary(&["functions", "show", "keys"]).await.ok();
     assert_eq!(shown.stdout.trim(), COUNT);
+    // Whoever asks for a version that was removed never gets another function.
+    assert_eq!(insert(&bed, &tens, "keys").await["version"], 3);
+    assert_eq!(bed.aviary(&["functions", "show", "keys@2"]).await.code, 5);
+    bed.aviary(&["functions", "rm", "keys"]).await.ok();
     bed.aviary(&["functions", "rm", "keys"]).await.ok();
     assert_eq!(bed.aviary(&["functions", "show", "keys"]).await.code, 5);
     assert_eq!(bed.aviary(&["functions", "rm", "keys"]).await.code, 5);
@@ -148,6 +152,49 @@ async fn a_function_that_a_job_needs_stays() {
     bed.aviary(&["cancel", &job]).await.ok();
     bed.aviary(&["functions", "rm", "keys"]).await.ok();
     assert!(functions(&bed).await.is_empty());
+}
+
+/// Who removes a function, who stores it and who submits a job meet in the function's document: whatever the
+/// order, a function that is there is whole, and no job is left without its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_being_removed_is_gone_for_new_jobs_only() {
+    let bed = Bed::start(1).await;
+    input(&bed).await;
+    let path = bed.file("count.js", COUNT);
+    let digest = insert(&bed, &path, "keys").await["digest"].as_str().unwrap().to_owned();
+    let job = detached(&bed, "keys", "sums").await;
+    // Somebody is about to remove it, or ended while he was.
+    let marked = doc! { "$set": { "removing": true } };
+    let catalogue = bed.coll("aviary-funcs");
+    let mark = async || {
+        catalogue.update_one(doc! { "_id": &digest }, marked.clone()).await.unwrap();
+    };
+    mark().await;
+    let refused = submit(&bed, "keys", "others").await;
+    assert_eq!(refused.code, 8, "{refused:#?}");
+    assert!(refused.stderr.contains("was removed just now"), "{refused:#?}");
+    // The job that was there before has it still.
+    let (_coordinator, _worker) = (bed.coordinator(), bed.worker());
+    assert_eq!(ended(&bed, &job).await.get_str("state").unwrap(), "succeeded");
+    // Whoever brings the function itself stores it again.
+    mark().await;
+    submit(&bed, path.to_str().unwrap(), "others").await.ok();
+    submit(&bed, "keys", "others").await.ok();
+
+    let large = bed.dir.path().join("large.wasm");
+    std::fs::write(&large, padded(16 << 20)).unwrap();
+    for _ in 0..4 {
+        insert(&bed, &large, "large").await;
+        let remove = ["functions", "rm", "large"];
+        let (removed, inserted) = tokio::join!(bed.aviary(&remove), insert(&bed, &large, "large"));
+        assert!([0, 5, 8].contains(&removed.code), "{removed:#?}");
+        let digest = inserted["digest"].as_str().unwrap();
+        // By digest, since its name may be gone.
+        let there = bed.aviary(&["functions", "show", digest, "-o", "name"]).await;
+        if there.code == 0 {
+            reduced(&bed, digest, "_max", "sevens").await.ok();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

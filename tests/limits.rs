@@ -167,6 +167,28 @@ async fn memory_and_time_of_a_record_name_function_and_record() {
     .await;
 }
 
+/// A job's memory is what its functions are tried with, and whoever reduces results into a target gives it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_may_have_more_memory_wherever_its_functions_run() {
+    let bed = bed(4).await;
+    let _coordinator = bed.spawn("coordinator", &["coordinator", "--memory-mb", "300"], &[]);
+    let _worker = bed.worker();
+    // It takes 200 MiB as soon as it is loaded.
+    let large = "const much = Array.from({length: 200}, () => new Uint8Array(1 << 20)); \
+                 function map() { emit(this._id, much.length); }";
+    let small = submit(&bed, large, &["--reduce", "_sum", "--memory-mb", "128"]).await;
+    assert_eq!(small.code, 8, "{small:#?}");
+    submit(&bed, large, &["--reduce", "_sum", "--memory-mb", "256"]).await.ok();
+    let path = bed.file("large.js", large);
+    bed.aviary(&["insert", path.to_str().unwrap()]).await.ok();
+    let more = ["--reduce", "_sum", "--out", "reduce:totals", "--memory-mb", "512"];
+    let refused = submit(&bed, "function () { emit(1, 1); }", &more).await;
+    assert_eq!(refused.code, 3, "{refused:#?}");
+    for word in ["asks for 512 MiB", "the coordinator gives 300 MiB", "--memory-mb 512"] {
+        assert!(refused.stderr.contains(word), "{word:?} is missing: {refused:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_refuses_a_job_that_asks_for_more_memory_than_it_gives() {
     let bed = bed(10).await;

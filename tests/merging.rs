@@ -176,6 +176,8 @@ async fn refusals(stage: &Stage) {
         ("reduce:x", &functions[..2], 2, "--reduce"),
         ("reduce:x", &["--map", &stage.map, "--reduce", "_avg"][..], 8, "how many values"),
         ("reduce:x", &["--map", &stage.map, "--reduce", "_stats"][..], 8, "how many values"),
+        ("reduce:x", &[&functions[..], &["--no-combine"]].concat(), 8, "--no-combine"),
+        ("reduce:x", &[&functions[..], &["--combine", &stage.sum]].concat(), 8, "--combine"),
         ("mix:x", &functions[..], 2, "not understood"),
         ("merge:", &functions[..], 2, "not understood"),
         ("merge:aviary", &functions[..], 8, "cannot be an output"),
@@ -184,6 +186,13 @@ async fn refusals(stage: &Stage) {
         assert_eq!(ran.code, code, "{out} {ran:#?}");
         assert!(ran.stderr.contains(word), "{out}: {word:?} is missing in {ran:#?}");
     }
+    // Only the function itself knows that it streams, so this shows when it is to reduce.
+    let first =
+        "({ begin(key) { this.v = null; }, next(v) { this.v ??= v; }, end() { return this.v; } })";
+    stage.submit("merge:streamed", &["--map", &stage.map, "--reduce", first]).await.ok();
+    let ran = stage.submit("reduce:streamed", &["--map", &stage.map, "--reduce", first]).await;
+    assert_eq!(ran.code, 3, "{ran:#?}");
+    assert!(ran.stderr.contains("a reduce that streams"), "{ran:#?}");
     let committed = [&functions[..2], &["--read", "committed"]].concat();
     let ran = stage.submit("update:docs", &committed).await;
     assert_eq!(ran.code, 8, "{ran:#?}");

@@ -159,7 +159,7 @@ pub(super) enum Command {
     /// List worker daemons.
     Workers,
     /// Run a coordinator; any number may run, one holds the role.
-    Coordinator,
+    Coordinator(CoordinatorArgs),
     /// Run a worker.
     Worker(WorkerArgs),
     /// Run functions over a sample in this process: no workers, no writes.
@@ -186,7 +186,7 @@ pub(super) const ROUTER_VERB: &str = "test-router";
 impl Command {
     /// Whether the verb runs until it is told to stop, and logs.
     pub(super) fn is_daemon(&self) -> bool {
-        matches!(self, Command::Coordinator | Command::Worker(_))
+        matches!(self, Command::Coordinator(_) | Command::Worker(_))
     }
 }
 
@@ -549,7 +549,15 @@ pub(super) struct WorkerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) slots: Option<u16>,
     /// Memory that functions may use at most, in MiB, each.
-    #[arg(long, value_name = "M", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
+    #[arg(long, value_name = "M", default_value_t = config::WORKER_MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
+    pub(super) memory_mb: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CoordinatorArgs {
+    /// Memory that a function may use at most, in MiB: with `--out reduce:NAME` the coordinator runs the job's
+    /// reduce and finalize.
+    #[arg(long, value_name = "M", default_value_t = config::WORKER_MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
     pub(super) memory_mb: u64,
 }
 

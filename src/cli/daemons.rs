@@ -2,18 +2,19 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Global, WorkerArgs};
+use super::args::{CoordinatorArgs, Global, WorkerArgs};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::wasm::{Host, HostOptions};
 use crate::worker::{self, WorkerOptions};
 use crate::{coordinator, store::Store};
 
-pub(super) async fn coordinator(global: &Global) -> Result<()> {
+pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<()> {
     let settings = Settings::from_env()?;
     let stop = stop_on_signal()?;
     let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
-    let outcome = coordinator::run(store.clone(), host(1024)?, settings, stop).await;
+    let host = host(args.memory_mb)?;
+    let outcome = coordinator::run(store.clone(), host, settings, stop).await;
     store.close().await;
     outcome
 }

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use super::args::{Format, FunctionsArgs, FunctionsVerb, Global, InsertArgs};
 use super::output;
+use crate::config;
 use crate::error::{Error, Result};
-use crate::functions::{self, Source};
+use crate::functions::{self, CheckedFor, Source};
+use crate::job::Limits;
 use crate::store::Store;
 use crate::store::functions::{FunctionRow, StoredFunction};
 use crate::toolchain::Language;
@@ -21,7 +23,10 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
             return Err(Error::Usage("--name goes with one function".into()));
         }
     }
-    let host = super::daemons::host(1024)?;
+    // Which memory it may use is for the jobs to say.
+    let limits = Limits { memory_mb: config::GUEST_MEMORY_MB_MAX, ..Limits::default() };
+    let host = super::daemons::host(limits.memory_mb)?;
+    let any_job = CheckedFor { scope: &bson::Document::new(), limits: &limits };
     let mut sources = Vec::new();
     for group in &groups {
         let source = match group.as_slice() {
@@ -30,7 +35,7 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
         };
         if source.language == "js" {
             // Any stage will do: what is to be found out is whether it parses to a function.
-            source.check_stage(&host, script_stage(&source), &bson::Document::new()).await?;
+            source.check_stage(&host, script_stage(&source), &any_job).await?;
         }
         sources.push(source);
     }

@@ -95,7 +95,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Cancel(args) => cancel::run(&global, args).await,
         Command::Rm(args) => rm::run(&global, args).await,
         Command::Workers => workers::run(&global).await,
-        Command::Coordinator => daemons::coordinator(&global).await,
+        Command::Coordinator(args) => daemons::coordinator(&global, args).await,
         Command::Worker(args) => daemons::worker(&global, args).await,
         Command::Try(args) => trial::run(&global, *args).await,
         Command::TestRouter { args } => cluster::router(&args).await,

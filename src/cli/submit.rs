@@ -4,8 +4,9 @@ use bson::{DateTime, Document};
 
 use super::args::{Format, Global, JobFunctions, SubmitArgs};
 use super::{command, foresight, output, wait};
+use crate::config;
 use crate::error::{Error, Result};
-use crate::functions::{self, Given};
+use crate::functions::{self, CheckedFor, Given};
 use crate::ids::JobId;
 use crate::job::{
     FunctionRef, Input, Job, JobEvent, JobSpec, JobState, Limits, Output, OutputMode, ReadMode,
@@ -30,7 +31,7 @@ pub(super) enum FoundReduce {
 }
 
 pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
-    let host = super::daemons::host(1024)?;
+    let host = super::daemons::host(args.job.memory_mb.max(config::WORKER_MEMORY_MB_DEFAULT))?;
     if let Some(given) = args.job.command.take() {
         let rest = command::apply(&host, &given, &mut args.job).await?;
         for note in rest.notes.iter().filter(|_| !global.quiet) {
@@ -78,7 +79,8 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
             crate::coordinator::refuse_target(&spec.output, &target)?;
         }
     }
-    let found = find(Some(&store), &host, &args.job, &spec.scope).await?;
+    let checked_for = CheckedFor { scope: &spec.scope, limits: &spec.limits };
+    let found = find(Some(&store), &host, &args.job, &checked_for).await?;
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;
     if args.dry_run {
@@ -233,11 +235,11 @@ pub(super) async fn find(
     store: Option<&Store>,
     host: &Host,
     args: &JobFunctions,
-    scope: &Document,
+    job: &CheckedFor<'_>,
 ) -> Result<Found> {
     let named = named_stages(store, host, args).await?;
     let one = async |text: &Option<String>, stage| match text {
-        Some(text) => Given::find(store, host, text, stage, scope).await.map(Some),
+        Some(text) => Given::find(store, host, text, stage, job).await.map(Some),
         None => Ok(None),
     };
     let map = one(&named.map, Stage::Map)
@@ -248,7 +250,7 @@ pub(super) async fn find(
         Some(text) => Some(match functions::builtin(text)? {
             Some(builtin) => FoundReduce::Builtin(builtin),
             None => {
-                FoundReduce::Function(Given::find(store, host, text, Stage::Reduce, scope).await?)
+                FoundReduce::Function(Given::find(store, host, text, Stage::Reduce, job).await?)
             }
         }),
     };

@@ -13,6 +13,7 @@ use crate::store::output::{Described, Like};
 use crate::store::topology::Placement;
 use crate::task::{Task, TaskKind};
 use crate::wasm::Host;
+use crate::worker::loader::refuse_memory;
 
 /// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
 pub(super) async fn tick(store: &Store, host: &Host, settings: &Settings) -> Result<()> {
@@ -45,7 +46,13 @@ async fn tend(store: &Store, host: &Host, settings: &Settings, job: &Job) -> Res
             JobState::Submitted => {
                 store.transition(&job.id, JobEvent::Taken, doc! {}, doc! {}).await?;
             }
-            JobState::Planning => make_plan(store, settings, &job).await?,
+            JobState::Planning => {
+                // It reduces results into the target itself, and that a job should not learn at its end.
+                if job.spec.output.mode == OutputMode::Reduce {
+                    refuse_memory(&job, host, "the coordinator", "coordinators")?;
+                }
+                make_plan(store, settings, &job).await?;
+            }
             JobState::Mapping => tend_mapping(store, &job).await?,
             JobState::Reducing => tend_reducing(store, &job).await?,
             JobState::Publishing => publish::publish(store, host, &job).await?,

@@ -99,19 +99,15 @@ impl Source {
     ///
     /// # Errors
     /// [`Error::Refused`] or [`Error::Function`] turned into one: nothing is to be stored.
-    pub async fn check_stage(
-        &self,
-        host: &Host,
-        stage: Stage,
-        scope: &bson::Document,
-    ) -> Result<()> {
+    pub async fn check_stage(&self, host: &Host, stage: Stage, job: &CheckedFor<'_>) -> Result<()> {
         let around = Surroundings {
             now_ms: 0,
             seed: [0; 32],
-            scope: scope
+            scope: job
+                .scope
                 .to_vec()
                 .map_err(|e| Error::Usage(format!("the parameters do not serialise: {e}")))?,
-            limits: loader::limits(&crate::job::Limits::default()),
+            limits: loader::limits(job.limits),
             deadline: None,
             careful: true,
         };
@@ -171,6 +167,15 @@ impl Source {
     }
 }
 
+/// The job that a function is checked for: whether it starts may depend on these.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckedFor<'a> {
+    /// The job's parameters.
+    pub scope: &'a bson::Document,
+    /// What its functions may use.
+    pub limits: &'a crate::job::Limits,
+}
+
 /// What no name of a function has, and every text of one.
 const INLINE: [char; 6] = ['(', '{', '[', ' ', '\n', ';'];
 
@@ -193,12 +198,12 @@ impl Given {
         host: &Host,
         text: &str,
         stage: Stage,
-        scope: &bson::Document,
+        job: &CheckedFor<'_>,
     ) -> Result<Self> {
         let path = Path::new(text);
         if path.is_file() {
             let source = Source::read(host, path)?;
-            source.check_stage(host, stage, scope).await?;
+            source.check_stage(host, stage, job).await?;
             return Ok(Self::New(source));
         }
         let found = match store {
@@ -209,7 +214,7 @@ impl Given {
             if text.contains(INLINE) {
                 let content = text.as_bytes().to_vec();
                 let source = Source::script("the text", "inline text".to_owned(), content)?;
-                source.check_stage(host, stage, scope).await?;
+                source.check_stage(host, stage, job).await?;
                 return Ok(Self::New(source));
             }
             return Err(not_found(text));

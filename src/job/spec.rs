@@ -378,6 +378,14 @@ impl JobSpec {
                      with a reduce of your own, and divide in --finalize or when reading",
                 ));
             }
+            (OutputMode::Reduce, Some(_)) if self.combine.is_some() || self.no_combine => {
+                let which = if self.no_combine { "--no-combine" } else { "--combine" };
+                return Err(Error::refused(
+                    format!("a job with {which} cannot be reduced into a collection"),
+                    "its reduce need not take its own results for values, and would be given one: \
+                     use a reduce that combines, or --out merge:NAME",
+                ));
+            }
             _ => {}
         }
         if !mode.has_target()

@@ -3,7 +3,11 @@
 //! A function is found by the BLAKE3 of its bytes, so equal content is stored once. Three kinds of document
 //! live in the collection: `function` (manifest, source and bytes), `chunk` (a part of bytes that do not fit
 //! beside their manifest) and `name` (which digest a name leads to now, and which it led to before). Chunks are written
-//! before their function and removed after it: a function that can be found is whole.
+//! before their function and removed after it, and belong to this one writing of it: a function that can be found
+//! is whole, whoever removes and stores it at the same time.
+//!
+//! A function that is to be removed is marked first. Workers still find it; whoever submits a job takes it for
+//! gone, and whoever stores it again takes the mark away. Only while it is marked, and no job needs it, it goes.
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, DateTime, Document, doc};
@@ -15,6 +19,7 @@ use super::error::{Action, classify};
 use super::{FUNCTIONS, Store};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::ids::Token;
 use crate::job::JobState;
 
 /// A function as stored.
@@ -44,6 +49,9 @@ pub struct StoredFunction {
     /// How many chunks hold the content, when it is not here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunks: Option<i32>,
+    /// What the names of these chunks have in common, and those of no other writing of the same content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writing: Option<String>,
     /// The module's or script's bytes; empty as long as they are in chunks.
     pub content: Binary,
 }
@@ -65,6 +73,7 @@ struct Chunk {
     kind: String,
     /// The digest of the whole.
     function: String,
+    writing: String,
     n: i32,
     content: Binary,
 }
@@ -78,6 +87,9 @@ pub struct FunctionName {
     pub digest: String,
     /// Which version that is, from 1.
     pub version: i32,
+    /// The highest version it ever had, if that was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub highest: Option<i32>,
     /// Since when.
     pub set: DateTime,
     /// What it led to before, the oldest first; at most [`config::NAME_VERSIONS_MAX`].
@@ -134,6 +146,7 @@ impl StoredFunction {
             toolchain: None,
             sources: Vec::new(),
             chunks: None,
+            writing: None,
             content: binary(content),
         }
     }
@@ -157,21 +170,28 @@ impl StoredFunction {
         if self.content.bytes.len() + beside <= config::FUNCTION_CHUNK_BYTES {
             return (self.clone(), Vec::new());
         }
+        let writing = Token::generate().to_string();
         let chunks = (0..).zip(self.content.bytes.chunks(config::FUNCTION_CHUNK_BYTES));
         let chunks: Vec<Chunk> = chunks
             .map(|(n, bytes)| Chunk {
-                id: format!("{}/{n:04}", self.digest),
+                id: chunk_id(&self.digest, &writing, n),
                 kind: "chunk".into(),
                 function: self.digest.clone(),
+                writing: writing.clone(),
                 n,
                 content: binary(bytes.to_vec()),
             })
             .collect();
         let mut whole = self.clone();
         whole.chunks = i32::try_from(chunks.len()).ok();
+        whole.writing = Some(writing);
         whole.content = binary(Vec::new());
         (whole, chunks)
     }
+}
+
+fn chunk_id(digest: &str, writing: &str, n: i32) -> String {
+    format!("{digest}/{writing}/{n:04}")
 }
 
 fn digest_of(content: &[u8]) -> String {
@@ -196,6 +216,7 @@ impl Store {
     pub async fn put_function(&self, function: &StoredFunction) -> Result<bool> {
         if let Some(known) = self.function(&function.digest).await?
             && known.is_intact()
+            && self.keep_function(&function.digest).await?
         {
             return Ok(false);
         }
@@ -203,8 +224,7 @@ impl Store {
         for chunk in &chunks {
             self.functions()
                 .clone_with_type::<Chunk>()
-                .replace_one(doc! { "_id": &chunk.id }, chunk)
-                .upsert(true)
+                .insert_one(chunk)
                 .await
                 .action("store a part of a function")
                 .map_err(|e| self.explain(e))?;
@@ -223,6 +243,17 @@ impl Store {
         }
     }
 
+    /// Takes back that a function is to be removed; `false` when it is gone already.
+    async fn keep_function(&self, digest: &str) -> Result<bool> {
+        let kept = self
+            .functions()
+            .update_one(doc! { "_id": digest }, doc! { "$unset": { REMOVING: "" } })
+            .await
+            .action("keep a function")
+            .map_err(|e| self.explain(e))?;
+        Ok(kept.matched_count == 1)
+    }
+
     /// Lets a name lead to a digest from now on, and returns the name's version: one more than before
     /// when it led elsewhere.
     ///
@@ -232,7 +263,9 @@ impl Store {
         let same = doc! { "$eq": ["$digest", digest] };
         let earlier = doc! { "$ifNull": ["$earlier", []] };
         let left = doc! { "digest": "$digest", "version": "$version", "set": "$set" };
-        let version = doc! { "$add": [{ "$ifNull": ["$version", 0] }, 1] };
+        // A version that was removed is never given again: somebody may still ask for it.
+        let highest = doc! { "$max": ["$version", "$highest", 0] };
+        let version = doc! { "$add": [highest, 1] };
         let kept = -i32::try_from(config::NAME_VERSIONS_MAX).unwrap_or(i32::MAX);
         let update = vec![doc! { "$set": {
             "kind": "name",
@@ -342,7 +375,9 @@ impl Store {
             let chunk = self
                 .functions()
                 .clone_with_type::<Chunk>()
-                .find_one(doc! { "_id": format!("{digest}/{n:04}") })
+                .find_one(
+                    doc! { "_id": chunk_id(digest, function.writing.as_deref().unwrap_or(""), n) },
+                )
                 .await
                 .action("read a part of a function")?;
             // A part that is missing shows in the digest.
@@ -352,12 +387,13 @@ impl Store {
         Ok(Some(function))
     }
 
-    /// Which of these digests the catalogue does not have.
+    /// Which of these digests the catalogue does not have, or not for long.
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
     pub async fn missing_functions(&self, digests: &[String]) -> Result<Vec<String>> {
-        let filter = doc! { "kind": "function", "_id": { "$in": digests } };
+        let filter =
+            doc! { "kind": "function", "_id": { "$in": digests }, REMOVING: { "$exists": false } };
         let found: Vec<Document> = self
             .functions()
             .find(filter)
@@ -409,12 +445,21 @@ impl Store {
         let digest = &function.digest;
         self.refuse_used(digest).await?;
         let action = "remove a function";
-        let gone = self.functions().delete_one(doc! { "_id": digest }).await;
-        gone.action(action).map_err(|e| self.explain(e))?;
+        let this = doc! { "_id": digest };
+        let marked = self.functions().update_one(this, doc! { "$set": { REMOVING: true } }).await;
+        marked.action(action).map_err(|e| self.explain(e))?;
         // A job may have been submitted meanwhile; whoever submits looks after writing, as this does.
         if let Err(used) = self.refuse_used(digest).await {
-            self.put_function(function).await?;
+            self.keep_function(digest).await?;
             return Err(used);
+        }
+        let still = doc! { "_id": digest, REMOVING: true };
+        let gone = self.functions().delete_one(still).await.action(action)?;
+        if gone.deleted_count == 0 {
+            return Err(Error::refused(
+                format!("function {digest} was stored again just now, or removed by somebody else"),
+                "see aviary functions list",
+            ));
         }
         let names: Vec<FunctionName> = self
             .functions()
@@ -428,7 +473,7 @@ impl Store {
         for name in names {
             self.forget_version(&name, digest).await?;
         }
-        let parts = doc! { "kind": "chunk", "function": digest };
+        let parts = doc! { "kind": "chunk", "function": digest, "writing": &function.writing };
         self.functions().delete_many(parts).await.action(action)?;
         Ok(())
     }
@@ -459,6 +504,7 @@ impl Store {
             let set = doc! { "$set": {
                 "digest": &last.digest,
                 "version": last.version,
+                "highest": name.highest.unwrap_or(0).max(name.version),
                 "set": last.set,
                 "earlier": serialised(before)?,
             } };
@@ -507,6 +553,9 @@ impl Store {
         Ok(rows)
     }
 }
+
+/// The field by which a function that is to be removed is marked.
+const REMOVING: &str = "removing";
 
 fn name_id(name: &str) -> String {
     format!("name:{name}")

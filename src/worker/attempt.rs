@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::deadline::Deadline;
 use super::lines::{self, Lines};
-use super::{map, reduce};
+use super::{loader, map, reduce};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::ids::{JobId, WorkerId};
@@ -146,7 +146,8 @@ pub(super) async fn run(context: &Context, claimed: Claimed) {
 }
 
 async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
-    refuse_memory(attempt)?;
+    let worker = format!("worker {}", attempt.task.worker.as_deref().unwrap_or("?"));
+    loader::refuse_memory(&attempt.job, &attempt.host, &worker, "workers")?;
     let result = match attempt.task.kind {
         TaskKind::Map => map::run(attempt).await?,
         TaskKind::Reduce => reduce::run(attempt).await?,
@@ -157,24 +158,6 @@ async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     })
     .await;
     Ok(result)
-}
-
-/// Refuses a job whose functions may use more memory than this worker gives: they would be told a limit
-/// that is not theirs.
-fn refuse_memory(attempt: &Attempt) -> Result<()> {
-    let wanted = attempt.job.spec.limits.memory_mb;
-    let given = (attempt.host.memory_bytes_max() >> 20) as u64;
-    if wanted <= given {
-        return Ok(());
-    }
-    let worker = attempt.task.worker.as_deref().unwrap_or("?");
-    Err(Error::refused(
-        format!(
-            "the job asks for {wanted} MiB of memory for each function, but worker {worker} gives \
-             {given} MiB at most"
-        ),
-        format!("submit it with --memory-mb {given}, or start workers with --memory-mb {wanted}"),
-    ))
 }
 
 /// Extends the lease until it is lost or the attempt ends.

@@ -39,7 +39,15 @@ impl OnceMore {
     /// # Errors
     /// [`Error::Function`] when one of them fails at its start.
     pub fn function(reduce: Loaded, finalize: Option<Loaded>) -> Result<Self> {
-        Self::new(How::Function(Box::new(start(reduce)?)), finalize)
+        let reduce = start(reduce)?;
+        if reduce.streams() {
+            return Err(Error::refused(
+                "a reduce that streams cannot be reduced into a collection",
+                "it is not associative, and would be given its own results: use --out merge:NAME, or \
+                 a reduce that combines",
+            ));
+        }
+        Self::new(How::Function(Box::new(reduce)), finalize)
     }
 
     fn new(how: How, finalize: Option<Loaded>) -> Result<Self> {
