@@ -27,6 +27,7 @@ pub async fn leases_are_lost_and_handed_back_without_harm(bed: &Bed) {
     for place in ["map.call", "map.commit"] {
         a_worker_frozen_past_its_lease_is_fenced(bed, place).await;
     }
+    a_late_commit_is_fenced_by_its_token(bed).await;
     a_worker_told_to_stop_hands_its_task_back(bed).await;
     jobs::stop(&coordinator).await;
     a_lost_block_is_made_again(bed).await;
@@ -70,6 +71,33 @@ async fn a_worker_frozen_past_its_lease_is_fenced(bed: &Bed, place: &str) {
     assert!(first.log().expect("its log").contains("committed"));
     assert_eq!(bed.all(&thawed).await, expected);
     jobs::stop(first).await;
+    jobs::nothing_left(bed).await;
+}
+
+/// The task is on lease again when the commit arrives, so that nothing but the token tells the two attempts apart.
+async fn a_late_commit_is_fenced_by_its_token(bed: &Bed) {
+    let late = bed.paused_worker("map.commit");
+    let id = Ask::new("few", "late-commit").submit(bed).await;
+    late.arrived().await;
+    late.process.freeze().expect("frozen");
+    let held = jobs::held_by(bed, &id, &late.process).await;
+    let holder = bed.paused_worker("map.commit");
+    holder.arrived().await;
+    let now = jobs::held_by(bed, &id, &holder.process).await;
+    assert_eq!(now.get("_id"), held.get("_id"), "it is the same task");
+    late.go_on();
+    late.process.thaw().expect("thawed");
+    late.process.wait_for_log("fenced").await.expect("its commit is refused");
+    let now = jobs::held_by(bed, &id, &holder.process).await;
+    assert!(now.get("result").is_none(), "nothing was committed: {now:#?}");
+    // Only now, so that it could not take the task once more.
+    jobs::stop(&late.process).await;
+    holder.go_on();
+    jobs::succeeded(bed, &id).await;
+    let task = jobs::again(bed, &held).await;
+    assert_eq!(jobs::outcomes(&task), ["lost", "done"]);
+    assert_eq!(bed.all("late-commit").await, bed.all("few-calm").await);
+    jobs::stop(&holder.process).await;
     jobs::nothing_left(bed).await;
 }
 
