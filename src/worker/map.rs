@@ -75,7 +75,6 @@ struct MapSink {
     emits: Emits,
     counters: Counters,
     tap: Tap,
-    keyed_output: bool,
     collated: bool,
 }
 
@@ -99,9 +98,7 @@ impl MapSink {
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let (key, value) = (guest::raw(key)?, guest::raw(value)?);
         self.counters.emit += 1;
-        if self.keyed_output {
-            check_id(key)?;
-        }
+        check_id(key)?;
         if self.collated {
             super::collation::refuse_text(key)?;
         }
@@ -130,9 +127,14 @@ pub(super) fn check_id(key: RawVal<'_>) -> Result<()> {
     }
 }
 
+/// Whether a field's name begins with `$`. Those of a reference may: servers take one as an `_id`.
 fn begins_with_dollar(document: &[u8]) -> bool {
     bson::RawDocument::from_bytes(document).is_ok_and(|doc| {
-        doc.iter().any(|field| field.is_ok_and(|(name, _)| name.as_str().starts_with('$')))
+        let mut names = doc.iter().filter_map(|field| Some(field.ok()?.0.as_str()));
+        let reference = matches!(doc.iter().next(), Some(Ok((name, _))) if name.as_str() == "$ref");
+        names.any(|name| {
+            name.starts_with('$') && !(reference && matches!(name, "$ref" | "$id" | "$db"))
+        })
     })
 }
 
@@ -219,8 +221,6 @@ fn compute(
         emits,
         counters: Counters::default(),
         tap: Tap::kept(Stage::Map, &attempt.lines),
-        keyed_output: attempt.job.spec.output.mode.has_target()
-            || attempt.job.spec.reduce.is_none(),
         collated: attempt.job.spec.input.is_collated(),
     };
     let mut map = Guest::start(map, sink)?;
