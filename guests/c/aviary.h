@@ -702,12 +702,34 @@ static inline void put_binary(Writer *w, const char *name, const void *v, uint32
     aviary_put_bytes(w, v, len);
 }
 
-static inline void put_text(Writer *w, const char *name, const char *text, uint32_t len)
+static inline void aviary_put_text(Writer *w, const char *name, uint8_t type, const char *text, uint32_t len)
 {
     uint32_t with_nul = len + 1;
-    put_raw(w, name, BSON_STRING, &with_nul, 4);
+    put_raw(w, name, type, &with_nul, 4);
     aviary_put_bytes(w, text, len);
     *aviary_room(w, 1) = 0;
+}
+
+static inline void put_text(Writer *w, const char *name, const char *text, uint32_t len)
+{
+    aviary_put_text(w, name, BSON_STRING, text, len);
+}
+
+static inline void put_code(Writer *w, const char *name, const char *source, uint32_t len)
+{
+    aviary_put_text(w, name, BSON_CODE, source, len);
+}
+
+static inline void put_symbol(Writer *w, const char *name, const char *text, uint32_t len)
+{
+    aviary_put_text(w, name, BSON_SYMBOL, text, len);
+}
+
+/* Both end with a NUL. */
+static inline void put_regex(Writer *w, const char *name, const char *pattern, const char *options)
+{
+    put_raw(w, name, BSON_REGEX, pattern, text_len(pattern) + 1);
+    aviary_put_bytes(w, options, text_len(options) + 1);
 }
 
 /* Emits a key made of text. */

@@ -227,6 +227,17 @@ struct Binary {
     std::string_view bytes;
     uint8_t subtype = 0;
 };
+struct Regex {
+    std::string_view pattern, options;
+};
+struct Code {
+    std::string_view source;
+};
+struct Symbol {
+    std::string_view name;
+};
+struct MinKey {};
+struct MaxKey {};
 
 template <class T> Type put(std::string &out, const T &value);
 
@@ -339,6 +350,24 @@ template <class T> Type put(std::string &out, const T &value)
         out.push_back(static_cast<char>(value.subtype));
         out.append(value.bytes);
         return Type::Binary;
+    } else if constexpr (std::is_same_v<T, Regex>) {
+        for (std::string_view text : { value.pattern, value.options }) {
+            if (text.find('\0') != text.npos)
+                fail("a regular expression holds a NUL");
+            out.append(text);
+            out.push_back(0);
+        }
+        return Type::Regex;
+    } else if constexpr (std::is_same_v<T, Code>) {
+        put(out, value.source);
+        return Type::Code;
+    } else if constexpr (std::is_same_v<T, Symbol>) {
+        put(out, value.name);
+        return Type::Symbol;
+    } else if constexpr (std::is_same_v<T, MinKey>) {
+        return Type::MinKey;
+    } else if constexpr (std::is_same_v<T, MaxKey>) {
+        return Type::MaxKey;
     } else {
         static_assert(detail::ranges<T>::value, "this cannot be written as BSON: give a number, bool, text, nullptr, "
                                                 "Value, Document, Array, or a container of these");

@@ -127,9 +127,14 @@ pub(super) fn check_id(key: RawVal<'_>) -> Result<()> {
     }
 }
 
+/// Whether a field's name begins with `$`. Those of a reference may: servers take one as an `_id`.
 fn begins_with_dollar(document: &[u8]) -> bool {
     bson::RawDocument::from_bytes(document).is_ok_and(|doc| {
-        doc.iter().any(|field| field.is_ok_and(|(name, _)| name.as_str().starts_with('$')))
+        let mut names = doc.iter().filter_map(|field| Some(field.ok()?.0.as_str()));
+        let reference = matches!(doc.iter().next(), Some(Ok((name, _))) if name.as_str() == "$ref");
+        names.any(|name| {
+            name.starts_with('$') && !(reference && matches!(name, "$ref" | "$id" | "$db"))
+        })
     })
 }
 

@@ -9,8 +9,17 @@ pub enum Expect {
     Same,
     /// Both refuse, and Aviary's error has these words.
     Fails(&'static str),
-    /// Aviary does otherwise, for this reason.
-    Differs(&'static str),
+    /// Aviary does otherwise, for this reason, and just this.
+    Differs(&'static str, Ours),
+}
+
+/// What Aviary does where it differs.
+#[derive(Debug, Clone)]
+pub enum Ours {
+    /// It gives these documents.
+    Gives(Vec<Document>),
+    /// It refuses, with these words.
+    Refuses(&'static str),
 }
 
 /// Where the results go.
@@ -44,6 +53,12 @@ pub struct Case {
     /// More flags for Aviary, where the command has no words for it.
     pub flags: Vec<&'static str>,
     pub expect: Expect,
+}
+
+/// A case that differs, of which it is still to be said what Aviary does.
+pub struct Differing {
+    case: Case,
+    why: &'static str,
 }
 
 /// A case that writes inline and is the same.
@@ -98,7 +113,21 @@ impl Case {
         Self { expect: Expect::Fails(words), ..self }
     }
 
-    pub fn differs(self, why: &'static str) -> Self {
-        Self { expect: Expect::Differs(why), ..self }
+    pub fn differs(self, why: &'static str) -> Differing {
+        Differing { case: self, why }
+    }
+}
+
+impl Differing {
+    pub fn gives(self, documents: impl IntoIterator<Item = Document>) -> Case {
+        self.expecting(Ours::Gives(documents.into_iter().collect()))
+    }
+
+    pub fn refuses(self, words: &'static str) -> Case {
+        self.expecting(Ours::Refuses(words))
+    }
+
+    fn expecting(self, ours: Ours) -> Case {
+        Case { expect: Expect::Differs(self.why, ours), ..self.case }
     }
 }

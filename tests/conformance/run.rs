@@ -5,7 +5,7 @@ use futures_util::TryStreamExt;
 use mongodb::options::IndexOptions;
 use mongodb::{Collection, IndexModel};
 
-use crate::case::{Case, Expect, Out};
+use crate::case::{Case, Expect, Ours, Out};
 use crate::common::Bed;
 
 /// Of which the results are compared.
@@ -19,6 +19,8 @@ pub enum Found {
     BothRefuse,
     /// Both, as they are; for people.
     Different(String),
+    /// Aviary differs, but not in the way that the case says.
+    Otherwise(String),
 }
 
 /// The database that results go to which go elsewhere.
@@ -30,6 +32,11 @@ pub async fn both(bed: &Bed, case: &Case) -> Found {
     let aviary = prepare(bed, case, "aviary").await;
     let by_server = by_server(bed, case, &server).await;
     let by_aviary = by_aviary(bed, case, &aviary).await;
+    if let Expect::Differs(_, expected) = &case.expect
+        && let Some(otherwise) = otherwise(expected, &by_aviary)
+    {
+        return Found::Otherwise(otherwise);
+    }
     match (by_server, by_aviary) {
         (Err(_), Err(ours)) => match &case.expect {
             Expect::Fails(words) if !ours.contains(words) => {
@@ -42,17 +49,41 @@ pub async fn both(bed: &Bed, case: &Case) -> Found {
             Found::Same(format!("equal, {} {documents}", ours.len()))
         }
         (Ok(theirs), Ok(ours)) => {
-            // What one has and the other has not.
-            let only = |these: &Results, those: &Results| -> String {
-                let rows = these.iter().filter(|row| !those.contains(row)).take(5);
-                rows.map(|row| format!("{:?}\n", Document::try_from(row.as_ref()))).collect()
-            };
             let (server, aviary) = (only(&theirs, &ours), only(&ours, &theirs));
             Found::Different(format!("only by the server:\n{server}only by Aviary:\n{aviary}"))
         }
         (Ok(_), Err(ours)) => Found::Different(format!("only Aviary refuses: {ours}")),
         (Err(theirs), Ok(_)) => Found::Different(format!("only the server refuses: {theirs}")),
     }
+}
+
+/// What Aviary did, if it is not what is expected of it.
+fn otherwise(expected: &Ours, found: &Result<Results, String>) -> Option<String> {
+    match (expected, found) {
+        (Ours::Gives(expected), Ok(found)) => {
+            let rows = expected.iter().map(|row| RawDocumentBuf::try_from(row).expect("BSON"));
+            let expected = in_order(rows.collect());
+            let (missing, more) = (only(&expected, found), only(found, &expected));
+            // Rows that are there twice are in neither.
+            (expected != *found).then(|| {
+                format!(
+                    "{} rows, {} expected; missing:\n{missing}not expected:\n{more}",
+                    found.len(),
+                    expected.len()
+                )
+            })
+        }
+        (Ours::Refuses(words), Err(error)) if error.contains(words) => None,
+        (Ours::Refuses(words), Err(error)) => Some(format!("{words:?} is missing in {error}")),
+        (Ours::Gives(_), Err(error)) => Some(format!("it refuses: {error}")),
+        (Ours::Refuses(_), Ok(found)) => Some(format!("it gives:\n{}", only(found, &Vec::new()))),
+    }
+}
+
+/// Some of what one has and the other has not, for people.
+fn only(these: &Results, those: &Results) -> String {
+    let rows = these.iter().filter(|row| !those.contains(row)).take(5);
+    rows.map(|row| format!("{:?}\n", Document::try_from(row.as_ref()))).collect()
 }
 
 /// Where one of the two reads and writes.
@@ -131,6 +162,8 @@ async fn by_aviary(bed: &Bed, case: &Case, place: &Place) -> Result<Results, Str
     for _ in 0..case.times {
         let ran = bed.aviary(&args).await;
         if ran.code != 0 {
+            // A crash, or an error that is the program's own, is no refusal.
+            assert!(matches!(ran.code, 2 | 3 | 5 | 8), "{}: {ran:#?}", case.name);
             return Err(ran.stderr);
         }
         id = ran.stdout.trim().to_owned();

@@ -31,14 +31,18 @@ pub struct Case {
 pub enum Outcome {
     /// `insert` refuses it, and so does the worker: both say this.
     Refused(&'static str),
-    /// `insert` cannot know; the worker stops it and says this.
+    /// `insert` cannot know; the worker stops it in its stage and says this.
     Stopped(&'static str),
+    /// `insert` cannot know, and it runs to its end; the worker refuses what it has emitted and says this.
+    Unfit(&'static str),
     /// It does no harm that the limits do not cut off: its job succeeds.
     Bounded,
 }
 
 /// What is said of a function that would not end.
-const TIME: &str = "ran out of time";
+const TIME: &str = "one call took longer than 500 ms";
+/// And of a script that does not end before it has any function.
+const AT_LOAD: &str = "longer than";
 /// Documents of the input that the hostile functions are given.
 const VICTIMS: i32 = 20;
 const NORMAL_MAP: &str = "function () { emit(this._id % 7, this._id) }";
@@ -144,8 +148,13 @@ async fn one(bed: &Bed, case: &Case) -> Row {
                 && job.stderr.contains(text)
         }
         Outcome::Stopped(text) => {
-            job.code == 3 && job.stderr.contains(text) && job.stderr.contains(case.stage)
+            let whose = format!(" failed: {} of {digest} ", case.stage);
+            insert.code == 0
+                && job.code == 3
+                && job.stderr.contains(text)
+                && job.stderr.contains(&whose)
         }
+        Outcome::Unfit(text) => insert.code == 0 && job.code == 3 && job.stderr.contains(text),
         Outcome::Bounded => insert.code == 0 && job.code == 0,
     };
     let mut says = says.trim_start_matches("error: ").to_owned();
@@ -180,7 +189,7 @@ async fn submit(bed: &Bed, case: &Case, digest: &str) -> Ran {
     let mut args = vec!["submit", "-c", "victims", "--out", "replace:nothing", "-q"];
     args.extend(["--memory-mb", "64"]);
     // The others have all the time they need, however busy the machine is.
-    if matches!(case.outcome, Outcome::Stopped(TIME) | Outcome::Refused("longer than")) {
+    if matches!(case.outcome, Outcome::Stopped(TIME) | Outcome::Refused(AT_LOAD)) {
         args.extend(["--record-timeout", "500ms"]);
     }
     let with = |stage: &'static str, harmless: &'static str| {

@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compilers;
+mod effects;
 mod mistakes;
 mod offline;
 mod same_results;
@@ -22,6 +23,7 @@ async fn the_same_jobs_have_the_same_results_in_every_language() {
     let bed = Bed::start(1).await;
     same_results::in_every_language(&bed).await;
     types::every_type_is_read_and_written_exactly(&bed).await;
+    effects::reach_the_job_in_every_language(&bed).await;
     same_results::files_of_one_language_are_one_function(&bed).await;
 }
 

@@ -174,27 +174,59 @@ pub async fn a_failing_function_names_its_line() {
             }
         }
     }
+    // Where it stands is told too, as far as the language knows.
+    let of_type = "the field customer is of type string, it should be a number";
+    let is_a = "the field 'customer' is a string, not a number";
     let wrong = [
         (
             Language::Go,
             "typed.go",
             "package main\n\nimport \"aviary\"\n\nfunc Map(doc aviary.Doc, emit aviary.Emit) {\n\
              \temit(doc.Get(\"customer\").Float(), 1)\n}\n",
-            "at Map (typed.go:6)",
+            [of_type, "at Map (typed.go:6)"],
         ),
         (
             Language::Rust,
             "typed.rs",
             "use aviary::*;\n\nfn map(doc: Doc) {\n    emit(doc.get(\"customer\").f64(), 1);\n}\n",
-            "at typed.rs:4",
+            [of_type, "at typed.rs:4"],
+        ),
+        (
+            Language::C,
+            "typed.c",
+            "#include \"aviary.h\"\n\nAVIARY_MAP(doc)\n{\n    \
+             emit_double(find(doc, \"_id\"), number(find(doc, \"customer\")));\n}\n",
+            [is_a, "typed.c"],
+        ),
+        (
+            Language::Cpp,
+            "typed.cpp",
+            "#include \"aviary.hpp\"\n\nAVIARY_MAP(doc)\n{\n    \
+             aviary::emit(doc[\"customer\"].number(), 1);\n}\n",
+            [is_a, "typed.cpp"],
+        ),
+        (
+            Language::Zig,
+            "typed.zig",
+            "const aviary = @import(\"aviary\");\n\npub fn map(doc: aviary.Doc) void {\n    \
+             aviary.emit(doc.get(\"customer\").number(), 1);\n}\n",
+            [is_a, "typed.zig"],
+        ),
+        (
+            Language::AssemblyScript,
+            "typed.ts",
+            "import { Doc, emit } from \"aviary\";\n\nexport function map(doc: Doc): void {\n  \
+             emit(doc.get(\"customer\").number(), 1);\n}\n",
+            [is_a, "typed.ts"],
         ),
     ];
-    for (language, name, text, line) in wrong {
+    for (language, name, text, words) in wrong {
         if there(language) {
             let ran = try_map(name, text, &[]).await;
-            let words = "the field customer is of type string, it should be a number";
-            assert!(ran.code == 3 && ran.stderr.contains(words), "{ran:#?}");
-            assert!(ran.stderr.contains(line), "{line:?} is missing in {ran:#?}");
+            assert_eq!(ran.code, 3, "{ran:#?}");
+            for word in words.into_iter().chain(["failed on the document with _id 1"]) {
+                assert!(ran.stderr.contains(word), "{word:?} is missing in {ran:#?}");
+            }
         }
     }
 }

@@ -46,6 +46,10 @@ fn values() -> Vec<Bson> {
         Bson::Decimal128("1234.50".parse().unwrap()),
         Bson::MinKey,
         Bson::MaxKey,
+        // The library makes none but of its JSON.
+        serde_json::json!({ "$dbPointer": { "$ref": "a.b", "$id": { "$oid": "0102030405060708090a0bff" } } })
+            .try_into()
+            .unwrap(),
     ]
 }
 
@@ -56,7 +60,7 @@ pub async fn every_type_is_read_and_written_exactly(bed: &Bed) {
     let docs: Vec<Document> =
         values().into_iter().enumerate().map(|(n, v)| doc! { "_id": number(n), "v": v }).collect();
     bed.load("types", docs.clone()).await;
-    for language in [Language::Go, Language::Rust] {
+    for language in Language::ALL {
         if !there(language) {
             continue;
         }

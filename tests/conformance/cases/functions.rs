@@ -2,7 +2,7 @@
 //!
 //! No reduce here calls emit: servers of version 6.0 crash some time after one did.
 
-use bson::Bson;
+use bson::{Bson, Document, doc};
 
 use super::{BY_K, FIRST, SUM};
 use crate::case::{Case, case};
@@ -29,9 +29,11 @@ pub fn all() -> Vec<Case> {
             SUM,
         ),
         case("a comment behind", "small", "function () { emit(this.k, 1); } // by key", SUM)
-            .differs("the server takes this for a syntax error"),
+            .differs("the server takes this for a syntax error")
+            .gives(by_k(4)),
         case("an arrow function", "small", "() => { emit(1, 1); }", SUM)
-            .differs("the server takes this for an expression, and never calls the function"),
+            .differs("the server takes this for an expression, and never calls the function")
+            .gives([doc! { "_id": 1.0, "value": 20.0 }]),
         case("a bare body", "small", "emit(this.k, this.v)", SUM),
         case(
             "a bare body of statements",
@@ -154,9 +156,15 @@ pub fn all() -> Vec<Case> {
                     scope: bson::doc! { "factor": 3 },
                 }),
             )
-            .differs("servers of today refuse code with a scope, which older ones took"),
+            .differs("servers of today refuse code with a scope, which older ones took")
+            .gives(by_k(12)),
     );
     cases
+}
+
+/// The same sum for each of the five keys.
+fn by_k(sum: i32) -> impl Iterator<Item = Document> {
+    (0..5).map(move |n| doc! { "_id": format!("k{n}"), "value": f64::from(sum) })
 }
 
 /// What the shell gives functions: a name and an expression for each.

@@ -1,5 +1,7 @@
 //! Keys of every BSON type.
 
+use bson::{Bson, doc};
+
 use super::SUM;
 use crate::case::{Case, Out, case};
 
@@ -38,9 +40,11 @@ pub fn all() -> Vec<Case> {
         case("timestamp keys", "keys-timestamp", ONE, SUM),
         case("MinKey and MaxKey", "keys-ends", ONE, SUM),
         case("code keys", "keys-code", ONE, SUM).differs(
-            "code stays what it is; the server compiles it and writes the function it has made of it"),
+            "code stays what it is; the server compiles it and writes the function it has made of it")
+            .gives([doc! { "_id": Bson::JavaScriptCode("x".into()), "value": 2.0 }]),
         case("symbol keys", "keys-symbol", ONE, SUM)
-            .differs("the first of equal keys stands for them as it is; the server makes text of a symbol"),
+            .differs("the first of equal keys stands for them as it is; the server makes text of a symbol")
+            .gives([doc! { "_id": Bson::Symbol("s".into()), "value": 2.0 }]),
         case(
             "keys that are made",
             "one",
@@ -49,8 +53,12 @@ pub fn all() -> Vec<Case> {
              .forEach(function (key) { emit(key, 1); }); }",
             SUM,
         ),
-        case("array keys", "keys-array", ONE, SUM).differs(cannot_be_id),
-        case("regular expressions as keys", "keys-regex", ONE, SUM).differs(cannot_be_id),
+        case("array keys", "keys-array", ONE, SUM)
+            .differs(cannot_be_id)
+            .refuses("is of type array, which cannot be an _id"),
+        case("regular expressions as keys", "keys-regex", ONE, SUM)
+            .differs(cannot_be_id)
+            .refuses("is of type regex, which cannot be an _id"),
         case(
             "keys with a dollar into a collection",
             "small",
@@ -59,6 +67,13 @@ pub fn all() -> Vec<Case> {
         )
         .out(Out::Into("merge"))
         .fails("begins with $"),
+        case(
+            "references as keys into a collection",
+            "small",
+            "function () { emit(DBRef('a', this.g), 1); emit(DBRef('a', this.g, 'b'), 1); }",
+            SUM,
+        )
+        .out(Out::Into("merge")),
         case(
             "keys with a dot into a collection",
             "small",

@@ -1,5 +1,8 @@
 //! What functions compute, and what becomes of values of each type.
 
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, doc};
+
 use super::{BY_K, FIRST, SUM};
 use crate::case::{Case, case};
 
@@ -95,7 +98,11 @@ pub fn all() -> Vec<Case> {
             "small",
             "function () { this.nested.a.deep.push('new'); this.nested.c = 1; emit(this._id, this.nested); }",
             FIRST,
-        ).differs("an integer of an array stays one while only other elements are changed"),
+        ).differs("an integer of an array stays one while only other elements are changed")
+        .gives((0..20).map(|n| doc! {
+            "_id": f64::from(n),
+            "value": { "b": n, "a": { "deep": [n, { "x": n }, "new"] }, "c": 1.0 },
+        })),
         case(
             "reduce changes the values",
             "small",
@@ -166,11 +173,16 @@ pub fn all() -> Vec<Case> {
         case("objects that hold a value", "small",
             "function () { emit(this._id, [new Number(3), new Boolean(true), new Uint8Array([1, 2])]); }",
             FIRST)
-            .differs("they are written as what they hold, and not as empty objects or objects of digits"),
+            .differs("they are written as what they hold, and not as empty objects or objects of digits")
+            .gives((0..20).map(|n| doc! {
+                "_id": f64::from(n),
+                "value": [3.0, true, Binary { subtype: BinarySubtype::Generic, bytes: vec![1, 2] }],
+            })),
     );
     cases.push(
         case("code that is text", "small", "function () { emit(this._id, Code('x = 1')); }", FIRST)
-            .differs("code stays what it is; the server compiles it and writes the function it has made of it"),
+            .differs("code stays what it is; the server compiles it and writes the function it has made of it")
+            .gives((0..20).map(|n| doc! { "_id": f64::from(n), "value": Bson::JavaScriptCode("x = 1".into()) })),
     );
     cases
 }
