@@ -150,8 +150,15 @@ pub async fn load(
             "the catalogue was tampered with or damaged: insert the function again",
         ));
     }
-    let loaded = compile(host, &function.language, stored.content.bytes, stage, around).await?;
-    Ok(loaded.named(function.name.clone()))
+    let loaded = compile(host, &function.language, stored.content.bytes, stage, around).await;
+    let named = |error| match error {
+        Error::Refused { why, hint } => {
+            let name = function.name.as_ref().unwrap_or(&function.digest);
+            Error::refused(format!("{stage} of {name}: {why}"), hint)
+        }
+        other => other,
+    };
+    Ok(loaded.map_err(named)?.named(function.name.clone()))
 }
 
 /// Compiles a function on a thread that may block.
@@ -180,7 +187,7 @@ pub async fn compile(
     })
     .await
     .map_err(|e| Error::Internal(format!("compiling panicked: {e}")))?
-    .map_err(|e| Error::refused(e.to_string(), ""))?;
+    .map_err(|e| Error::refused(format!("failed to {e}"), ""))?;
     ready(module, script, stage, around)
 }
 

@@ -33,7 +33,8 @@ pub enum Outcome {
     Refused(&'static str),
     /// `insert` cannot know; the worker stops it in its stage and says this.
     Stopped(&'static str),
-    /// `insert` cannot know, and it runs to its end; the worker refuses what it has emitted and says this.
+    /// `insert` cannot know; the worker refuses it, as larger than what it gives, or what it has emitted, and
+    /// says this.
     Unfit(&'static str),
     /// It does no harm that the limits do not cut off: its job succeeds.
     Bounded,

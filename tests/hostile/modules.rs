@@ -360,7 +360,7 @@ fn bombs() -> Vec<Case> {
             "wasm-4-gib-of-memory",
             "map",
             &format!(r#"(module (memory (export "memory") 65536) {VERSION} {ALLOC} {MAP})"#),
-            Refused("memory at the start in bytes: 4294967296 exceeds the limit of"),
+            Unfit("memory at the start in bytes: 4294967296 exceeds the limit of"),
         ),
         module(
             "wasm-huge-table",
