@@ -18,10 +18,13 @@ use crate::worker::loader::refuse_memory;
 /// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
 pub(super) async fn tick(store: &Store, host: &Host, settings: &Settings) -> Result<()> {
     store.quarantine_exhausted().await?;
+    let mut away = None;
     for job in store.jobs_to_tend().await? {
         if let Err(error) = tend(store, host, settings, &job).await {
+            // A shard that is away holds up the jobs that need it, and no others.
             if error.is_transient() {
-                return Err(error);
+                away.get_or_insert(error);
+                continue;
             }
             tracing::warn!(job = %job.id, %error, "the job cannot go on");
             if !job.state.is_terminal() {
@@ -34,7 +37,7 @@ pub(super) async fn tick(store: &Store, host: &Host, settings: &Settings) -> Res
             }
         }
     }
-    Ok(())
+    away.map_or(Ok(()), Err)
 }
 
 /// Moves a job on as far as it will go now.
