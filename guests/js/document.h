@@ -12,8 +12,11 @@
 #define CACHE_INLINE_MAX 4
 #define CACHE_MAX 32
 #define STRING_CACHED_BYTES_MIN 64
-/* Fields passed over before a document is decoded in full, which bounds the cost of many reads in random order. */
+/* A document is decoded in full once searches have passed over more fields than this, and have begun again at its first
+ * field more often than that: then they have cost about what decoding all of it does, however many fields it has. This
+ * bounds the cost of many reads in random order, and leaves a read of one field to cost one search. */
 #define SCAN_FIELDS_MAX 2000
+#define SCAN_ROUNDS_MAX 16
 
 typedef struct Cached {
     uint32_t at; /* offset of the value in the document */
@@ -27,7 +30,8 @@ typedef struct Document {
     const uint8_t *bytes;
     uint32_t len;
     uint32_t cursor; /* offset of the element after the one found last */
-    uint32_t scanned;
+    uint32_t scanned; /* fields that searches have passed over */
+    uint32_t rounds;  /* searches that came to the end of the document */
     uint8_t owner;
     bool whole; /* has become an ordinary object; bytes are kept to write numbers as the type they had */
     uint16_t cache_len;
@@ -81,6 +85,7 @@ static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
     d->len = len;
     d->cursor = 4;
     d->scanned = 0;
+    d->rounds = 0;
     d->whole = false;
     d->owner = owner;
     d->cache = d->cache_inline;
@@ -141,6 +146,7 @@ static bool document_reuse(JSValueConst obj, const uint8_t *bytes, uint32_t len)
     d->len = len;
     d->cursor = 4;
     d->scanned = 0;
+    d->rounds = 0;
     return true;
 }
 
@@ -214,6 +220,7 @@ static bool document_find(Document *d, const uint8_t *name, uint32_t name_len, E
         if (e->key_len == name_len && same_bytes(e->key, name, name_len))
             goto found;
     }
+    d->rounds++;
     for (p = d->bytes + 4; p < start;) {
         p = bson_next(p, end, e);
         d->scanned++;
@@ -325,6 +332,12 @@ static int document_whole(JSValueConst obj)
     return 0;
 }
 
+/* Whether decoding all of the document is cheaper than going on as before. */
+static inline bool is_costly(const Document *d)
+{
+    return d->cache_len >= CACHE_MAX || (d->scanned > SCAN_FIELDS_MAX && d->rounds > SCAN_ROUNDS_MAX);
+}
+
 static JSValue document_get_property(JSContext *c, JSValueConst obj, JSAtom atom, JSValueConst receiver)
 {
     Document *d = document_of(obj);
@@ -333,17 +346,16 @@ static JSValue document_get_property(JSContext *c, JSValueConst obj, JSAtom atom
     JSObject *proto;
     if (name_of_atom(atom, &name)) {
         bool found = document_find(d, name.p, name.len, &e);
+        JSValue value = JS_UNDEFINED;
         name_free(&name);
-        if (found) {
-            JSValue value = document_decode(d, &e);
-            if (unlikely(d->cache_len >= CACHE_MAX || d->scanned > SCAN_FIELDS_MAX)) {
-                if (!JS_IsException(value) && document_whole(obj)) {
-                    JS_FreeValue(ctx, value);
-                    return JS_EXCEPTION;
-                }
-            }
-            return value;
+        if (found)
+            value = document_decode(d, &e);
+        if (unlikely(is_costly(d)) && !JS_IsException(value) && document_whole(obj)) {
+            JS_FreeValue(ctx, value);
+            return JS_EXCEPTION;
         }
+        if (found)
+            return value;
     }
     proto = JS_VALUE_GET_OBJ(obj)->shape->proto;
     if (!proto)
@@ -363,6 +375,8 @@ static int document_get_own_property(JSContext *c, JSPropertyDescriptor *desc, J
     name_free(&name);
     if (!found)
         return false;
+    /* What is asked for is often read next: for-in asks before every name. */
+    d->cursor = (uint32_t)(e.key - 1 - d->bytes);
     if (desc) {
         desc->value = document_decode(d, &e);
         if (JS_IsException(desc->value))
