@@ -187,6 +187,20 @@ class Stages(unittest.TestCase):
         out = run("emit(limit + names.length, twice(deep.x.y)); deep.x.y++;", scope=scope)
         self.assertEqual(out, [(5, 2)])
 
+    def test_code_within_the_scope_is_a_function(self):
+        scope = {"utils": {"twice": Code("function(x) { return 2 * x; }"), "deep": {"inc": Code("n => n + 1")}, "n": 3, "plain": {"x": 1}},
+                 "list": [Code("return arguments[0] * 4"), 1, {"five": Code("5")}], "odd": {"a-b": Code("1 +"), "": Code("7", {"x": 1})},
+                 "self": {"v": 9, "get": Code("function() { return this.v; }")}}
+        for expression, expected in {
+            "utils.twice(4)": 8, "utils.deep.inc(1)": 2, "list[0](2)": 8, "list[2].five()": 5, "odd['']()": 7, "self.get()": 9, "utils.plain.x": 1,
+            "odd['a-b'] instanceof Code": True, "Object.keys(utils).join()": "twice,deep,n,plain", "Array.isArray(list)": True, "list.length": 3,
+            "utils.twice === utils.twice": True, "(utils.twice = () => 1, utils.twice())": 1, "typeof this.c": "object",
+        }.items():
+            with self.subTest(expression):
+                self.assertEqual(one(expression, {"c": Code("function() {}")}, scope=scope), expected)
+        out = js(map="function() { emit(1, utils); }", scope=scope).call("map", encode({}))
+        self.assertEqual(decode(out[0][1])["n"], 3)
+
     def test_batches_and_documents_that_outlive_them(self):
         guest = js(map="""function() {
             globalThis.kept = globalThis.kept || [];
