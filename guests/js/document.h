@@ -69,10 +69,10 @@ static void documents_outlive_batch(void)
     }
 }
 
-static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
+static JSValue document_new_proto(const uint8_t *bytes, uint32_t len, Owner owner, JSValueConst proto)
 {
     Document *d;
-    JSValue obj = JS_NewObjectProtoClass(ctx, ctx->class_proto[JS_CLASS_OBJECT], document_class);
+    JSValue obj = JS_NewObjectProtoClass(ctx, proto, document_class);
     if (JS_IsException(obj))
         return obj;
     JS_SetOpaque(obj, NULL);
@@ -97,6 +97,21 @@ static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
         document_own(d);
     JS_SetOpaque(obj, d);
     return obj;
+}
+
+static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
+{
+    return document_new_proto(bytes, len, owner, ctx->class_proto[JS_CLASS_OBJECT]);
+}
+
+/* Whether a document is a reference: what servers make a DBRef of. */
+static inline bool is_reference(const uint8_t *p, uint32_t len)
+{
+    Elem e;
+    if (likely(p[4] != BSON_STRING || len < 16 || memcmp(p + 5, "$ref", 5)))
+        return false;
+    bson_next(bson_next(p + 4, p + len - 1, &e), p + len - 1, &e);
+    return e.type && e.key_len == 3 && !memcmp(e.key, "$id", 3);
 }
 
 static void cache_clear(JSRuntime *runtime, Document *d)
@@ -531,6 +546,10 @@ static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner o
     case BSON_STRING:
         return string_to_js(p + 4, size - 5);
     case BSON_DOCUMENT:
+        if (unlikely(is_reference(p, size))) {
+            prelude_load();
+            return document_new_proto(p, size, owner, value_protos[REFERENCE]);
+        }
         return document_new(p, size, owner);
     case BSON_ARRAY:
         if (js_check_stack_overflow(rt, 0))
@@ -555,6 +574,19 @@ static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner o
     default:
         return value_new(type, p, size);
     }
+}
+
+/* scope(v): the scope of a Code as an object, undefined if it has none. */
+static JSValue native_scope(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    Value *value = value_this(argc > 0 ? argv[0] : JS_UNDEFINED);
+    uint32_t at;
+    if (!value)
+        return JS_EXCEPTION;
+    if (value->type != BSON_CODE_W_SCOPE)
+        return JS_UNDEFINED;
+    at = 8 + read_u32(value->bytes + 4);
+    return bson_to_js(BSON_DOCUMENT, value->bytes + at, value->size - at, OWNER_SELF);
 }
 
 #endif

@@ -251,7 +251,7 @@ EXPORT("aviary_abi_v1") void aviary_abi_v1(void)
 
 __attribute__((constructor)) static void start(void)
 {
-    JSValue global, constructor;
+    JSValue global;
     init_list_head(&live_documents);
     rt = JS_NewRuntime2(&memory_functions, NULL);
     if (!rt)
@@ -272,12 +272,13 @@ __attribute__((constructor)) static void start(void)
     JS_SetPropertyStr(ctx, global, "emit", JS_NewCFunction(ctx, js_emit, "emit", 2));
     JS_SetPropertyStr(ctx, global, "count", JS_NewCFunction(ctx, js_count, "count", 2));
     lazy_define(global, lazy_globals, countof(lazy_globals));
-    constructor = JS_GetPropertyStr(ctx, global, "Array");
-    lazy_define(constructor, lazy_array, countof(lazy_array));
-    JS_FreeValue(ctx, constructor);
-    constructor = JS_GetPropertyStr(ctx, global, "Object");
-    lazy_define(constructor, lazy_object, countof(lazy_object));
-    JS_FreeValue(ctx, constructor);
+    lazy_define_in(global, "Array", lazy_array, countof(lazy_array));
+    lazy_define_in(global, "Object", lazy_object, countof(lazy_object));
+    lazy_define_in(global, "RegExp", lazy_regexp, countof(lazy_regexp));
+    lazy_define(ctx->class_proto[JS_CLASS_STRING], lazy_string_proto, countof(lazy_string_proto));
+    lazy_define(ctx->class_proto[JS_CLASS_NUMBER], lazy_number_proto, countof(lazy_number_proto));
+    lazy_define(ctx->class_proto[JS_CLASS_DATE], lazy_date_proto, countof(lazy_date_proto));
+    lazy_define(ctx->class_proto[JS_CLASS_REGEXP], lazy_regexp_proto, countof(lazy_regexp_proto));
     JS_FreeValue(ctx, global);
 }
 

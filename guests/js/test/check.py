@@ -384,6 +384,38 @@ class Utilities(unittest.TestCase):
                 self.assertEqual(one(expression), expected)
 
 
+    def test_references(self):
+        doc = {"r": {"$ref": "people", "$id": 5}, "f": {"$ref": "p", "$id": ObjectId("0" * 24), "$db": "d"}, "w": {"$id": 1, "$ref": "p"},
+               "n": {"$ref": 5, "$id": 1}, "l": [{"$ref": "q", "$id": 1}], "o": {"$ref": "p"}}
+        raw = encode(doc)
+        self.assertEqual(js(map="function() { this.r.getId(); this.l[0].getId(); emit(1, this); }").call("map", raw)[0][1], b"\x03" + raw)
+        for expression, expected in {
+            "this.r.getId()": 5, "this.r.getCollection()": "people", "this.r.getRef()": "people", "this.r.getDb() === undefined": True,
+            "this.f.getDb()": "d", "'' + this.f": 'DBRef("p", ObjectId("000000000000000000000000"), "d")', "tojson(this.r)": 'DBRef("people", 5)',
+            "this.l[0] instanceof DBRef": True, "this.w instanceof DBRef": False, "this.n instanceof DBRef": False, "this.o instanceof DBRef": False,
+            "Object.keys(this.r).join()": "$ref,$id", "DBRef('a', 1, 'b').getDb()": "b", "DBRef('a', 1) instanceof DBRef": True,
+            "(this.r.x = 1, this.r.$id = 6, tojson(this.r))": 'DBRef("people", 6)',
+        }.items():
+            with self.subTest(expression):
+                self.assertEqual(one(expression, raw), expected)
+        for expression in ["DBRef('a')", "DBRef(1, 2)", "DBRef('a', 1, 2)", "DBRef('a', 1).fetch()"]:
+            with self.subTest(expression), self.assertRaisesRegex(Failed, "DBRef takes|cannot read from the database"):
+                one(expression)
+
+    def test_code_keeps_its_scope(self):
+        self.assertEqual(one("Code('x', {a: NumberInt(1), b: 'c'})"), Code("x", {"a": 1, "b": "c"}))
+        self.assertEqual(one("[Code('x', {a: {b: 2}}).scope.a.b, Code('x').scope === undefined, Code('x', {}) instanceof Code]"), [2, True, True])
+        self.assertEqual(one("this.c.scope.k + this.c.code", {"c": Code("x", {"k": "v"})}), "vx")
+        with self.assertRaisesRegex(Failed, "scope of a Code"):
+            one("Code('x', 5)")
+
+    def test_a_helper_that_is_assigned_belongs_to_its_object(self):
+        self.assertEqual(one("(() => { const d = new Date(0); d.tojson = () => 'mine'; return [d.tojson(), new Date(0).tojson()]; })()"),
+                         ["mine", 'ISODate("1970-01-01T00:00:00Z")'])
+        self.assertEqual(one("(Date.prototype.tojson = () => 'all', new Date(0).tojson())"), "all")
+        self.assertEqual(one("(() => { const s = []; for (const k in 'a') s.push(k); for (const k in new Date()) s.push(k); return s; })()"), ["0"])
+
+
 class Sources(unittest.TestCase):
     def test_forms(self):
         for source in [

@@ -39,6 +39,10 @@ pub fn all() -> Vec<Case> {
         case("MinKey and MaxKey", "keys-ends", ONE, SUM),
         case("code keys", "keys-code", ONE, SUM).differs(
             "code stays what it is; the server compiles it and writes the function it has made of it"),
+        case("DBPointer keys", "keys-pointer", ONE, SUM),
+        case("keys of code with a scope", "keys-code-with-scope", ONE, SUM).differs(
+            "code stays what it is, with its scope; the server writes the function that it has made of it"),
+        case("reference keys", "keys-reference", ONE, SUM),
         case("symbol keys", "keys-symbol", ONE, SUM)
             .differs("the first of equal keys stands for them as it is; the server makes text of a symbol"),
         case(

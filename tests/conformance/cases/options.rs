@@ -67,6 +67,8 @@ pub fn all() -> Vec<Case> {
                 "add": code("function (all) { return Array.sum(all); }"),
                 "show": code("function (key, n) { return key + ': ' + n; }"),
             } }),
+        case("scope with a reference", "small", "function () { emit(this._id, [at.getId(), tojson(at)]); }", FIRST)
+            .with("scope", doc! { "at": { "$ref": "people", "$id": 7 } }),
         case("scope in reduce and finalize", "small", BY_K,
             "function (key, values) { return Array.sum(values) * one; }")
             .finalize("function (key, value) { return value + shift; }")
