@@ -12,8 +12,11 @@
 #define CACHE_INLINE_MAX 4
 #define CACHE_MAX 32
 #define STRING_CACHED_BYTES_MIN 64
-/* Fields passed over before a document is decoded in full, which bounds the cost of many reads in random order. */
+/* A document is decoded in full once searches have passed over more fields than this, and have begun again at its first
+ * field more often than that: then they have cost about what decoding all of it does, however many fields it has. This
+ * bounds the cost of many reads in random order, and leaves a read of one field to cost one search. */
 #define SCAN_FIELDS_MAX 2000
+#define SCAN_ROUNDS_MAX 16
 
 typedef struct Cached {
     uint32_t at; /* offset of the value in the document */
@@ -27,7 +30,8 @@ typedef struct Document {
     const uint8_t *bytes;
     uint32_t len;
     uint32_t cursor; /* offset of the element after the one found last */
-    uint32_t scanned;
+    uint32_t scanned; /* fields that searches have passed over */
+    uint32_t rounds;  /* searches that came to the end of the document */
     uint8_t owner;
     bool whole; /* has become an ordinary object; bytes are kept to write numbers as the type they had */
     uint16_t cache_len;
@@ -65,10 +69,10 @@ static void documents_outlive_batch(void)
     }
 }
 
-static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
+static JSValue document_new_proto(const uint8_t *bytes, uint32_t len, Owner owner, JSValueConst proto)
 {
     Document *d;
-    JSValue obj = JS_NewObjectProtoClass(ctx, ctx->class_proto[JS_CLASS_OBJECT], document_class);
+    JSValue obj = JS_NewObjectProtoClass(ctx, proto, document_class);
     if (JS_IsException(obj))
         return obj;
     JS_SetOpaque(obj, NULL);
@@ -81,6 +85,7 @@ static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
     d->len = len;
     d->cursor = 4;
     d->scanned = 0;
+    d->rounds = 0;
     d->whole = false;
     d->owner = owner;
     d->cache = d->cache_inline;
@@ -92,6 +97,21 @@ static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
         document_own(d);
     JS_SetOpaque(obj, d);
     return obj;
+}
+
+static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
+{
+    return document_new_proto(bytes, len, owner, ctx->class_proto[JS_CLASS_OBJECT]);
+}
+
+/* Whether a document is a reference: what servers make a DBRef of. */
+static inline bool is_reference(const uint8_t *p, uint32_t len)
+{
+    Elem e;
+    if (likely(p[4] != BSON_STRING || len < 16 || memcmp(p + 5, "$ref", 5)))
+        return false;
+    bson_next(bson_next(p + 4, p + len - 1, &e), p + len - 1, &e);
+    return e.type && e.key_len == 3 && !memcmp(e.key, "$id", 3);
 }
 
 static void cache_clear(JSRuntime *runtime, Document *d)
@@ -141,6 +161,7 @@ static bool document_reuse(JSValueConst obj, const uint8_t *bytes, uint32_t len)
     d->len = len;
     d->cursor = 4;
     d->scanned = 0;
+    d->rounds = 0;
     return true;
 }
 
@@ -214,6 +235,7 @@ static bool document_find(Document *d, const uint8_t *name, uint32_t name_len, E
         if (e->key_len == name_len && same_bytes(e->key, name, name_len))
             goto found;
     }
+    d->rounds++;
     for (p = d->bytes + 4; p < start;) {
         p = bson_next(p, end, e);
         d->scanned++;
@@ -325,6 +347,12 @@ static int document_whole(JSValueConst obj)
     return 0;
 }
 
+/* Whether decoding all of the document is cheaper than going on as before. */
+static inline bool is_costly(const Document *d)
+{
+    return d->cache_len >= CACHE_MAX || (d->scanned > SCAN_FIELDS_MAX && d->rounds > SCAN_ROUNDS_MAX);
+}
+
 static JSValue document_get_property(JSContext *c, JSValueConst obj, JSAtom atom, JSValueConst receiver)
 {
     Document *d = document_of(obj);
@@ -333,17 +361,16 @@ static JSValue document_get_property(JSContext *c, JSValueConst obj, JSAtom atom
     JSObject *proto;
     if (name_of_atom(atom, &name)) {
         bool found = document_find(d, name.p, name.len, &e);
+        JSValue value = JS_UNDEFINED;
         name_free(&name);
-        if (found) {
-            JSValue value = document_decode(d, &e);
-            if (unlikely(d->cache_len >= CACHE_MAX || d->scanned > SCAN_FIELDS_MAX)) {
-                if (!JS_IsException(value) && document_whole(obj)) {
-                    JS_FreeValue(ctx, value);
-                    return JS_EXCEPTION;
-                }
-            }
-            return value;
+        if (found)
+            value = document_decode(d, &e);
+        if (unlikely(is_costly(d)) && !JS_IsException(value) && document_whole(obj)) {
+            JS_FreeValue(ctx, value);
+            return JS_EXCEPTION;
         }
+        if (found)
+            return value;
     }
     proto = JS_VALUE_GET_OBJ(obj)->shape->proto;
     if (!proto)
@@ -363,6 +390,8 @@ static int document_get_own_property(JSContext *c, JSPropertyDescriptor *desc, J
     name_free(&name);
     if (!found)
         return false;
+    /* What is asked for is often read next: for-in asks before every name. */
+    d->cursor = (uint32_t)(e.key - 1 - d->bytes);
     if (desc) {
         desc->value = document_decode(d, &e);
         if (JS_IsException(desc->value))
@@ -517,6 +546,10 @@ static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner o
     case BSON_STRING:
         return string_to_js(p + 4, size - 5);
     case BSON_DOCUMENT:
+        if (unlikely(is_reference(p, size))) {
+            prelude_load();
+            return document_new_proto(p, size, owner, value_protos[REFERENCE]);
+        }
         return document_new(p, size, owner);
     case BSON_ARRAY:
         if (js_check_stack_overflow(rt, 0))
@@ -541,6 +574,19 @@ static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner o
     default:
         return value_new(type, p, size);
     }
+}
+
+/* scope(v): the scope of a Code as an object, undefined if it has none. */
+static JSValue native_scope(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    Value *value = value_this(argc > 0 ? argv[0] : JS_UNDEFINED);
+    uint32_t at;
+    if (!value)
+        return JS_EXCEPTION;
+    if (value->type != BSON_CODE_W_SCOPE)
+        return JS_UNDEFINED;
+    at = 8 + read_u32(value->bytes + 4);
+    return bson_to_js(BSON_DOCUMENT, value->bytes + at, value->size - at, OWNER_SELF);
 }
 
 #endif

@@ -5,6 +5,8 @@
 const INT_MAX = 2147483647, INT_MIN = -2147483648;
 const BINARY = 5, OBJECT_ID = 7, DATE = 9, REGEX = 11, DB_POINTER = 12, CODE = 13, SYMBOL = 14, CODE_W_SCOPE = 15;
 const INT32 = 16, TIMESTAMP = 17, INT64 = 18, DECIMAL = 19, MIN_KEY = 255, MAX_KEY = 127;
+// No type of BSON: documents that are references.
+const REFERENCE = 254;
 
 function define(target, members) {
     const all = Object.getOwnPropertyDescriptors(members);
@@ -53,6 +55,8 @@ function hexToLatin(hex) {
 const cstring = (text) => latinToHex(native.utf8(text)) + "00";
 const bsonText = (text) => { const hex = cstring(text); return little(hex.length / 2, 4) + hex; };
 
+function noDatabase() { throw new Error("a function cannot read from the database: a reference is not fetched"); }
+
 // --- ObjectId ---------------------------------------------------------------------------------------------------
 let counter = -1, machine = "";
 function newObjectId() {
@@ -79,6 +83,15 @@ const ObjectId = type(OBJECT_ID, function ObjectId(id) {
     getTimestamp() { return new Date(parseInt(native.hex(this).slice(0, 8), 16) * 1000); },
     tojson() { return this.toString(); },
     toJSON() { return { $oid: native.hex(this) }; },
+    isObjectId: true,
+});
+define(ObjectId, {
+    fromDate(date) {
+        if (!(date instanceof Date)) throw new Error("an ObjectId is made from a Date, not from " + tojson(date));
+        const seconds = Math.floor(date.getTime() / 1000);
+        if (!(seconds >= 0 && seconds <= 4294967295)) throw new Error("out of an ObjectId's range: " + tojson(date));
+        return native.make(OBJECT_ID, seconds.toString(16).padStart(8, "0") + "0".repeat(16));
+    },
 });
 
 // --- numbers ----------------------------------------------------------------------------------------------------
@@ -106,6 +119,7 @@ const NumberLong = type(INT64, function NumberLong(n, low) {
     toNumber: native.number,
     toBigInt() { return native.int64(this); },
     get floatApprox() { return this.toNumber(); },
+    get exactValueString() { return native.int64(this).toString(); },
     get top() { return Number(native.int64(this) >> 32n); },
     get bottom() { return Number(BigInt.asUintN(32, native.int64(this))); },
     toString() {
@@ -203,6 +217,7 @@ const Timestamp = type(TIMESTAMP, function Timestamp(t, i) {
     getTime() { return this.t; },
     getInc() { return this.i; },
     toString() { return "Timestamp(" + this.t + ", " + this.i + ")"; },
+    toStringIncomparable() { return this.toString(); },
     tojson() { return this.toString(); },
     toJSON() { return { $timestamp: { t: this.t, i: this.i } }; },
 });
@@ -255,7 +270,7 @@ const BinData = type(BINARY, function BinData(subtype, text) {
     },
     equals(other) { return native.type(other) === BINARY && native.hex(this) === native.hex(other); },
     tojson() { return this.toString(); },
-    toJSON() { return { $binary: { base64: this.base64(), subType: this.subtype().toString(16).padStart(2, "0") } }; },
+    toJSON() { return { $binary: this.base64(), $type: this.subtype().toString(16).padStart(2, "0") }; },
 });
 function HexData(subtype, hex) {
     if (typeof hex !== "string" || !/^(?:[0-9a-fA-F]{2})*$/.test(hex)) throw new Error("HexData takes a subtype and hexadecimal text");
@@ -290,14 +305,22 @@ const MinKey = type(MIN_KEY, function MinKey() { return minKey; }, {
 const MaxKey = type(MAX_KEY, function MaxKey() { return maxKey; }, {
     toString() { return "MaxKey"; }, tojson() { return '{ "$maxKey" : 1 }'; }, toJSON() { return { $maxKey: 1 }; },
 });
-const codeMembers = {
+for (const end of [MinKey, MaxKey]) define(end, { tojson: () => end().tojson(), toJSON: () => end().toJSON() });
+const codeFields = (x) => x.scope === undefined ? { code: x.code } : { code: x.code, scope: x.scope };
+const Code = type(CODE, function Code(code, scope) {
+    const text = bsonText(String(code ?? ""));
+    if (scope === undefined) return native.make(CODE, text);
+    if (!isPlain(scope) || Array.isArray(scope)) throw new Error("the scope of a Code is an object of variables");
+    const rest = text + native.bson(scope);
+    return native.make(CODE_W_SCOPE, little(4 + rest.length / 2, 4) + rest);
+}, {
     get code() { return native.text(this); },
-    toString() { return 'Code(' + JSON.stringify(native.text(this)) + ')'; },
-    tojson(indent, nolint) { return tojson({ code: native.text(this) }, indent, nolint); },
-    toJSON() { return { $code: native.text(this) }; },
-};
-const Code = type(CODE, function Code(code) { return native.make(CODE, bsonText(String(code ?? ""))); }, codeMembers);
-type(CODE_W_SCOPE, null, codeMembers);
+    get scope() { return native.scope(this); },
+    toString() { return "Code(" + Object.values(codeFields(this)).map(tojsononeline).join(", ") + ")"; },
+    tojson(indent, nolint) { return tojson(codeFields(this), indent, nolint); },
+    toJSON() { return codeFields(this); },
+});
+Object.setPrototypeOf(native.proto(CODE_W_SCOPE), Code.prototype);
 const BSONSymbol = type(SYMBOL, function BSONSymbol(text) { return native.make(SYMBOL, bsonText(String(text))); }, {
     valueOf() { return native.text(this); },
     toString() { return native.text(this); },
@@ -309,9 +332,12 @@ const DBPointer = type(DB_POINTER, function DBPointer(ns, id) {
 }, {
     get ns() { return native.text(this); },
     get id() { return native.make(OBJECT_ID, native.hex(this).slice(-24)); },
-    toString() { return 'DBPointer(' + JSON.stringify(this.ns) + ", " + this.id + ")"; },
+    getCollection() { return this.ns; },
+    getId() { return this.id; },
+    fetch: noDatabase,
+    toString() { return "DBPointer(" + tojson(this.ns) + ", " + tojson(this.id) + ")"; },
     tojson() { return this.toString(); },
-    toJSON() { return { $ref: this.ns, $id: this.id }; },
+    toJSON() { return { ns: this.ns, id: this.id }; },
 });
 type(REGEX, null, {
     toString() {
@@ -320,13 +346,28 @@ type(REGEX, null, {
     },
     tojson() { return this.toString(); },
 });
+// A reference is an object with the fields of one. A document whose fields begin with $ref and $id is given the same
+// prototype when it is read.
 function DBRef(collection, id, db) {
-    const ref = { $ref: String(collection), $id: id };
-    if (db !== undefined) ref.$db = String(db);
-    const text = () => "DBRef(" + [ref.$ref, ref.$id].concat(db === undefined ? [] : [ref.$db]).map((x) => tojson(x)).join(", ") + ")";
-    Object.defineProperty(ref, "tojson", { value: text, enumerable: false });
+    if (arguments.length < 2 || typeof collection !== "string" || (db !== undefined && typeof db !== "string"))
+        throw new Error("DBRef takes the name of a collection, an id, and the name of a database if it is another");
+    const ref = Object.create(DBRef.prototype);
+    ref.$ref = collection;
+    ref.$id = id;
+    if (db !== undefined) ref.$db = db;
     return ref;
 }
+DBRef.prototype = native.proto(REFERENCE);
+define(DBRef.prototype, {
+    constructor: DBRef,
+    getCollection() { return this.$ref; },
+    getRef() { return this.$ref; },
+    getId() { return this.$id; },
+    getDb() { return this.$db || undefined; },
+    fetch: noDatabase,
+    toString() { return "DBRef(" + [this.$ref, this.$id].concat(this.$db || []).map((x) => tojson(x)).join(", ") + ")"; },
+    tojson() { return this.toString(); },
+});
 
 // With spaces where the servers' own have them, to the letter.
 function tojsonObject(x, indent, nolint) {
@@ -342,6 +383,12 @@ function tojsonArray(x, indent, nolint) {
         text += inner + tojson(x[i], inner, nolint) + (i < x.length - 1 ? "," : "") + end;
     return text + (nolint ? "" : indent) + "]";
 }
+function dateText() {
+    const padded = (n, width) => String(n).padStart(width, "0"), ms = this.getUTCMilliseconds();
+    const day = [padded(this.getUTCFullYear(), 4), padded(this.getUTCMonth() + 1, 2), padded(this.getUTCDate(), 2)].join("-");
+    const time = [this.getUTCHours(), this.getUTCMinutes(), this.getUTCSeconds()].map((n) => padded(n, 2)).join(":");
+    return 'ISODate("' + day + "T" + time + (ms ? "." + padded(ms, 3) : "") + 'Z")';
+}
 function tojson(x, indent, nolint) {
     if (x === null) return "null";
     if (x === undefined) return "undefined";
@@ -351,11 +398,11 @@ function tojson(x, indent, nolint) {
     case "number":
     case "boolean": return String(x);
     case "bigint": return 'NumberLong("' + x + '")';
-    case "function": return x === MinKey || x === MaxKey ? x().tojson() : x.toString();
+    case "function": return x === MinKey || x === MaxKey ? x.tojson() : x.toString();
     case "symbol": return x.toString();
     }
     if (native.type(x) >= 0) return typeof x.tojson === "function" ? x.tojson(indent, nolint) : String(x);
-    if (x instanceof Date) return 'ISODate("' + x.toISOString().replace(".000Z", "Z") + '")';
+    if (x instanceof Date) return dateText.call(x);
     if (x instanceof RegExp || x instanceof Error) return x.toString();
     if (typeof x.tojson === "function" && x.tojson !== tojson) return x.tojson(indent, nolint);
     const text = Array.isArray(x) ? tojsonArray(x, indent, nolint) : tojsonObject(x, indent, nolint);
@@ -407,7 +454,7 @@ function compare(a, b) {
 }
 function sortDoc(x) {
     if (Array.isArray(x)) return x.map(sortDoc);
-    if (!isPlain(x)) return x;
+    if (!isPlain(x) || x instanceof DBRef) return x;
     const sorted = {};
     for (const name of Object.keys(x).sort()) sorted[name] = sortDoc(x[name]);
     return sorted;
@@ -464,7 +511,12 @@ install(global, {
     console: { error: say(0), warn: say(1), log: say(2), info: say(2), debug: say(3) },
 });
 
-install(Array, {
+// The servers' own refuse what is no array.
+const ofArray = (name, method) => function (all, ...rest) {
+    if (!Array.isArray(all)) throw new Error("The first argument to Array." + name + " must be an array");
+    return method(all, ...rest);
+};
+const arrays = {
     sum(all) {
         if (all.length === 0) return null;
         let sum = all[0];
@@ -495,7 +547,8 @@ install(Array, {
         return all;
     },
     tojson: (all, indent, nolint) => tojsonArray(all, indent || "", nolint),
-});
+};
+for (const [name, method] of Object.entries(arrays)) install(Array, { [name]: ofArray(name, method) });
 
 install(Object, {
     keySet: (x) => Object.keys(x),
@@ -510,5 +563,25 @@ install(Object, {
     },
     merge: (a, b, deep) => Object.extend(Object.extend({}, a, deep), b, deep),
     bsonsize: (x) => native.size(x),
+});
+
+install(String.prototype, {
+    ltrim: String.prototype.trimStart,
+    rtrim: String.prototype.trimEnd,
+    // Every step adds all of `chr`, also when it has several characters.
+    pad(length, right, chr = " ") {
+        const fill = String(chr).repeat(Math.max(0, length - this.length));
+        return right ? this + fill : fill + this;
+    },
+});
+install(Number.prototype, {
+    zeroPad(width) { return String(this).padStart(width, "0"); },
+    toPercentStr() { return (this * 100).toFixed(2) + "%"; },
+});
+install(Date.prototype, { tojson: dateText });
+install(RegExp, { escape: (text) => text.replace(/[-[\]{}()*+?.,\\^$|#\s]/g, "\\$&") });
+install(RegExp.prototype, {
+    tojson: RegExp.prototype.toString,
+    toJSON() { return { $regex: this.source, $options: this.flags }; },
 });
 })

@@ -138,6 +138,70 @@ static JSValue js_count(JSContext *c, JSValueConst self, int argc, JSValueConst 
     return JS_UNDEFINED;
 }
 
+static bool is_code(const Elem *e)
+{
+    return e->type == BSON_CODE || e->type == BSON_CODE_W_SCOPE;
+}
+
+static bool has_elements(const Elem *e)
+{
+    return e->type == BSON_DOCUMENT || e->type == BSON_ARRAY;
+}
+
+static const char *code_text(const Elem *e)
+{
+    return (const char *)e->value + (e->type == BSON_CODE ? 4 : 8);
+}
+
+/* Whether a document or an array has code in it, at any depth. */
+static bool has_code(const Elem *e)
+{
+    const uint8_t *end = e->value + e->size - 1, *p = e->value + 4;
+    Elem inner;
+    STACK_PAD(256);
+    if (js_check_stack_overflow(rt, 0))
+        fail_text("the parameters of the job are nested too deep");
+    for (p = bson_next(p, end, &inner); inner.type; p = bson_next(p, end, &inner)) {
+        if (is_code(&inner) || (has_elements(&inner) && has_code(&inner)))
+            return true;
+    }
+    return false;
+}
+
+/* Code within a document or an array of the parameters becomes functions, as servers make of it. */
+static int scope_functions(JSValueConst value, const Elem *e)
+{
+    const uint8_t *end = e->value + e->size - 1, *p = e->value + 4;
+    uint32_t index = 0;
+    Elem inner;
+    STACK_PAD(256);
+    for (p = bson_next(p, end, &inner); inner.type; p = bson_next(p, end, &inner), index++) {
+        JSAtom atom;
+        JSValue made;
+        int result = 0;
+        if (!is_code(&inner) && !(has_elements(&inner) && has_code(&inner)))
+            continue;
+        atom = e->type == BSON_ARRAY ? JS_NewAtomUInt32(ctx, index)
+                                     : JS_NewAtomLen(ctx, (const char *)inner.key, inner.key_len);
+        if (atom == JS_ATOM_NULL)
+            return -1;
+        if (is_code(&inner)) {
+            made = nested_function("scope", code_text(&inner));
+            /* What is no function is none as long as nobody calls it. */
+            if (!JS_IsUndefined(made))
+                result = JS_DefinePropertyValue(ctx, value, atom, made, JS_PROP_C_W_E);
+        } else {
+            made = JS_GetProperty(ctx, value, atom);
+            result = JS_IsException(made) ? -1 : scope_functions(made, &inner);
+            JS_FreeValue(ctx, made);
+        }
+        JS_FreeAtom(ctx, atom);
+        if (result < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The fields of the job's parameters become global variables. */
 static void scope_load(JSValueConst global)
 {
@@ -157,13 +221,14 @@ static void scope_load(JSValueConst global)
     for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
         JSValue value;
         JSAtom atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
-        if (e.type == BSON_CODE || e.type == BSON_CODE_W_SCOPE) {
+        if (is_code(&e)) {
             const char *name = JS_AtomToCString(ctx, atom);
-            value = stage_function(name ? name : "scope",
-                                   (const char *)e.value + (e.type == BSON_CODE ? 4 : 8));
+            value = stage_function(name ? name : "scope", code_text(&e));
             JS_FreeCString(ctx, name);
         } else {
             value = bson_to_js(e.type, e.value, e.size, OWNER_SELF);
+            if (has_elements(&e) && !JS_IsException(value) && has_code(&e) && scope_functions(value, &e))
+                fail_exception("the parameters of the job");
         }
         if (JS_IsException(value) || JS_DefinePropertyValue(ctx, global, atom, value, JS_PROP_C_W_E) < 0)
             fail_exception("the parameters of the job");
@@ -186,7 +251,7 @@ EXPORT("aviary_abi_v1") void aviary_abi_v1(void)
 
 __attribute__((constructor)) static void start(void)
 {
-    JSValue global, constructor;
+    JSValue global;
     init_list_head(&live_documents);
     rt = JS_NewRuntime2(&memory_functions, NULL);
     if (!rt)
@@ -207,12 +272,13 @@ __attribute__((constructor)) static void start(void)
     JS_SetPropertyStr(ctx, global, "emit", JS_NewCFunction(ctx, js_emit, "emit", 2));
     JS_SetPropertyStr(ctx, global, "count", JS_NewCFunction(ctx, js_count, "count", 2));
     lazy_define(global, lazy_globals, countof(lazy_globals));
-    constructor = JS_GetPropertyStr(ctx, global, "Array");
-    lazy_define(constructor, lazy_array, countof(lazy_array));
-    JS_FreeValue(ctx, constructor);
-    constructor = JS_GetPropertyStr(ctx, global, "Object");
-    lazy_define(constructor, lazy_object, countof(lazy_object));
-    JS_FreeValue(ctx, constructor);
+    lazy_define_in(global, "Array", lazy_array, countof(lazy_array));
+    lazy_define_in(global, "Object", lazy_object, countof(lazy_object));
+    lazy_define_in(global, "RegExp", lazy_regexp, countof(lazy_regexp));
+    lazy_define(ctx->class_proto[JS_CLASS_STRING], lazy_string_proto, countof(lazy_string_proto));
+    lazy_define(ctx->class_proto[JS_CLASS_NUMBER], lazy_number_proto, countof(lazy_number_proto));
+    lazy_define(ctx->class_proto[JS_CLASS_DATE], lazy_date_proto, countof(lazy_date_proto));
+    lazy_define(ctx->class_proto[JS_CLASS_REGEXP], lazy_regexp_proto, countof(lazy_regexp_proto));
     JS_FreeValue(ctx, global);
 }
 

@@ -290,6 +290,25 @@ static JSValue body_function(const char *stage, const char *source)
     return JS_IsException(value) ? JS_UNDEFINED : value;
 }
 
+/* The function that a text is where no stage is meant: a function as it is written, an expression or statements as its
+ * body. Undefined if the text is neither. */
+static JSValue nested_function(const char *name, const char *source)
+{
+    static const char *const around[][2] = { { "(", ")" }, { "(function(){return(", ")})" }, { "(function(){", "})" } };
+    Attempt attempt;
+    JSValue value = body_function(name, source);
+    for (size_t i = 0; i < countof(around) && JS_IsUndefined(value); i++) {
+        value = evaluate(name, around[i][0], source, around[i][1], &attempt);
+        if (JS_IsException(value))
+            JS_FreeValue(ctx, attempt.error);
+        if (!JS_IsFunction(ctx, value)) {
+            JS_FreeValue(ctx, value);
+            value = JS_UNDEFINED;
+        }
+    }
+    return value;
+}
+
 static JSValue stage_function(const char *stage, const char *source)
 {
     Attempt attempts[3], *furthest;

@@ -34,6 +34,13 @@ static const char *const lazy_globals[] = {
 };
 static const char *const lazy_array[] = { "sum", "avg", "stdDev", "contains", "unique", "shuffle", "tojson" };
 static const char *const lazy_object[] = { "keySet", "extend", "merge", "bsonsize" };
+static const char *const lazy_string_proto[] = { "ltrim", "rtrim", "pad" };
+static const char *const lazy_number_proto[] = { "zeroPad", "toPercentStr" };
+static const char *const lazy_date_proto[] = { "tojson" };
+static const char *const lazy_regexp[] = { "escape" };
+static const char *const lazy_regexp_proto[] = { "tojson", "toJSON" };
+/* In value_protos, the prototype of documents that are references. */
+#define REFERENCE 254
 
 static inline Value *value_of(JSValueConst v)
 {
@@ -124,25 +131,27 @@ static JSValue native_type(JSContext *c, JSValueConst self, int argc, JSValueCon
     return JS_NewInt32(ctx, value ? value->type : -1);
 }
 
+static JSValue hex_of(const uint8_t *bytes, uint32_t size)
+{
+    static const char digits[] = "0123456789abcdef";
+    JSValue made;
+    char *text = js_malloc(ctx, size * 2 + 1);
+    if (!text)
+        return JS_EXCEPTION;
+    for (uint32_t i = 0; i < size; i++) {
+        text[i * 2] = digits[bytes[i] >> 4];
+        text[i * 2 + 1] = digits[bytes[i] & 15];
+    }
+    made = js_new_string8_len(ctx, text, (int)size * 2);
+    js_free(ctx, text);
+    return made;
+}
+
 /* hex(v): the value's bytes. */
 static JSValue native_hex(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
 {
-    static const char digits[] = "0123456789abcdef";
     Value *value = value_this(argc > 0 ? argv[0] : JS_UNDEFINED);
-    JSValue made;
-    char *text;
-    if (!value)
-        return JS_EXCEPTION;
-    text = js_malloc(ctx, value->size * 2 + 1);
-    if (!text)
-        return JS_EXCEPTION;
-    for (uint32_t i = 0; i < value->size; i++) {
-        text[i * 2] = digits[value->bytes[i] >> 4];
-        text[i * 2 + 1] = digits[value->bytes[i] & 15];
-    }
-    made = js_new_string8_len(ctx, text, (int)value->size * 2);
-    js_free(ctx, text);
-    return made;
+    return value ? hex_of(value->bytes, value->size) : JS_EXCEPTION;
 }
 
 /* int64(v): the first eight bytes as a BigInt. */
@@ -241,6 +250,8 @@ static JSValue native_log(JSContext *c, JSValueConst self, int argc, JSValueCons
 }
 
 static JSValue native_size(JSContext *c, JSValueConst self, int argc, JSValueConst *argv);
+static JSValue native_bson(JSContext *c, JSValueConst self, int argc, JSValueConst *argv);
+static JSValue native_scope(JSContext *c, JSValueConst self, int argc, JSValueConst *argv);
 
 static const JSCFunctionListEntry native_functions[] = {
     JS_CFUNC_DEF("make", 2, native_make),   JS_CFUNC_DEF("type", 1, native_type),
@@ -248,7 +259,8 @@ static const JSCFunctionListEntry native_functions[] = {
     JS_CFUNC_DEF("long", 1, native_long),   JS_CFUNC_DEF("number", 0, native_number),
     JS_CFUNC_DEF("text", 1, native_text),   JS_CFUNC_DEF("proto", 1, native_proto),
     JS_CFUNC_DEF("utf8", 1, native_utf8),   JS_CFUNC_DEF("log", 2, native_log),
-    JS_CFUNC_DEF("size", 1, native_size),
+    JS_CFUNC_DEF("size", 1, native_size),   JS_CFUNC_DEF("bson", 1, native_bson),
+    JS_CFUNC_DEF("scope", 1, native_scope),
 };
 
 static void check_prelude(JSValue v)
@@ -272,7 +284,7 @@ static void prelude_load(void)
     }
     static const uint8_t types[] = { BSON_BINARY, BSON_OBJECT_ID, BSON_DATE, BSON_REGEX, BSON_DB_POINTER, BSON_CODE,
                                      BSON_SYMBOL, BSON_CODE_W_SCOPE, BSON_INT32, BSON_TIMESTAMP, BSON_INT64,
-                                     BSON_DECIMAL, BSON_MIN_KEY, BSON_MAX_KEY };
+                                     BSON_DECIMAL, BSON_MIN_KEY, BSON_MAX_KEY, REFERENCE };
     for (size_t i = 0; i < sizeof(types); i++) {
         value_protos[types[i]] = JS_NewObject(ctx);
         check_prelude(value_protos[types[i]]);
@@ -304,13 +316,16 @@ static JSValue lazy_get(JSContext *c, JSValueConst self, int argc, JSValueConst 
     return got;
 }
 
-/* Assigning to a utility replaces it. */
+/* Assigning to a utility replaces it; on an object that inherits it, the object gets its own. */
 static JSValue lazy_set(JSContext *c, JSValueConst self, int argc, JSValueConst *argv, int magic, JSValueConst *data)
 {
     JSAtom atom;
     prelude_load();
     atom = JS_ValueToAtom(ctx, data[1]);
-    JS_DefinePropertyValue(ctx, data[0], atom, JS_DupValue(ctx, argv[0]), JS_PROP_CONFIGURABLE | JS_PROP_WRITABLE);
+    if (JS_IsObject(self) && JS_VALUE_GET_OBJ(self) != JS_VALUE_GET_OBJ(data[0]))
+        JS_DefinePropertyValue(ctx, self, atom, JS_DupValue(ctx, argv[0]), JS_PROP_C_W_E);
+    else
+        JS_DefinePropertyValue(ctx, data[0], atom, JS_DupValue(ctx, argv[0]), JS_PROP_CONFIGURABLE | JS_PROP_WRITABLE);
     JS_FreeAtom(ctx, atom);
     return JS_UNDEFINED;
 }
@@ -326,6 +341,13 @@ static void lazy_define(JSValueConst target, const char *const *names, size_t co
         JS_FreeValue(ctx, data[1]);
         JS_FreeAtom(ctx, atom);
     }
+}
+
+static void lazy_define_in(JSValueConst global, const char *constructor, const char *const *names, size_t count)
+{
+    JSValue target = JS_GetPropertyStr(ctx, global, constructor);
+    lazy_define(target, names, count);
+    JS_FreeValue(ctx, target);
 }
 
 #endif

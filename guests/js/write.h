@@ -545,4 +545,14 @@ static JSValue native_size(JSContext *c, JSValueConst self, int argc, JSValueCon
     return result ? JS_EXCEPTION : JS_NewUint32(ctx, size);
 }
 
+/* bson(v): the bytes of an object's document in hexadecimal. */
+static JSValue native_bson(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    uint32_t start = output.len;
+    int result = write_tagged(argc > 0 ? argv[0] : JS_UNDEFINED);
+    JSValue made = result ? JS_EXCEPTION : hex_of(output.bytes + start + 1, output.len - start - 1);
+    output.len = start;
+    return made;
+}
+
 #endif

@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, DateTime, Decimal128, Document, Regex, Timestamp, doc};
+use bson::{
+    Binary, Bson, DateTime, Decimal128, Document, JavaScriptCodeWithScope, Regex, Timestamp, doc,
+};
 
 use crate::common::Bed;
 
@@ -17,6 +19,7 @@ pub async fn load(bed: &Bed) {
     let large = (0..120).map(|n| doc! { "_id": n, "k": n % 2, "text": format!("{pad}{n}") });
     bed.load("large", large.collect()).await;
     bed.load("orders", orders()).await;
+    bed.load("references", references()).await;
     for (name, values) in keys() {
         let rows = values.into_iter().zip(0..).map(|(value, n)| match value {
             Some(value) => doc! { "_id": n, "k": value },
@@ -85,6 +88,30 @@ pub fn regex(pattern: &str, options: &str) -> Bson {
     })
 }
 
+fn code_with_scope(code: &str, scope: Document) -> Bson {
+    Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope { code: code.into(), scope })
+}
+
+/// `bson` makes one of extended JSON only.
+fn pointer(namespace: &str, id: &str) -> Bson {
+    let text = serde_json::json!({ "$dbPointer": { "$ref": namespace, "$id": { "$oid": id } } });
+    Bson::try_from(text).expect("a DBPointer")
+}
+
+/// References, and documents that are like one; and what the values of other types hold.
+fn references() -> Vec<Document> {
+    let id = ObjectId::from_bytes([7; 12]);
+    vec![doc! {
+        "_id": 1, "ref": { "$ref": "people", "$id": 5 },
+        "far": { "$ref": "people", "$id": id, "$db": "other" },
+        "more": { "$ref": "people", "$id": 1, "x": 2 }, "list": [{ "$ref": "people", "$id": "a" }],
+        "turned": { "$id": 1, "$ref": "people" }, "half": { "$ref": "people" },
+        "number": { "$ref": 5, "$id": 1 }, "pointer": pointer("test.people", "070707070707070707070707"),
+        "oid": id, "n": 5_i64, "ts": Timestamp { time: 7, increment: 9 },
+        "date": DateTime::from_millis(1_577_934_245_678),
+    }]
+}
+
 /// Keys of every type: a collection each, `None` for a document without the field.
 fn keys() -> Vec<(&'static str, Vec<Option<Bson>>)> {
     let decimal = |text: &str| Bson::Decimal128(Decimal128::from_str(text).unwrap());
@@ -151,6 +178,29 @@ fn keys() -> Vec<(&'static str, Vec<Option<Bson>>)> {
         ),
         ("ends", some(vec![Bson::MinKey, Bson::MaxKey, Bson::MinKey])),
         ("code", some(vec![Bson::JavaScriptCode("x".into()), Bson::JavaScriptCode("x".into())])),
+        (
+            "code-with-scope",
+            some(vec![
+                code_with_scope("x", doc! { "a": 1 }),
+                code_with_scope("x", doc! { "a": 1 }),
+            ]),
+        ),
+        (
+            "pointer",
+            some(vec![
+                pointer("test.people", "000000000000000000000001"),
+                pointer("test.people", "000000000000000000000002"),
+                pointer("test.people", "000000000000000000000001"),
+            ]),
+        ),
+        (
+            "reference",
+            some(vec![
+                doc! { "$ref": "people", "$id": 1 }.into(),
+                doc! { "$ref": "people", "$id": 1, "$db": "other" }.into(),
+                doc! { "$ref": "people", "$id": 1 }.into(),
+            ]),
+        ),
         ("array", some(vec![vec![1, 2].into(), vec![1, 2].into(), vec![2, 1].into()])),
         ("regex", some(vec![regex("a", "i"), regex("a", "i")])),
         ("symbol", some(vec![Bson::Symbol("s".into()), "s".into()])),

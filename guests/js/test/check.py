@@ -38,6 +38,12 @@ def one(expression, doc=None, **options):
     return run("emit(0, " + expression + ");", doc, **options)[0][1]
 
 
+def timed(call):
+    start = time.thread_time()
+    call()
+    return time.thread_time() - start
+
+
 # Every BSON type: a type byte and the bytes of a value.
 def text(s):
     data = s.encode() + b"\0"
@@ -187,6 +193,20 @@ class Stages(unittest.TestCase):
         out = run("emit(limit + names.length, twice(deep.x.y)); deep.x.y++;", scope=scope)
         self.assertEqual(out, [(5, 2)])
 
+    def test_code_within_the_scope_is_a_function(self):
+        scope = {"utils": {"twice": Code("function(x) { return 2 * x; }"), "deep": {"inc": Code("n => n + 1")}, "n": 3, "plain": {"x": 1}},
+                 "list": [Code("return arguments[0] * 4"), 1, {"five": Code("5")}], "odd": {"a-b": Code("1 +"), "": Code("7", {"x": 1})},
+                 "self": {"v": 9, "get": Code("function() { return this.v; }")}}
+        for expression, expected in {
+            "utils.twice(4)": 8, "utils.deep.inc(1)": 2, "list[0](2)": 8, "list[2].five()": 5, "odd['']()": 7, "self.get()": 9, "utils.plain.x": 1,
+            "odd['a-b'] instanceof Code": True, "Object.keys(utils).join()": "twice,deep,n,plain", "Array.isArray(list)": True, "list.length": 3,
+            "utils.twice === utils.twice": True, "(utils.twice = () => 1, utils.twice())": 1, "typeof this.c": "object",
+        }.items():
+            with self.subTest(expression):
+                self.assertEqual(one(expression, {"c": Code("function() {}")}, scope=scope), expected)
+        out = js(map="function() { emit(1, utils); }", scope=scope).call("map", encode({}))
+        self.assertEqual(decode(out[0][1])["n"], 3)
+
     def test_batches_and_documents_that_outlive_them(self):
         guest = js(map="""function() {
             globalThis.kept = globalThis.kept || [];
@@ -266,6 +286,18 @@ class Documents(unittest.TestCase):
         out = one("(() => { let s = 0; for (let i = 2999; i >= 0; i--) s += this['f' + i].n; return s })()", doc)
         self.assertEqual(out, sum(range(3000)))
         self.assertEqual(one("(() => { for (let i = 0; i < 50; i++) this['f' + i].n; return this })()", doc), doc)
+
+    def test_one_late_field_of_many_costs_one_search(self):
+        doc = encode({**{f"f{i}": "x" * 20 for i in range(20000)}, "k": 5})
+        def best_s(body):
+            guest = js(map="function() { " + body + " emit(0, 1); }")
+            return min(timed(lambda: guest.call("map", doc)) for _ in range(5))
+        none = best_s("")
+        self.assertLess(best_s("this.k;") - none, (best_s("this.extra = 1;") - none) / 3)
+        # Reads in any order cost little more than decoding everything.
+        self.assertLess(best_s("for (let i = 19999; i >= 0; i--) this['f' + i];") - none, (best_s("this.extra = 1;") - none) * 20)
+        guest = js(map="function() { let s = 0; for (let i = 0; i < 40; i++) { s += this.k; s += this.zz === undefined; } emit(s, this.f7); }")
+        self.assertEqual(guest.map(doc), [(240, "x" * 20)])
 
     def test_changes_are_written(self):
         doc = {"a": [1, 2], "o": {"x": 1}, "d": datetime.datetime(2020, 1, 1)}
@@ -368,6 +400,38 @@ class Utilities(unittest.TestCase):
                     import hashlib
                     expected = hashlib.md5(("\u00e9" * 60).encode()).hexdigest()
                 self.assertEqual(one(expression), expected)
+
+
+    def test_references(self):
+        doc = {"r": {"$ref": "people", "$id": 5}, "f": {"$ref": "p", "$id": ObjectId("0" * 24), "$db": "d"}, "w": {"$id": 1, "$ref": "p"},
+               "n": {"$ref": 5, "$id": 1}, "l": [{"$ref": "q", "$id": 1}], "o": {"$ref": "p"}}
+        raw = encode(doc)
+        self.assertEqual(js(map="function() { this.r.getId(); this.l[0].getId(); emit(1, this); }").call("map", raw)[0][1], b"\x03" + raw)
+        for expression, expected in {
+            "this.r.getId()": 5, "this.r.getCollection()": "people", "this.r.getRef()": "people", "this.r.getDb() === undefined": True,
+            "this.f.getDb()": "d", "'' + this.f": 'DBRef("p", ObjectId("000000000000000000000000"), "d")', "tojson(this.r)": 'DBRef("people", 5)',
+            "this.l[0] instanceof DBRef": True, "this.w instanceof DBRef": False, "this.n instanceof DBRef": False, "this.o instanceof DBRef": False,
+            "Object.keys(this.r).join()": "$ref,$id", "DBRef('a', 1, 'b').getDb()": "b", "DBRef('a', 1) instanceof DBRef": True,
+            "(this.r.x = 1, this.r.$id = 6, tojson(this.r))": 'DBRef("people", 6)',
+        }.items():
+            with self.subTest(expression):
+                self.assertEqual(one(expression, raw), expected)
+        for expression in ["DBRef('a')", "DBRef(1, 2)", "DBRef('a', 1, 2)", "DBRef('a', 1).fetch()"]:
+            with self.subTest(expression), self.assertRaisesRegex(Failed, "DBRef takes|cannot read from the database"):
+                one(expression)
+
+    def test_code_keeps_its_scope(self):
+        self.assertEqual(one("Code('x', {a: NumberInt(1), b: 'c'})"), Code("x", {"a": 1, "b": "c"}))
+        self.assertEqual(one("[Code('x', {a: {b: 2}}).scope.a.b, Code('x').scope === undefined, Code('x', {}) instanceof Code]"), [2, True, True])
+        self.assertEqual(one("this.c.scope.k + this.c.code", {"c": Code("x", {"k": "v"})}), "vx")
+        with self.assertRaisesRegex(Failed, "scope of a Code"):
+            one("Code('x', 5)")
+
+    def test_a_helper_that_is_assigned_belongs_to_its_object(self):
+        self.assertEqual(one("(() => { const d = new Date(0); d.tojson = () => 'mine'; return [d.tojson(), new Date(0).tojson()]; })()"),
+                         ["mine", 'ISODate("1970-01-01T00:00:00Z")'])
+        self.assertEqual(one("(Date.prototype.tojson = () => 'all', new Date(0).tojson())"), "all")
+        self.assertEqual(one("(() => { const s = []; for (const k in 'a') s.push(k); for (const k in new Date()) s.push(k); return s; })()"), ["0"])
 
 
 class Sources(unittest.TestCase):

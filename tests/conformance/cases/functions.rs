@@ -112,6 +112,15 @@ pub fn all() -> Vec<Case> {
             .with("maxTimeMS", 300)
             .flags(&["--record-timeout", "300ms"])
             .fails("ran out of time"),
+        case("a reduce that never ends", "small", BY_K, "function () { while (true) {} }")
+            .with("maxTimeMS", 300)
+            .flags(&["--record-timeout", "300ms"])
+            .fails("ran out of time"),
+        case("a finalize that never ends", "small", BY_K, SUM)
+            .finalize("function () { for (;;); }")
+            .with("maxTimeMS", 300)
+            .flags(&["--record-timeout", "300ms"])
+            .fails("ran out of time"),
         case("endless recursion", "small", "function () { (function f() { f(); })(); }", SUM)
             .fails("RangeError"),
         case(
@@ -139,14 +148,27 @@ pub fn all() -> Vec<Case> {
             .fails("cannot be written"),
         case("a map that is no function", "small", "", SUM).with("map", 7).fails("is no function"),
     ];
-    for (name, value) in SHELL {
+    for (name, input, value) in SHELL
+        .map(|(name, value)| (name, "small", value))
+        .into_iter()
+        .chain(REFERENCES.map(|(name, value)| (name, "references", value)))
+    {
         cases.push(case(
             name,
-            "small",
+            input,
             &format!("function () {{ emit(this._id, {value}); }}"),
             FIRST,
         ));
     }
+    for (name, value, words) in REFUSED {
+        let map = format!("function () {{ emit(this._id, {value}); }}");
+        cases.push(case(name, "small", &map, FIRST).fails(words));
+    }
+    cases.push(
+        case("Code with a scope", "small",
+            "function () { emit(this._id, Code('x = 1', {x: 'here'})); }", FIRST)
+            .differs("code stays what it is, with its scope; the server writes the function that it has made of it"),
+    );
     cases.push(
         case("code with a scope", "small", "", SUM)
             .with(
@@ -168,7 +190,7 @@ fn by_k(sum: i32) -> impl Iterator<Item = Document> {
 }
 
 /// What the shell gives functions: a name and an expression for each.
-const SHELL: [(&str, &str); 17] = [
+const SHELL: [(&str, &str); 23] = [
     (
         "tojson",
         "[this.nested, [1, [2]], [], {}, {a: []}, null, undefined, true, NaN, 'q\"\\n', 1.5, \
@@ -241,4 +263,88 @@ const SHELL: [(&str, &str); 17] = [
         "[JSON.stringify({a: [1, 'x', null]}), JSON.parse('{\"a\":2}'), \
         /a(.)c/.exec('xabcx')[1], 'a-b-c'.split('-'), 'abc'.replace(/b/g, 'X'), parseInt('42px', 10)]",
     ),
+    (
+        "padding",
+        "['  a b '.ltrim(), '  a '.rtrim(), 'ab'.pad(5), 'ab'.pad(5, true), 'ab'.pad(5, false, '-'), \
+        'ab'.pad(5, true, 'xy'), '' + 'ab'.pad(1), (5).zeroPad(3), '' + (1234).zeroPad(3), (-5).zeroPad(4), \
+        (1.5).zeroPad(5), (0.1234).toPercentStr(), (2).toPercentStr()]",
+    ),
+    (
+        "tojson of dates",
+        "[this.date.tojson(), new Date(0).tojson(), new Date(-1).tojson(), new Date(NaN).tojson(), \
+        new Date(-1e15).tojson(), new Date(253402300800000).tojson(), tojson(new Date(NaN)), \
+        tojson(new Date(-62198755200000)), tojson({d: new Date(5)})]",
+    ),
+    (
+        "regular expressions as text",
+        "[RegExp.escape('a.b*c-d e'), /a/i.tojson(), /a/g.toJSON(), JSON.stringify({r: /a\\/b/im}), tojson(/x/)]",
+    ),
+    (
+        "ObjectId of a date",
+        "[ObjectId.fromDate(new Date(1600000000000)), ObjectId.fromDate(this.date), ObjectId.fromDate(new Date(0)), \
+        this.oid.isObjectId, ObjectId.isObjectId, Object.deepMerge]",
+    ),
+    (
+        "JSON of types",
+        "[this.bin, this.uuid, this.ts, this.long, this.dec, this.oid, this.date, this.re, this.low, this.high, \
+        MinKey, NumberInt(5), Code('x'), Code('x', {a: 1}), DBPointer('a', this.oid), DBRef('a', this.oid)] \
+        .map(function (x) { return JSON.stringify(x); })",
+    ),
+    (
+        "Code and its scope",
+        "[Code('x', {a: 1}).code, Code('x', {a: {b: 2}}).scope, Code('x').scope, Code('x', {}) instanceof Code, \
+        tojson(Code('x', {a: 1, b: 'y'}))]",
+    ),
+];
+
+/// References and their kin, of the collection that has them.
+const REFERENCES: [(&str, &str); 7] = [
+    (
+        "the parts of a reference",
+        "[this.ref, this.far, this.more, this.list[0]].map(function (r) { return [r.getId(), r.getCollection(), \
+        r.getRef(), r.getDb(), r.$id, r.$ref, r.$db]; })",
+    ),
+    (
+        "references as text",
+        "[this.ref, this.far, this.more, this.list[0], this.turned, this.half, this.number].map(function (r) { \
+        return [tojson(r), tojson({a: [r]}), tojsononeline(r), JSON.stringify(r), Object.keys(r)]; }) \
+        .concat('' + this.ref, this.far.toString())",
+    ),
+    (
+        "what is a reference",
+        "[this.ref, this.far, this.more, this.list[0], this.turned, this.half, this.number] \
+        .map(function (r) { return [r instanceof DBRef, r instanceof Object, typeof r.getId, typeof r.fetch]; })",
+    ),
+    (
+        "references that pass through",
+        "[this.ref, this.far, this.more, this.list, this.turned, this.half, this.number, this.pointer]",
+    ),
+    (
+        "references that are made",
+        "[DBRef('a', 1), new DBRef('a', 1, 'b'), DBRef('a', this.oid), DBRef('a', null)].map(function (r) { \
+        return [r, r.getId(), r.getCollection(), r.getRef(), r.getDb(), '' + r, tojson([r]), JSON.stringify(r), \
+        r instanceof DBRef, Object.keys(r)]; })",
+    ),
+    (
+        "references that are changed",
+        "(function () { var r = DBRef('a', 1); r.$id = 7; r.x = 1; return [r, r.getId(), tojson(r)]; })()",
+    ),
+    (
+        "DBPointer, Timestamp and NumberLong",
+        "[this.pointer, DBPointer('a.b', this.oid)].map(function (p) { return [p.ns, p.id, p.getCollection(), \
+        p.getId(), '' + p, tojson(p), JSON.stringify(p), p instanceof DBPointer]; }) \
+        .concat(this.ts.getTime(), this.ts.getInc(), this.ts.toStringIncomparable(), this.n.exactValueString)",
+    ),
+];
+
+/// What these refuse: a name, an expression, and words of Aviary's error.
+const REFUSED: [(&str, &str, &str); 8] = [
+    ("DBRef without an id", "DBRef('a')", "DBRef takes"),
+    ("DBRef of a number", "DBRef(5, 1)", "DBRef takes"),
+    ("DBRef in a database that is none", "DBRef('a', 1, 5)", "DBRef takes"),
+    ("fetching a reference", "DBRef('a', 1).fetch()", "cannot read from the database"),
+    ("Code with a scope that is none", "Code('x', 5)", "the scope of a Code"),
+    ("ObjectId of text for a date", "ObjectId.fromDate('2020')", "made from a Date"),
+    ("Array.sum of what is no array", "Array.sum(5)", "must be an array"),
+    ("Array.contains of what is no array", "Array.contains('abc', 'a')", "must be an array"),
 ];

@@ -42,6 +42,11 @@ pub fn all() -> Vec<Case> {
         case("code keys", "keys-code", ONE, SUM).differs(
             "code stays what it is; the server compiles it and writes the function it has made of it")
             .gives([doc! { "_id": Bson::JavaScriptCode("x".into()), "value": 2.0 }]),
+        case("DBPointer keys", "keys-pointer", ONE, SUM),
+        case("keys of code with a scope", "keys-code-with-scope", ONE, SUM).differs(
+            "code stays what it is, with its scope; the server writes the function that it has made of it")
+            .gives([]),
+        case("reference keys", "keys-reference", ONE, SUM),
         case("symbol keys", "keys-symbol", ONE, SUM)
             .differs("the first of equal keys stands for them as it is; the server makes text of a symbol")
             .gives([doc! { "_id": Bson::Symbol("s".into()), "value": 2.0 }]),

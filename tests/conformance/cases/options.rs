@@ -6,6 +6,10 @@ use super::{BY_K, FIRST, SUM};
 use crate::case::{Case, Out, case};
 use crate::data::regex;
 
+fn code(text: &str) -> Bson {
+    Bson::JavaScriptCode(text.into())
+}
+
 pub fn all() -> Vec<Case> {
     let insensitive = doc! { "locale": "en", "strength": 2 };
     vec![
@@ -37,6 +41,34 @@ pub fn all() -> Vec<Case> {
             .with("scope", doc! {
                 "twice": Bson::JavaScriptCode("function (n) { return 2 * n; }".into()),
             }),
+        case("scope with functions in an object", "small",
+            "function () { emit(this._id, [utils.twice(this.v), utils.deep.next(this.v), utils.rate, \
+             typeof utils.deep, utils.all()]); }", FIRST)
+            .with("scope", doc! { "utils": {
+                "twice": code("function (n) { return 2 * n; }"),
+                "deep": { "next": code("function next(n) { return n + 1; }") },
+                "rate": 2.5,
+                "all": code("function () { return this.rate + Object.keys(this).join(); }"),
+            } }),
+        case("scope with functions in an array", "small",
+            "function () { emit(this._id, [steps[0](this.v), steps[1], steps[2].half(this.v), steps.length, \
+             Array.isArray(steps)]); }", FIRST)
+            .with("scope", doc! { "steps": [
+                code("function (n) { return 3 * n; }"), 1,
+                { "half": code("return arguments[0] / 2") },
+            ] }),
+        case("scope with code that is no function", "small",
+            "function () { emit(this._id, [utils.five(), typeof utils.five, utils.n]); }", FIRST)
+            .with("scope", doc! { "utils": { "five": code("5"), "broken": code("1 +"), "n": 1 } }),
+        case("scope with functions in reduce and finalize", "small", BY_K,
+            "function (key, values) { return utils.add(values); }")
+            .finalize("function (key, value) { return utils.show(key, value); }")
+            .with("scope", doc! { "utils": {
+                "add": code("function (all) { return Array.sum(all); }"),
+                "show": code("function (key, n) { return key + ': ' + n; }"),
+            } }),
+        case("scope with a reference", "small", "function () { emit(this._id, [at.getId(), tojson(at)]); }", FIRST)
+            .with("scope", doc! { "at": { "$ref": "people", "$id": 7 } }),
         case("scope in reduce and finalize", "small", BY_K,
             "function (key, values) { return Array.sum(values) * one; }")
             .finalize("function (key, value) { return value + shift; }")
