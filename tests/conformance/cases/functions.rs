@@ -2,7 +2,7 @@
 //!
 //! No reduce here calls emit: servers of version 6.0 crash some time after one did.
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, JavaScriptCodeWithScope, doc};
 
 use super::{BY_K, FIRST, SUM};
 use crate::case::{Case, case};
@@ -167,7 +167,12 @@ pub fn all() -> Vec<Case> {
     cases.push(
         case("Code with a scope", "small",
             "function () { emit(this._id, Code('x = 1', {x: 'here'})); }", FIRST)
-            .differs("code stays what it is, with its scope; the server writes the function that it has made of it"),
+            .differs("code stays what it is, with its scope; the server writes the function that it has made of it")
+            .gives((0..20).map(|n| {
+                let scope = doc! { "x": "here" };
+                let code = JavaScriptCodeWithScope { code: "x = 1".into(), scope };
+                doc! { "_id": f64::from(n), "value": code }
+            })),
     );
     cases.push(
         case("code with a scope", "small", "", SUM)

@@ -1,6 +1,6 @@
 //! Keys of every BSON type.
 
-use bson::{Bson, doc};
+use bson::{Bson, JavaScriptCodeWithScope, doc};
 
 use super::SUM;
 use crate::case::{Case, Out, case};
@@ -45,7 +45,7 @@ pub fn all() -> Vec<Case> {
         case("DBPointer keys", "keys-pointer", ONE, SUM),
         case("keys of code with a scope", "keys-code-with-scope", ONE, SUM).differs(
             "code stays what it is, with its scope; the server writes the function that it has made of it")
-            .gives([]),
+            .gives([doc! { "_id": code_with_scope(), "value": 2.0 }]),
         case("reference keys", "keys-reference", ONE, SUM),
         case("symbol keys", "keys-symbol", ONE, SUM)
             .differs("the first of equal keys stands for them as it is; the server makes text of a symbol")
@@ -87,4 +87,8 @@ pub fn all() -> Vec<Case> {
         )
         .out(Out::Into("merge")),
     ]
+}
+
+fn code_with_scope() -> JavaScriptCodeWithScope {
+    JavaScriptCodeWithScope { code: "x".into(), scope: doc! { "a": 1 } }
 }
