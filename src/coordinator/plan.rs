@@ -9,7 +9,7 @@ use crate::job::JobSpec;
 use crate::shuffle::{key, value::RawValBuf};
 use crate::store::input::InputSize;
 use crate::store::topology::{Chunk, Placement};
-use crate::task::{Range, Split};
+use crate::task::{Range, Split, goes_down};
 
 /// What one map task reads, and on which shard.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,11 +216,12 @@ fn piece(shard: &str, by: &Document, ranges: Vec<Range>) -> Piece {
     Piece { shard: shard.to_owned(), split }
 }
 
-/// A bound in an index that has more fields than the bound.
+/// A bound in an index that has more fields than the bound: before all entries that begin with it, which in
+/// a field that goes down is before the greatest value.
 fn extended(mut bound: Document, by: &Document) -> Document {
-    for field in by.keys() {
+    for (field, direction) in by {
         if !bound.contains_key(field) {
-            bound.insert(field, Bson::MinKey);
+            bound.insert(field, if goes_down(direction) { Bson::MaxKey } else { Bson::MinKey });
         }
     }
     bound

@@ -139,6 +139,22 @@ fn hashes_are_cut_without_a_sample_and_bounds_have_every_field_of_the_index() {
 }
 
 #[test]
+fn bounds_are_before_all_that_begins_with_them_in_fields_that_go_down_too() {
+    let placement = Placement::Chunks {
+        key: doc! { "k": 1 },
+        index: doc! { "k": 1, "down": -1, "up": 1.0 },
+        chunks: vec![
+            Chunk { min: doc! { "k": Bson::MinKey }, max: doc! { "k": 0 }, shard: "a".into() },
+            Chunk { min: doc! { "k": 0 }, max: doc! { "k": Bson::MaxKey }, shard: "b".into() },
+        ],
+    };
+    let pieces = cut(&placement, Vec::new(), 1);
+    let bound = doc! { "k": 0, "down": Bson::MaxKey, "up": Bson::MinKey };
+    assert_eq!(pieces[0].split.ranges, [Range { min: None, max: Some(bound.clone()) }]);
+    assert_eq!(pieces[1].split.ranges, [Range { min: Some(bound), max: None }]);
+}
+
+#[test]
 fn partitions_go_where_the_slots_are() {
     let slots = BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 1)]);
     let on = reduce_on(6, &slots);

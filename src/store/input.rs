@@ -12,7 +12,7 @@ use super::error::Action;
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::{Input, ReadMode};
-use crate::task::{Range, Split};
+use crate::task::{Range, Split, goes_down};
 
 /// What the planner needs to know of an input collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -376,9 +376,11 @@ fn reads_of_range(input: &Input, split: &Split, range: &Range, options: &FindOpt
     if range.min.is_none() || range.max.is_some() || hashed {
         return vec![Read { query: input.query.clone(), options: bounded }];
     }
-    // The server takes an open end for "below MaxKey", which is a value like any other, but not in a
-    // clustered collection: leave it out of the range, and read it by itself.
-    let last: Document = split.by.keys().map(|field| (field.clone(), Bson::MaxKey)).collect();
+    // The server takes an open end for "below MaxKey", or MinKey where a field goes down, which are values
+    // like any other, but not in a clustered collection: leave them out of the range, and read them by
+    // themselves.
+    let end = |direction: &Bson| if goes_down(direction) { Bson::MinKey } else { Bson::MaxKey };
+    let last: Document = split.by.iter().map(|(field, way)| (field.clone(), end(way))).collect();
     let and = |condition: Document| doc! { "$and": [input.query.clone(), condition] };
     vec![
         Read { query: and(doc! { "$nor": [&last] }), options: bounded },

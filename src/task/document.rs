@@ -1,6 +1,6 @@
 //! The task as a document in the `aviary` collection: made to be read in mongosh.
 
-use bson::{DateTime, Document};
+use bson::{Bson, DateTime, Document};
 use serde::{Deserialize, Serialize};
 
 use super::state::TaskState;
@@ -145,6 +145,16 @@ pub struct Split {
 /// `min ≤ key < max` in index order. A missing bound is open.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Range {
+/// Whether a field of an index is ordered from its greatest value to its least.
+pub fn goes_down(direction: &Bson) -> bool {
+    match direction {
+        Bson::Int32(n) => *n < 0,
+        Bson::Int64(n) => *n < 0,
+        Bson::Double(n) => *n < 0.0,
+        _ => false,
+    }
+}
+
     /// The first key, included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<Document>,

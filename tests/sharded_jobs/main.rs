@@ -9,6 +9,7 @@ mod common;
 mod foresight;
 mod jobs;
 mod links;
+mod keys;
 mod locality;
 mod membership;
 mod outputs;
