@@ -143,8 +143,8 @@ async fn slots(store: &Store) -> Result<BTreeMap<String, u32>> {
 /// Fixes the instant at which the input is read, and finds out where its documents were then. `None`
 /// when the job is no longer being planned.
 async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)>> {
-    /// Chunks that were merged in the meantime forget who owned them; more than a few in a row do not
-    /// happen.
+    /// Chunks that were merged in the meantime forget who owned them, and a list of chunks that changes while
+    /// it is read is of no time; more than a few in a row do not happen.
     const TRIES_MAX: u32 = 10;
     let input = &job.spec.input;
     let mut known = job.snapshot;
@@ -168,8 +168,8 @@ async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)
         known = None;
     }
     Err(Error::refused(
-        "the input's chunks are being merged all the time, so that nobody knows who owned them",
-        "submit the job again when that is over, or with --read committed",
+        "the input's chunks are being split or merged all the time, so that nobody knows who owned them",
+        "submit the job again when that is over",
     ))
 }
 

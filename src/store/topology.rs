@@ -15,6 +15,7 @@ use mongodb::{Client, Collection};
 use super::error::Action;
 use super::{AVIARY, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::shuffle::{key, value::RawValBuf};
 
 /// What jobs and the coordinator's role are filed under in a sharded cluster.
 pub const HOME: &str = "home";
@@ -130,8 +131,8 @@ impl Store {
 
     /// Where a collection's documents were at `time` (now, without one).
     ///
-    /// `None` means that the cluster no longer knows who owned some range then: chunks were merged
-    /// since. A later time is needed.
+    /// `None` means that the cluster does not tell who owned each range then: chunks were merged since, or
+    /// changed while they were listed. A later time is needed.
     ///
     /// # Errors
     /// [`Error::Refused`] when no index can be read along the shard key, [`Error::Store`].
@@ -195,7 +196,7 @@ impl Store {
             let Some(shard) = owner_at(&row, time) else { return Ok(None) };
             chunks.push(Chunk { min: bound("min"), max: bound("max"), shard });
         }
-        Ok(Some(chunks))
+        Ok(cover_every_key(&chunks).then_some(chunks))
     }
 
     /// An index whose fields begin with the shard key's: ranges of the one are ranges of the other.
@@ -324,6 +325,30 @@ async fn read_shards(client: &Client) -> Result<Vec<Shard>> {
 /// A collection of the cluster's configuration, read as a majority knows it.
 pub(super) fn config(client: &Client, name: &str) -> Collection<Document> {
     let options = mongodb::options::CollectionOptions::builder()
+/// Whether each chunk begins where the one before it ends, and all of them together hold every key.
+///
+/// A list that is long comes in several replies. What is split or merged between two of them is in both or in
+/// neither, and a collection that is dropped has no chunks.
+fn cover_every_key(chunks: &[Chunk]) -> bool {
+    let all = |bound: &Document, end: &Bson| bound.values().all(|value| value == end);
+    let begins = chunks.first().is_some_and(|chunk| all(&chunk.min, &Bson::MinKey));
+    let ends = chunks.last().is_some_and(|chunk| all(&chunk.max, &Bson::MaxKey));
+    let mut neighbours = chunks.iter().zip(chunks.iter().skip(1));
+    begins && ends && neighbours.all(|(one, next)| is_one_key(&one.max, &next.min))
+}
+
+/// Whether two bounds are one to the server, for which `1` and `1.0` are equal, and NaN is too.
+fn is_one_key(a: &Document, b: &Document) -> bool {
+    let encoded = |bound: &Document| {
+        let raw = RawValBuf::from_bson(&Bson::Document(bound.clone())).ok()?;
+        let mut out = Vec::new();
+        key::encode(raw.as_raw(), &mut out).ok()?;
+        Some(out)
+    };
+    let one = encoded(a);
+    a == b || one.is_some() && one == encoded(b)
+}
+
         .read_concern(ReadConcern::majority())
         .build();
     client.database("config").collection_with_options(name, options)
@@ -377,3 +402,28 @@ mod tests {
         assert_eq!(owner(at(9)), None);
     }
 }
+    /// Chunks of `{k: 1}` from each bound to the other.
+    fn chunks(bounds: &[(Bson, Bson)]) -> Vec<Chunk> {
+        let chunk = |(min, max): &(Bson, Bson)| Chunk {
+            min: doc! { "k": min },
+            max: doc! { "k": max },
+            shard: "a".into(),
+        };
+        bounds.iter().map(chunk).collect()
+    }
+
+    #[test]
+    fn a_list_of_chunks_that_changed_while_it_was_read_is_noticed() {
+        use Bson::{Double, Int32, Int64, MaxKey, MinKey};
+        let covers = |bounds: &[(Bson, Bson)]| cover_every_key(&chunks(bounds));
+        assert!(covers(&[(MinKey, MaxKey)]));
+        assert!(covers(&[(MinKey, Int32(1)), (Double(1.0), Int64(5)), (Int64(5), MaxKey)]));
+        assert!(covers(&[(MinKey, Double(f64::NAN)), (Double(f64::NAN), MaxKey)]));
+        // Dropped; split after its lower part was listed; merged before its upper part was.
+        assert!(!covers(&[]));
+        assert!(!covers(&[(MinKey, Int32(5)), (Int32(3), Int32(5)), (Int32(5), MaxKey)]));
+        assert!(!covers(&[(MinKey, Int32(3)), (Int32(5), MaxKey)]));
+        assert!(!covers(&[(MinKey, Int32(3))]));
+        assert!(!covers(&[(Int32(3), MaxKey)]));
+    }
+
