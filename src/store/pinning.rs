@@ -278,7 +278,14 @@ impl Store {
         to: &str,
     ) -> Result<()> {
         let action = format!("move a range of {namespace} to the shard {to}");
-        let command = doc! { "moveRange": namespace, "min": min, "max": max, "toShard": to };
+        // What stays behind for a while by default looks to a worker with a link of its own like its tasks.
+        let command = doc! {
+            "moveRange": namespace,
+            "min": min,
+            "max": max,
+            "toShard": to,
+            "waitForDelete": true,
+        };
         match self.admin(command, &action).await {
             // Before MongoDB 6.0 a range has to be a chunk before it can be moved.
             Err(Error::Store { source, .. }) if source.code == Some(COMMAND_NOT_FOUND) => {}
@@ -291,7 +298,8 @@ impl Store {
                 tracing::debug!(%error, "could not split; there may be a chunk's bound already");
             }
         }
-        let command = doc! { "moveChunk": namespace, "bounds": [min, max], "to": to };
+        let command =
+            doc! { "moveChunk": namespace, "bounds": [min, max], "to": to, "_waitForDelete": true };
         self.admin(command, &action).await.map(|_| ()).map_err(needs_manager)
     }
 
