@@ -442,3 +442,13 @@ fn number(value: Option<&Bson>) -> u64 {
         _ => 0,
     }
 }
+        Error::Store { source, .. } if source.kind == StoreErrorKind::OwnersForgotten => {
+            Error::refused(
+                "the cluster no longer knows which shards held the input when the job began: its chunks \
+                 were merged since, or moved again and again",
+                "submit the job again and merge no chunks while it runs, or give workers a link to their \
+                 shards (--shard-uri), which is enough for jobs without --sort and --limit; for moves, raise \
+                 minSnapshotHistoryWindowInSeconds on the config servers too, which aviary init \
+                 --history-window 2h does; or submit the job with --read committed",
+            )
+        }

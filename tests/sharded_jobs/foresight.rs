@@ -50,8 +50,8 @@ async fn a_job_that_will_wait_or_outlast_its_snapshot_is_foreseen() {
     assert!(half.stderr.contains("no worker serves the shard s1"), "{half:?}");
 
     bed.aviary(&["init", "--history-window", "2h"]).await.ok();
-    for shard in 0..2 {
-        let set = bed.cluster().shard(shard).expect("a shard");
+    let shards = (0..2).map(|shard| bed.cluster().shard(shard).expect("a shard"));
+    for set in shards.chain([bed.cluster().config()]) {
         let asked = doc! { "getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 };
         let answer = set.run_on_member(0, asked).await.expect("an answer");
         assert_eq!(answer.get_i32("minSnapshotHistoryWindowInSeconds").expect("told"), 7_200);

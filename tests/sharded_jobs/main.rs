@@ -7,9 +7,10 @@ mod bad_clusters;
 #[path = "../common/mod.rs"]
 mod common;
 mod foresight;
+mod history;
 mod jobs;
-mod links;
 mod keys;
+mod links;
 mod locality;
 mod membership;
 mod outputs;

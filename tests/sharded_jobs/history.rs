@@ -1,0 +1,71 @@
+//! What a cluster remembers of who owned what: a job whose instant is fixed reads it as of then, whatever
+//! happens to chunks; and where the cluster has forgotten, the job takes a later instant, or says so.
+
+use bson::doc;
+
+use crate::common::{Bed, Links, Paused, cluster};
+use crate::jobs;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_were_merged_end_a_job_that_reads_through_the_router_and_no_other() {
+    let mut bed = Bed::sharded(cluster(2), Links::Direct).await;
+    let _coordinator = jobs::coordinator(&bed);
+    for links in [Links::Direct, Links::Routed] {
+        bed.links = links;
+        let input = format!("merged_{links:?}").to_lowercase();
+        jobs::load_sharded(&bed, &input, doc! { "n": 1 }).await;
+        let workers: Vec<Paused> = match links {
+            Links::Routed => vec![bed.paused_worker("map.call")],
+            _ => (0..2).map(|shard| bed.paused_worker_of(shard, "map.call")).collect(),
+        };
+        for worker in &workers {
+            bed.known(&worker.process).await;
+        }
+        let id = submit(&bed, &input, "merged_out").await;
+        for worker in &workers {
+            worker.arrived().await;
+        }
+        // Other tasks have not begun to read yet.
+        bring_together(&bed, &input, "s1").await;
+        workers.iter().for_each(Paused::go_on);
+        let ended = bed.aviary(&["status", &id, "-w", "-o", "json", "--quiet"]).await;
+        let job = ended.json().remove(0);
+        if links == Links::Direct {
+            assert_eq!(job["counters"]["input"], jobs::COUNT, "{job:#}");
+            assert_eq!(jobs::counted(&bed.all("merged_out").await), jobs::recount());
+        } else {
+            assert_eq!(job["state"], "failed", "{job:#}");
+            let message = job["error"]["message"].as_str().expect("a message");
+            let words =
+                ["merged", "--shard-uri", "minSnapshotHistoryWindowInSeconds", "--read committed"];
+            for word in words {
+                assert!(message.contains(word), "{word} is missing: {job:#}");
+            }
+        }
+        jobs::stop(workers.into_iter().map(|worker| worker.process).collect()).await;
+    }
+}
+
+/// Submits the job and gives its id.
+async fn submit(bed: &Bed, input: &str, output: &str) -> String {
+    let (map, reduce) = (bed.file("map.js", jobs::MAP), bed.file("reduce.js", jobs::REDUCE));
+    let (map, reduce) = (map.display().to_string(), reduce.display().to_string());
+    let out = format!("replace:{output}");
+    let args = ["submit", "-c", input, "--map", &map, "--reduce", &reduce, "--out", &out];
+    let args = [&args[..], &["--partitions", "3", "--detach", "-o", "name"]].concat();
+    bed.aviary(&args).await.ok().stdout.trim().to_owned()
+}
+
+/// Moves all of a collection to one shard, and makes one chunk of it.
+async fn bring_together(bed: &Bed, name: &str, to: &str) {
+    let namespace = format!("test.{name}");
+    let chunks = bed.cluster().chunks(&namespace).await.expect("chunks");
+    for chunk in chunks.iter().filter(|chunk| chunk.shard != to) {
+        bed.cluster().move_range(&namespace, chunk.min.clone(), to, true).await.expect("moved");
+    }
+    let ends = chunks.first().zip(chunks.last()).expect("chunks");
+    let bounds = [ends.0.min.clone(), ends.1.max.clone()].map(bson::Bson::Document).to_vec();
+    let merge = doc! { "mergeChunks": &namespace, "bounds": bounds };
+    bed.cluster().run_admin(merge).await.expect("merged");
+    assert_eq!(bed.cluster().chunks(&namespace).await.expect("chunks").len(), 1);
+}
