@@ -82,7 +82,10 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
             samples if samples == 0 || fields.is_empty() => Vec::new(),
             samples => store.sample(input, &fields, samples).await?,
         };
-        plan::cut(&placement, samples, count)
+        match plan::cut(&placement, samples, count) {
+            pieces if plan::is_torn(&placement, &pieces, input) => vec![plan::whole(&placement)],
+            pieces => pieces,
+        }
     };
     let partitions = plan::partition_count(&job.spec, size, slots);
     let reduce_on =

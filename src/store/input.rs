@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
-use mongodb::options::{FindOptions, Hint, ReadConcern};
+use mongodb::options::{Collation, FindOptions, Hint, ReadConcern};
 use mongodb::raw_batch_cursor::RawBatch;
 use mongodb::{Client, ClusterTime, Collection};
 use tokio::sync::mpsc;
@@ -370,7 +370,15 @@ fn reads_of_range(input: &Input, split: &Split, range: &Range, options: &FindOpt
     bounded.max = range.max.clone();
     if range.min.is_some() || range.max.is_some() {
         // Unlike $gte and $lt, bounds on the index itself span every type of value.
-        bounded.hint = Some(Hint::Keys(split.by.clone()));
+        bounded.hint = Some(match &split.index {
+            Some(name) => Hint::Name(name.clone()),
+            None => Hint::Keys(split.by.clone()),
+        });
+        if split.index.is_some() && !input.compares() {
+            // Bounds that hold text go with an index of the same collation only, and the collection may have
+            // one of its own.
+            bounded.collation = Some(Collation::builder().locale("simple".to_owned()).build());
+        }
     }
     let hashed = split.by.values().any(|direction| direction.as_str().is_some());
     if range.min.is_none() || range.max.is_some() || hashed {

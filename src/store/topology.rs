@@ -51,11 +51,22 @@ pub enum Placement {
     Chunks {
         /// The shard key's pattern.
         key: Document,
-        /// The index that the ranges are read by: the shard key, perhaps followed by other fields.
-        index: Document,
+        /// The index that the ranges are read by.
+        index: Box<Along>,
         /// All of them.
         chunks: Vec<Chunk>,
     },
+}
+
+/// An index along a shard key. It compares text byte by byte, as the chunks' bounds do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Along {
+    /// Its fields: those of the shard key, perhaps followed by others.
+    pub keys: Document,
+    /// Its name: an index with a collation may have the same fields.
+    pub name: String,
+    /// Whether the collection has a collation, by which queries compare text otherwise than this index.
+    pub collated: bool,
 }
 
 /// What a store knows of its deployment.
@@ -151,7 +162,7 @@ impl Store {
         };
         let pattern = entry.get_document("key").cloned().unwrap_or_default();
         let Some(chunks) = self.chunks(&entry, time).await? else { return Ok(None) };
-        let index = self.index_along(db, collection, &pattern).await?;
+        let index = Box::new(self.index_along(db, collection, &pattern).await?);
         Ok(Some(Placement::Chunks { key: pattern, index, chunks }))
     }
 
@@ -200,12 +211,7 @@ impl Store {
     }
 
     /// An index whose fields begin with the shard key's: ranges of the one are ranges of the other.
-    async fn index_along(
-        &self,
-        db: &str,
-        collection: &str,
-        pattern: &Document,
-    ) -> Result<Document> {
+    async fn index_along(&self, db: &str, collection: &str, pattern: &Document) -> Result<Along> {
         let indexes: Vec<Document> = self
             .other_db(db)
             .run_cursor_command(doc! { "listIndexes": collection })
@@ -219,17 +225,25 @@ impl Store {
             keys.len() >= pattern.len()
                 && keys.iter().zip(pattern).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
         };
+        let is_by_id = |index: &&Document| index.get_str("name").is_ok_and(|name| name == "_id_");
+        let collated =
+            indexes.iter().find(is_by_id).is_some_and(|index| index.contains_key("collation"));
         indexes
             .into_iter()
-            // An index that leaves documents out cannot be read instead of the collection.
+            // An index that leaves documents out cannot be read instead of the collection, and one with a
+            // collation is in another order than chunks are.
             .filter(|index| {
                 !index.get_bool("sparse").unwrap_or(false)
                     && !index.contains_key("partialFilterExpression")
                     && !index.get_bool("hidden").unwrap_or(false)
+                    && !index.contains_key("collation")
             })
-            .filter_map(|index| index.get_document("key").ok().cloned())
-            .filter(begins)
-            .min_by_key(Document::len)
+            .filter_map(|index| {
+                let keys = index.get_document("key").ok()?.clone();
+                Some(Along { keys, name: index.get_str("name").ok()?.to_owned(), collated })
+            })
+            .filter(|index| begins(&index.keys))
+            .min_by_key(|index| index.keys.len())
             .ok_or_else(|| {
                 Error::refused(
                     format!("no index of {db}.{collection} begins with its shard key {pattern}"),
@@ -301,30 +315,6 @@ fn owner_at(chunk: &Document, time: Option<Timestamp>) -> Option<String> {
     })
 }
 
-async fn read_shards(client: &Client) -> Result<Vec<Shard>> {
-    let rows: Vec<Document> = config(client, "shards")
-        .find(doc! {})
-        .sort(doc! { "_id": 1 })
-        .await
-        .action("list the shards")
-        .map_err(needs_config)?
-        .try_collect()
-        .await
-        .action("list the shards")
-        .map_err(needs_config)?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Shard {
-            name: row.get_str("_id").unwrap_or_default().to_owned(),
-            host: row.get_str("host").unwrap_or_default().to_owned(),
-            draining: row.get_bool("draining").unwrap_or(false),
-        })
-        .collect())
-}
-
-/// A collection of the cluster's configuration, read as a majority knows it.
-pub(super) fn config(client: &Client, name: &str) -> Collection<Document> {
-    let options = mongodb::options::CollectionOptions::builder()
 /// Whether each chunk begins where the one before it ends, and all of them together hold every key.
 ///
 /// A list that is long comes in several replies. What is split or merged between two of them is in both or in
@@ -349,6 +339,30 @@ fn is_one_key(a: &Document, b: &Document) -> bool {
     a == b || one.is_some() && one == encoded(b)
 }
 
+async fn read_shards(client: &Client) -> Result<Vec<Shard>> {
+    let rows: Vec<Document> = config(client, "shards")
+        .find(doc! {})
+        .sort(doc! { "_id": 1 })
+        .await
+        .action("list the shards")
+        .map_err(needs_config)?
+        .try_collect()
+        .await
+        .action("list the shards")
+        .map_err(needs_config)?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Shard {
+            name: row.get_str("_id").unwrap_or_default().to_owned(),
+            host: row.get_str("host").unwrap_or_default().to_owned(),
+            draining: row.get_bool("draining").unwrap_or(false),
+        })
+        .collect())
+}
+
+/// A collection of the cluster's configuration, read as a majority knows it.
+pub(super) fn config(client: &Client, name: &str) -> Collection<Document> {
+    let options = mongodb::options::CollectionOptions::builder()
         .read_concern(ReadConcern::majority())
         .build();
     client.database("config").collection_with_options(name, options)
@@ -385,23 +399,6 @@ mod tests {
         Some(Timestamp { time, increment: 1 })
     }
 
-    #[test]
-    fn the_owner_at_a_time_is_the_newest_that_is_not_later() {
-        let since = |time| Bson::Timestamp(Timestamp { time, increment: 1 });
-        let chunk = doc! { "shard": "c", "history": [
-            { "validAfter": since(30), "shard": "c" },
-            { "validAfter": since(20), "shard": "b" },
-            { "validAfter": since(10), "shard": "a" },
-        ] };
-        let owner = |time| owner_at(&chunk, time);
-        assert_eq!(owner(None).as_deref(), Some("c"));
-        assert_eq!(owner(at(31)).as_deref(), Some("c"));
-        assert_eq!(owner(at(30)).as_deref(), Some("c"));
-        assert_eq!(owner(at(29)).as_deref(), Some("b"));
-        assert_eq!(owner(at(10)).as_deref(), Some("a"));
-        assert_eq!(owner(at(9)), None);
-    }
-}
     /// Chunks of `{k: 1}` from each bound to the other.
     fn chunks(bounds: &[(Bson, Bson)]) -> Vec<Chunk> {
         let chunk = |(min, max): &(Bson, Bson)| Chunk {
@@ -427,3 +424,20 @@ mod tests {
         assert!(!covers(&[(Int32(3), MaxKey)]));
     }
 
+    #[test]
+    fn the_owner_at_a_time_is_the_newest_that_is_not_later() {
+        let since = |time| Bson::Timestamp(Timestamp { time, increment: 1 });
+        let chunk = doc! { "shard": "c", "history": [
+            { "validAfter": since(30), "shard": "c" },
+            { "validAfter": since(20), "shard": "b" },
+            { "validAfter": since(10), "shard": "a" },
+        ] };
+        let owner = |time| owner_at(&chunk, time);
+        assert_eq!(owner(None).as_deref(), Some("c"));
+        assert_eq!(owner(at(31)).as_deref(), Some("c"));
+        assert_eq!(owner(at(30)).as_deref(), Some("c"));
+        assert_eq!(owner(at(29)).as_deref(), Some("b"));
+        assert_eq!(owner(at(10)).as_deref(), Some("a"));
+        assert_eq!(owner(at(9)), None);
+    }
+}

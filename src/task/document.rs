@@ -133,6 +133,9 @@ pub struct Split {
     /// The index that the ranges are of.
     #[serde(default, skip_serializing_if = "Document::is_empty")]
     pub by: Document,
+    /// The name of that index where it is along a shard key; it compares text byte by byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
     /// The ranges, none of which overlap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<Range>,
@@ -142,9 +145,6 @@ pub struct Split {
     pub of_all_shards: bool,
 }
 
-/// `min ≤ key < max` in index order. A missing bound is open.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Range {
 /// Whether a field of an index is ordered from its greatest value to its least.
 pub fn goes_down(direction: &Bson) -> bool {
     match direction {
@@ -155,6 +155,9 @@ pub fn goes_down(direction: &Bson) -> bool {
     }
 }
 
+/// `min ≤ key < max` in index order. A missing bound is open.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Range {
     /// The first key, included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<Document>,
