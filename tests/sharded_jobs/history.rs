@@ -1,9 +1,9 @@
 //! What a cluster remembers of who owned what: a job whose instant is fixed reads it as of then, whatever
 //! happens to chunks; and where the cluster has forgotten, the job takes a later instant, or says so.
 
-use bson::doc;
+use bson::{Document, Timestamp, doc};
 
-use crate::common::{Bed, Links, Paused, cluster};
+use crate::common::{Bed, Links, Paused, cluster, wait_for};
 use crate::jobs;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,4 +68,67 @@ async fn bring_together(bed: &Bed, name: &str, to: &str) {
     let merge = doc! { "mergeChunks": &namespace, "bounds": bounds };
     bed.cluster().run_admin(merge).await.expect("merged");
     assert_eq!(bed.cluster().chunks(&namespace).await.expect("chunks").len(), 1);
+}
+
+/// The owners are those of the instant that was fixed, however long ago that was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_made_again_goes_by_the_owners_of_then_as_long_as_they_are_known() {
+    let bed = Bed::sharded(cluster(2), Links::Direct).await;
+    let workers = bed.workers();
+    for (input, merges) in [("moved", false), ("together", true)] {
+        jobs::load_sharded(&bed, input, doc! { "n": 1 }).await;
+        let output = format!("{input}_out");
+        let id = submit(&bed, input, &output).await;
+        let planner = bed.halting(&["coordinator"], "plan.written");
+        planner.wait_for_log("halted").await.expect("it reaches the place");
+        let fixed = snapshot(&bed, &id).await;
+        if merges {
+            bring_together(&bed, input, "s1").await;
+        } else {
+            change_hands(&bed, input).await;
+        }
+        // What was not there at that instant, and what is there no longer.
+        let late = doc! { "_id": "late", "n": 1, "key": 0, "v": 0 };
+        bed.coll(input).insert_one(late).await.expect("inserted");
+        planner.kill().expect("killed");
+        let coordinator = jobs::coordinator(&bed);
+        let ended = bed.aviary(&["status", &id, "-w", "-o", "json", "--quiet"]).await.ok();
+        let job = ended.json().remove(0);
+        let read_at = snapshot(&bed, &id).await;
+        let places = jobs::shards_of(&bed, &job, "map").await;
+        if merges {
+            assert_ne!(read_at, fixed, "nobody knows who owned what then");
+            assert_eq!(job["counters"]["input"], jobs::COUNT + 1, "{job:#}");
+            assert_eq!(places.into_keys().collect::<Vec<_>>(), ["s1"]);
+        } else {
+            assert_eq!(read_at, fixed);
+            assert_eq!(job["counters"]["input"], jobs::COUNT, "{job:#}");
+            assert_eq!(jobs::counted(&bed.all(&output).await), jobs::recount());
+        }
+        jobs::stop(vec![coordinator]).await;
+    }
+    jobs::stop(workers).await;
+}
+
+/// The instant at which a job reads its input.
+async fn snapshot(bed: &Bed, id: &str) -> Timestamp {
+    wait_for("the job's instant", || async {
+        let job = bed.coll("aviary").find_one(doc! { "_id": id }).await.ok()??;
+        job.get_timestamp("snapshot").ok()
+    })
+    .await
+}
+
+/// Gives every chunk to the other shard, in two parts.
+async fn change_hands(bed: &Bed, name: &str) {
+    let namespace = format!("test.{name}");
+    for chunk in bed.cluster().chunks(&namespace).await.expect("chunks") {
+        let to = if chunk.shard == "s0" { "s1" } else { "s0" };
+        if let (Ok(min), Ok(max)) = (chunk.min.get_i32("n"), chunk.max.get_i32("n")) {
+            let middle: Document = doc! { "n": min.midpoint(max) };
+            bed.cluster().split(&namespace, middle.clone()).await.expect("split");
+            bed.cluster().move_range(&namespace, middle, to, true).await.expect("moved");
+        }
+        bed.cluster().move_range(&namespace, chunk.min, to, true).await.expect("moved");
+    }
 }
