@@ -217,6 +217,15 @@ pub(crate) fn refuse_target(output: &Output, target: &Described) -> Result<()> {
             "results are found by their _id alone: name a collection that is sharded by {_id: 1} or {_id: \"hashed\"}, or one that is not sharded",
         ));
     }
+    if target.zoned && !output.mode.adds() {
+        return Err(Error::refused(
+            format!(
+                "ranges of the output {}.{} are assigned to zones",
+                output.db, output.collection
+            ),
+            "a cluster does not let such a collection be replaced: use merge, reduce or update, or name another",
+        ));
+    }
     let what = if kind == "view" {
         "a view"
     } else if kind == "timeseries" {

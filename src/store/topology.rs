@@ -175,6 +175,16 @@ impl Store {
             .map_err(needs_config)
     }
 
+    /// Whether ranges of a collection are assigned to zones.
+    pub(super) async fn is_zoned(&self, namespace: &str) -> Result<bool> {
+        let found = config(self.client(), "tags")
+            .find_one(doc! { "ns": namespace })
+            .await
+            .action(format!("learn whether {namespace} has zones"))
+            .map_err(needs_config)?;
+        Ok(found.is_some())
+    }
+
     /// The shard that holds the collections of a database that are not sharded.
     pub(super) async fn primary_shard(&self, db: &str) -> Result<String> {
         let found = config(self.client(), "databases")
