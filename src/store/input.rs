@@ -1,5 +1,7 @@
 //! The input: what it is, where to cut it, and reading a piece of it at the job's snapshot.
 
+use std::collections::BTreeMap;
+
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::options::{Collation, FindOptions, Hint, ReadConcern};
@@ -121,6 +123,33 @@ impl Store {
         }
         let sum = |field: &str| stats.iter().map(|row| number(row.get(field))).sum();
         Ok(InputSize { documents: sum("count"), bytes: sum("size") })
+    }
+
+    /// The bytes of an input on each shard, as the servers estimate them.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn input_by_shard(&self, input: &Input) -> Result<BTreeMap<String, u64>> {
+        const ACTION: &str = "measure the input on each shard";
+        let collection: Collection<Document> =
+            self.other_db(&input.db).collection(&input.collection);
+        let rows: Vec<Document> = collection
+            .aggregate(vec![
+                doc! { "$collStats": { "storageStats": {} } },
+                doc! { "$project": { "shard": 1, "size": "$storageStats.size" } },
+            ])
+            .read_concern(ReadConcern::local())
+            .await
+            .action(ACTION)
+            .map_err(|e| self.explain(e))?
+            .try_collect()
+            .await
+            .action(ACTION)?;
+        let of_shard = |row: &Document| {
+            let shard = row.get_str("shard").unwrap_or_else(|_| self.home()).to_owned();
+            (shard, number(row.get("size")))
+        };
+        Ok(rows.iter().map(of_shard).collect())
     }
 
     /// Has the server look at query, order and projection without running them.
@@ -424,6 +453,16 @@ fn explain_history(error: Error) -> Error {
                  --history-window 2h does, or submit the job with --read committed",
             )
         }
+        Error::Store { source, .. } if source.kind == StoreErrorKind::OwnersForgotten => {
+            Error::refused(
+                "the cluster no longer knows which shards held the input when the job began: its chunks \
+                 were merged since, or moved again and again",
+                "submit the job again and merge no chunks while it runs, or give workers a link to their \
+                 shards (--shard-uri), which is enough for jobs without --sort and --limit; for moves, raise \
+                 minSnapshotHistoryWindowInSeconds on the config servers too, which aviary init \
+                 --history-window 2h does; or submit the job with --read committed",
+            )
+        }
         Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE) => Error::Store {
             action: "read the input as it was when the job began (were its indexes or options \
                      changed since? then submit the job again)"
@@ -450,13 +489,3 @@ fn number(value: Option<&Bson>) -> u64 {
         _ => 0,
     }
 }
-        Error::Store { source, .. } if source.kind == StoreErrorKind::OwnersForgotten => {
-            Error::refused(
-                "the cluster no longer knows which shards held the input when the job began: its chunks \
-                 were merged since, or moved again and again",
-                "submit the job again and merge no chunks while it runs, or give workers a link to their \
-                 shards (--shard-uri), which is enough for jobs without --sort and --limit; for moves, raise \
-                 minSnapshotHistoryWindowInSeconds on the config servers too, which aviary init \
-                 --history-window 2h does; or submit the job with --read committed",
-            )
-        }

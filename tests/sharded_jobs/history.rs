@@ -2,6 +2,7 @@
 //! happens to chunks; and where the cluster has forgotten, the job takes a later instant, or says so.
 
 use bson::{Document, Timestamp, doc};
+use mongodb::error::ErrorKind;
 
 use crate::common::{Bed, Links, Paused, cluster, wait_for};
 use crate::jobs;
@@ -43,6 +44,45 @@ async fn chunks_that_were_merged_end_a_job_that_reads_through_the_router_and_no_
             }
         }
         jobs::stop(workers.into_iter().map(|worker| worker.process).collect()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_outlasts_the_history_of_a_shard_says_what_to_raise() {
+    let bed = Bed::sharded(cluster(2), Links::Direct).await;
+    jobs::load_sharded(&bed, "input", doc! { "n": 1 }).await;
+    let _coordinator = jobs::coordinator(&bed);
+    let workers = [0, 1].map(|shard| bed.paused_worker_of(shard, "map.call"));
+    for worker in &workers {
+        bed.known(&worker.process).await;
+    }
+    let id = submit(&bed, "input", "output").await;
+    for worker in &workers {
+        worker.arrived().await;
+    }
+    let time = snapshot(&bed, &id).await;
+    for server in bed.servers().await {
+        let short = doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": 0 };
+        server.database("admin").run_command(short).await.expect("set");
+        wait_for("the instant to age", || async {
+            let read = doc! {
+                "find": "input",
+                "limit": 1,
+                "readConcern": { "level": "snapshot", "atClusterTime": time },
+            };
+            let read = server.database("test").run_command(read).await;
+            let error = read.err()?;
+            matches!(&*error.kind, ErrorKind::Command(told) if told.code == 239).then_some(())
+        })
+        .await;
+    }
+    workers.iter().for_each(Paused::go_on);
+    let ended = bed.aviary(&["status", &id, "-w", "-o", "json", "--quiet"]).await;
+    let job = ended.json().remove(0);
+    assert_eq!(job["state"], "failed", "{job:#}");
+    let message = job["error"]["message"].as_str().expect("a message");
+    for word in ["minSnapshotHistoryWindowInSeconds", "init --history-window", "--read committed"] {
+        assert!(message.contains(word), "{word} is missing: {job:#}");
     }
 }
 
