@@ -149,6 +149,8 @@ pub enum StoreErrorKind {
     NamespaceExists,
     /// The cluster time asked for is older than the server's history.
     SnapshotTooOld,
+    /// The cluster no longer knows which shards owned what at the cluster time asked for.
+    OwnersForgotten,
     /// Anything else: asking again will not help.
     Fatal,
 }
@@ -171,6 +173,7 @@ impl Error {
                 | StoreErrorKind::NamespaceNotFound
                 | StoreErrorKind::NamespaceExists
                 | StoreErrorKind::SnapshotTooOld
+                | StoreErrorKind::OwnersForgotten
                 | StoreErrorKind::Fatal => 1,
             },
             Error::LeaseLost(_)
@@ -191,7 +194,9 @@ impl Error {
             Error::Store { source, .. } => match source.kind {
                 StoreErrorKind::Transient => "unavailable",
                 StoreErrorKind::Unauthorized => "unauthorized",
-                StoreErrorKind::SnapshotTooOld => "snapshot_too_old",
+                StoreErrorKind::SnapshotTooOld | StoreErrorKind::OwnersForgotten => {
+                    "snapshot_too_old"
+                }
                 StoreErrorKind::DuplicateKey
                 | StoreErrorKind::NamespaceNotFound
                 | StoreErrorKind::NamespaceExists
@@ -219,7 +224,9 @@ impl Error {
                 StoreErrorKind::Fatal | StoreErrorKind::NamespaceNotFound => true,
                 // Where these are somebody's fault, they were turned into a refusal.
                 StoreErrorKind::DuplicateKey | StoreErrorKind::NamespaceExists => true,
-                StoreErrorKind::Unauthorized | StoreErrorKind::SnapshotTooOld => false,
+                StoreErrorKind::Unauthorized
+                | StoreErrorKind::SnapshotTooOld
+                | StoreErrorKind::OwnersForgotten => false,
             },
             Error::Function(error) => !error.deterministic,
             Error::Connect { .. }

@@ -58,9 +58,19 @@ async fn missing_workers(store: &Store, alive: &[WorkerRow]) -> Result<()> {
 
 /// A job that would fail after an hour because its snapshot is gone should say so at once.
 async fn long_job(store: &Store, job: &Job, input_bytes: u64, alive: &[WorkerRow]) -> Result<()> {
-    let slots = alive.iter().map(|worker| u64::try_from(worker.slots).unwrap_or(0)).sum();
+    let slots = |serves: &dyn Fn(&WorkerRow) -> bool| -> u64 {
+        let slots = |worker: &WorkerRow| u64::try_from(worker.slots).unwrap_or(0);
+        alive.iter().filter(|worker| serves(worker)).map(slots).sum()
+    };
     let before = store.last_run_of(&job.spec.map.digest).await?;
-    let expected = expected(input_bytes, slots, before);
+    let mut expected = expected(input_bytes, slots(&|_| true), before);
+    if store.is_sharded() && before.is_none() {
+        // What one shard holds, only the workers that serve it will read.
+        for (shard, bytes) in store.input_by_shard(&job.spec.input).await? {
+            let slots = slots(&|worker| worker.shard == shard || worker.shard == store.home());
+            expected = expected.max(self::expected(bytes, slots, None));
+        }
+    }
     // Asking every member is for nothing when no window could be too short.
     if expected < SURELY_SHORT {
         return Ok(());

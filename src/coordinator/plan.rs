@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document};
 
 use crate::config;
-use crate::job::JobSpec;
+use crate::job::{Input, JobSpec};
 use crate::shuffle::{key, value::RawValBuf};
 use crate::store::input::InputSize;
 use crate::store::topology::{Chunk, Placement};
-use crate::task::{Range, Split};
+use crate::task::{Range, Split, goes_down};
 
 /// What one map task reads, and on which shard.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,15 +66,18 @@ pub fn cut(placement: &Placement, samples: Vec<Vec<Bson>>, count: u32) -> Vec<Pi
     if matches!(placement, Placement::Chunks { .. }) {
         candidates.sort_by(|a, b| a.encoded.cmp(&b.encoded));
     }
-    let (chunks, by) = match placement {
+    let (chunks, by, index) = match placement {
         Placement::One(shard) => (
             vec![Chunk { min: Document::new(), max: Document::new(), shard: shard.clone() }],
             pattern,
+            None,
         ),
-        Placement::Chunks { chunks, index, .. } => (chunks.clone(), index.clone()),
+        Placement::Chunks { chunks, index, .. } => {
+            (chunks.clone(), index.keys.clone(), Some(index.name.clone()))
+        }
     };
     let per_piece = candidates.len() as f64 / f64::from(count.max(1));
-    let mut groups = Groups { by, per_piece, open: BTreeMap::new(), done: Vec::new() };
+    let mut groups = Groups { by, index, per_piece, open: BTreeMap::new(), done: Vec::new() };
     let mut rest = candidates.as_slice();
     for chunk in &chunks {
         let max = open(&chunk.max, &Bson::MaxKey);
@@ -101,6 +104,19 @@ pub fn whole(placement: &Placement) -> Piece {
     };
     let of_all_shards = matches!(placement, Placement::Chunks { .. });
     Piece { shard: shard.unwrap_or_default(), split: Split { of_all_shards, ..Split::default() } }
+}
+
+/// Whether these pieces can only be read as a query would not: text in their bounds compares byte by byte,
+/// as the shard key's index does, but text in the query as the collection's own collation has it, and the server reads
+/// by one of them at a time.
+pub fn is_torn(placement: &Placement, pieces: &[Piece], input: &Input) -> bool {
+    let collated = matches!(placement, Placement::Chunks { index, .. } if index.collated);
+    let ranges = pieces.iter().flat_map(|piece| &piece.split.ranges);
+    let mut bounds = ranges.flat_map(|range| [&range.min, &range.max]).flatten();
+    let is_text = |value: &Bson| {
+        matches!(value, Bson::String(_) | Bson::Symbol(_) | Bson::Document(_) | Bson::Array(_))
+    };
+    collated && input.compares() && bounds.any(|bound| bound.values().any(is_text))
 }
 
 /// A key at which an input may be cut.
@@ -160,6 +176,7 @@ fn cut_chunk(
 /// Small ranges of one shard on their way to become one piece together.
 struct Groups {
     by: Document,
+    index: Option<String>,
     per_piece: f64,
     open: BTreeMap<String, (Vec<Range>, f64)>,
     done: Vec<Piece>,
@@ -173,7 +190,7 @@ impl Groups {
         {
             let full = std::mem::take(ranges);
             *total = 0.0;
-            self.done.push(piece(shard, &self.by, full));
+            self.done.push(piece(shard, &self.by, self.index.as_deref(), full));
         }
         *total += weight;
         match ranges.last_mut() {
@@ -185,7 +202,7 @@ impl Groups {
     /// The pieces, those of all shards in turn.
     fn finish(mut self) -> Vec<Piece> {
         for (shard, (ranges, _)) in self.open {
-            self.done.push(piece(&shard, &self.by, ranges));
+            self.done.push(piece(&shard, &self.by, self.index.as_deref(), ranges));
         }
         let mut turns: BTreeMap<String, usize> = BTreeMap::new();
         let mut ordered: Vec<(usize, Piece)> = self
@@ -202,7 +219,7 @@ impl Groups {
     }
 }
 
-fn piece(shard: &str, by: &Document, ranges: Vec<Range>) -> Piece {
+fn piece(shard: &str, by: &Document, index: Option<&str>, ranges: Vec<Range>) -> Piece {
     let all = ranges.iter().any(|range| range.min.is_none() && range.max.is_none());
     let split = if all {
         Split::default()
@@ -211,16 +228,18 @@ fn piece(shard: &str, by: &Document, ranges: Vec<Range>) -> Piece {
             min: range.min.map(|bound| extended(bound, by)),
             max: range.max.map(|bound| extended(bound, by)),
         });
-        Split { by: by.clone(), ranges: ranges.collect(), ..Split::default() }
+        let index = index.map(str::to_owned);
+        Split { by: by.clone(), index, ranges: ranges.collect(), ..Split::default() }
     };
     Piece { shard: shard.to_owned(), split }
 }
 
-/// A bound in an index that has more fields than the bound.
+/// A bound in an index that has more fields than the bound: before all entries that begin with it, which in
+/// a field that goes down is before the greatest value.
 fn extended(mut bound: Document, by: &Document) -> Document {
-    for field in by.keys() {
+    for (field, direction) in by {
         if !bound.contains_key(field) {
-            bound.insert(field, Bson::MinKey);
+            bound.insert(field, if goes_down(direction) { Bson::MaxKey } else { Bson::MinKey });
         }
     }
     bound

@@ -2,9 +2,14 @@ use bson::doc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::topology::Along;
 
 fn one() -> Placement {
     Placement::One("rs".into())
+}
+
+fn along(keys: Document) -> Box<Along> {
+    Box::new(Along { keys, name: "along".into(), collated: false })
 }
 
 fn ids(ids: impl IntoIterator<Item = Bson>) -> Vec<Vec<Bson>> {
@@ -27,7 +32,11 @@ fn chunks(bounds: &[i32], shards: &[&str]) -> Placement {
         max: ends[1].clone(),
         shard: (*shard).to_owned(),
     });
-    Placement::Chunks { key: doc! { "k": 1 }, index: doc! { "k": 1 }, chunks: chunks.collect() }
+    Placement::Chunks {
+        key: doc! { "k": 1 },
+        index: along(doc! { "k": 1 }),
+        chunks: chunks.collect(),
+    }
 }
 
 /// How many of the pieces a key is in, and on which shard.
@@ -123,7 +132,7 @@ fn small_chunks_of_a_shard_are_read_together_and_large_ones_in_parts() {
 fn hashes_are_cut_without_a_sample_and_bounds_have_every_field_of_the_index() {
     let placement = Placement::Chunks {
         key: doc! { "h": "hashed" },
-        index: doc! { "h": "hashed", "x": 1 },
+        index: along(doc! { "h": "hashed", "x": 1 }),
         chunks: vec![
             Chunk { min: doc! { "h": Bson::MinKey }, max: doc! { "h": 0_i64 }, shard: "a".into() },
             Chunk { min: doc! { "h": 0_i64 }, max: doc! { "h": Bson::MaxKey }, shard: "b".into() },
@@ -136,6 +145,45 @@ fn hashes_are_cut_without_a_sample_and_bounds_have_every_field_of_the_index() {
     for bound in bounds.flatten() {
         assert!(bound.get_i64("h").is_ok() && bound.get("x") == Some(&Bson::MinKey), "{bound}");
     }
+}
+
+#[test]
+fn bounds_are_before_all_that_begins_with_them_in_fields_that_go_down_too() {
+    let placement = Placement::Chunks {
+        key: doc! { "k": 1 },
+        index: along(doc! { "k": 1, "down": -1, "up": 1.0 }),
+        chunks: vec![
+            Chunk { min: doc! { "k": Bson::MinKey }, max: doc! { "k": 0 }, shard: "a".into() },
+            Chunk { min: doc! { "k": 0 }, max: doc! { "k": Bson::MaxKey }, shard: "b".into() },
+        ],
+    };
+    let pieces = cut(&placement, Vec::new(), 1);
+    let bound = doc! { "k": 0, "down": Bson::MaxKey, "up": Bson::MinKey };
+    assert_eq!(pieces[0].split.ranges, [Range { min: None, max: Some(bound.clone()) }]);
+    assert_eq!(pieces[1].split.ranges, [Range { min: Some(bound), max: None }]);
+}
+
+#[test]
+fn text_in_bounds_and_a_query_need_one_collation() {
+    let text = |at: Bson, collated| {
+        let chunk = |min: Bson, max: Bson| Chunk {
+            min: doc! { "k": min },
+            max: doc! { "k": max },
+            shard: "a".into(),
+        };
+        let chunks = vec![chunk(Bson::MinKey, at.clone()), chunk(at, Bson::MaxKey)];
+        let chunks = chunks.into_iter().zip(["a", "b"]);
+        let chunks = chunks.map(|(chunk, shard)| Chunk { shard: shard.into(), ..chunk });
+        let index = Box::new(Along { collated, ..*along(doc! { "k": 1 }) });
+        Placement::Chunks { key: doc! { "k": 1 }, index, chunks: chunks.collect() }
+    };
+    let all = crate::job::spec::tests::spec().input;
+    let some = Input { query: doc! { "name": "x" }, ..all.clone() };
+    let torn = |placement: &Placement, input| is_torn(placement, &cut(placement, vec![], 1), input);
+    assert!(torn(&text("m".into(), true), &some));
+    assert!(!torn(&text("m".into(), true), &all));
+    assert!(!torn(&text("m".into(), false), &some));
+    assert!(!torn(&text(Bson::Int32(5), true), &some));
 }
 
 #[test]

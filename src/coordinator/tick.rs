@@ -93,7 +93,10 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
             samples if samples == 0 || fields.is_empty() => Vec::new(),
             samples => store.sample(input, &fields, samples).await?,
         };
-        plan::cut(&placement, samples, count)
+        match plan::cut(&placement, samples, count) {
+            pieces if plan::is_torn(&placement, &pieces, input) => vec![plan::whole(&placement)],
+            pieces => pieces,
+        }
     };
     let partitions = plan::partition_count(&job.spec, size, slots);
     let reduce_on =
@@ -155,8 +158,8 @@ async fn slots(store: &Store) -> Result<BTreeMap<String, u32>> {
 /// Fixes the instant at which the input is read, and finds out where its documents were then. `None`
 /// when the job is no longer being planned.
 async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)>> {
-    /// Chunks that were merged in the meantime forget who owned them; more than a few in a row do not
-    /// happen.
+    /// Chunks that were merged in the meantime forget who owned them, and a list of chunks that changes while
+    /// it is read is of no time; more than a few in a row do not happen.
     const TRIES_MAX: u32 = 10;
     let input = &job.spec.input;
     let mut known = job.snapshot;
@@ -180,8 +183,8 @@ async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)
         known = None;
     }
     Err(Error::refused(
-        "the input's chunks are being merged all the time, so that nobody knows who owned them",
-        "submit the job again when that is over, or with --read committed",
+        "the input's chunks are being split or merged all the time, so that nobody knows who owned them",
+        "submit the job again when that is over",
     ))
 }
 
@@ -224,6 +227,15 @@ pub(crate) fn refuse_target(output: &Output, target: &Described) -> Result<()> {
         return Err(Error::refused(
             format!("the output {}.{} is sharded by {key}", output.db, output.collection),
             "results are found by their _id alone: name a collection that is sharded by {_id: 1} or {_id: \"hashed\"}, or one that is not sharded",
+        ));
+    }
+    if target.zoned && !output.mode.adds() {
+        return Err(Error::refused(
+            format!(
+                "ranges of the output {}.{} are assigned to zones",
+                output.db, output.collection
+            ),
+            "a cluster does not let such a collection be replaced: use merge, reduce or update, or name another",
         ));
     }
     let what = if kind == "view" {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bson::Document;
+use bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
 
 use crate::config;
@@ -80,6 +80,13 @@ impl Input {
     /// of `_id` cannot be read under another order of strings than the index has.
     pub fn has_one_reader(&self) -> bool {
         self.limit.is_some() || self.sort.is_some() || self.collation.is_some()
+    }
+
+    /// Whether the query or the projection may compare text.
+    pub fn compares(&self) -> bool {
+        let computes = |value: &Bson| matches!(value, Bson::Document(_) | Bson::Array(_));
+        let mut projected = self.projection.iter().flat_map(Document::values);
+        !self.query.is_empty() || projected.any(computes)
     }
 
     /// Whether strings that differ may be the same to this job.

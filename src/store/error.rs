@@ -73,6 +73,7 @@ pub(crate) fn classify(error: &DriverError) -> StoreError {
         (Some(26), _) => StoreErrorKind::NamespaceNotFound,
         (Some(48), _) => StoreErrorKind::NamespaceExists,
         (Some(239), _) => StoreErrorKind::SnapshotTooOld,
+        (Some(250), _) => StoreErrorKind::OwnersForgotten,
         (Some(code), _) if TRANSIENT_CODES.contains(&code) => StoreErrorKind::Transient,
         (_, ErrorKind::Authentication { .. }) => StoreErrorKind::Unauthorized,
         (

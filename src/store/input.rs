@@ -1,8 +1,10 @@
 //! The input: what it is, where to cut it, and reading a piece of it at the job's snapshot.
 
+use std::collections::BTreeMap;
+
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
-use mongodb::options::{FindOptions, Hint, ReadConcern};
+use mongodb::options::{Collation, FindOptions, Hint, ReadConcern};
 use mongodb::raw_batch_cursor::RawBatch;
 use mongodb::{Client, ClusterTime, Collection};
 use tokio::sync::mpsc;
@@ -12,7 +14,7 @@ use super::error::Action;
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::job::{Input, ReadMode};
-use crate::task::{Range, Split};
+use crate::task::{Range, Split, goes_down};
 
 /// What the planner needs to know of an input collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,6 +123,33 @@ impl Store {
         }
         let sum = |field: &str| stats.iter().map(|row| number(row.get(field))).sum();
         Ok(InputSize { documents: sum("count"), bytes: sum("size") })
+    }
+
+    /// The bytes of an input on each shard, as the servers estimate them.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn input_by_shard(&self, input: &Input) -> Result<BTreeMap<String, u64>> {
+        const ACTION: &str = "measure the input on each shard";
+        let collection: Collection<Document> =
+            self.other_db(&input.db).collection(&input.collection);
+        let rows: Vec<Document> = collection
+            .aggregate(vec![
+                doc! { "$collStats": { "storageStats": {} } },
+                doc! { "$project": { "shard": 1, "size": "$storageStats.size" } },
+            ])
+            .read_concern(ReadConcern::local())
+            .await
+            .action(ACTION)
+            .map_err(|e| self.explain(e))?
+            .try_collect()
+            .await
+            .action(ACTION)?;
+        let of_shard = |row: &Document| {
+            let shard = row.get_str("shard").unwrap_or_else(|_| self.home()).to_owned();
+            (shard, number(row.get("size")))
+        };
+        Ok(rows.iter().map(of_shard).collect())
     }
 
     /// Has the server look at query, order and projection without running them.
@@ -392,15 +421,25 @@ fn reads_of_range(input: &Input, split: &Split, range: &Range, options: &FindOpt
     bounded.max = range.max.clone();
     if range.min.is_some() || range.max.is_some() {
         // Unlike $gte and $lt, bounds on the index itself span every type of value.
-        bounded.hint = Some(Hint::Keys(split.by.clone()));
+        bounded.hint = Some(match &split.index {
+            Some(name) => Hint::Name(name.clone()),
+            None => Hint::Keys(split.by.clone()),
+        });
+        if split.index.is_some() && !input.compares() {
+            // Bounds that hold text go with an index of the same collation only, and the collection may have
+            // one of its own.
+            bounded.collation = Some(Collation::builder().locale("simple".to_owned()).build());
+        }
     }
     let hashed = split.by.values().any(|direction| direction.as_str().is_some());
     if range.min.is_none() || range.max.is_some() || hashed {
         return vec![Read { query: input.query.clone(), options: bounded }];
     }
-    // The server takes an open end for "below MaxKey", which is a value like any other, but not in a
-    // clustered collection: leave it out of the range, and read it by itself.
-    let last: Document = split.by.keys().map(|field| (field.clone(), Bson::MaxKey)).collect();
+    // The server takes an open end for "below MaxKey", or MinKey where a field goes down, which are values
+    // like any other, but not in a clustered collection: leave them out of the range, and read them by
+    // themselves.
+    let end = |direction: &Bson| if goes_down(direction) { Bson::MinKey } else { Bson::MaxKey };
+    let last: Document = split.by.iter().map(|(field, way)| (field.clone(), end(way))).collect();
     let and = |condition: Document| doc! { "$and": [input.query.clone(), condition] };
     vec![
         Read { query: and(doc! { "$nor": [&last] }), options: bounded },
@@ -434,6 +473,16 @@ fn explain_history(error: Error) -> Error {
                 "the job's snapshot is older than the history the servers keep",
                 "raise minSnapshotHistoryWindowInSeconds on every server, which aviary init \
                  --history-window 2h does, or submit the job with --read committed",
+            )
+        }
+        Error::Store { source, .. } if source.kind == StoreErrorKind::OwnersForgotten => {
+            Error::refused(
+                "the cluster no longer knows which shards held the input when the job began: its chunks \
+                 were merged since, or moved again and again",
+                "submit the job again and merge no chunks while it runs, or give workers a link to their \
+                 shards (--shard-uri), which is enough for jobs without --sort and --limit; for moves, raise \
+                 minSnapshotHistoryWindowInSeconds on the config servers too, which aviary init \
+                 --history-window 2h does; or submit the job with --read committed",
             )
         }
         // It may pass, as after a restart; where the collection's indexes or options have changed it never

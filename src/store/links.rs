@@ -4,7 +4,7 @@
 //! have a *direct* link to that shard too, and then claims, commits and reads there, without a router
 //! between. What a direct link says is only worth something while everything that Aviary files under the
 //! shard really lives on it, which [`Store::verify_placement`] makes sure of before the link is trusted,
-//! and again when a write finds nothing to write to.
+//! every few seconds from then on, and when a write finds nothing to write to.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

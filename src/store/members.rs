@@ -1,5 +1,8 @@
 //! What is asked of, and set on, every data-bearing member of the deployment, one by one: parameters
 //! belong to a server, and neither a replica set nor a router passes them on.
+//!
+//! The config servers are among them: for as long as their own window they remember which shard had a chunk,
+//! which a router needs to know when it reads a snapshot.
 
 use std::time::Duration;
 
@@ -37,14 +40,22 @@ impl Store {
             admin.run_command(doc! { "setParameter": 1, WINDOW: seconds }).await.map(|_| ())
         };
         let mut failures = Vec::new();
-        for (member, outcome) in self.on_every_member(raise).await? {
+        let mut failed = |who: &str, error: &mongodb::error::Error| {
+            let known = classify(error);
+            let why = match known.kind {
+                StoreErrorKind::Unauthorized => "not permitted".to_owned(),
+                _ => super::plain_reason(&known.message),
+            };
+            failures.push(format!("{who} ({why})"));
+        };
+        let mut members = self.members().await?;
+        match self.config_members().await {
+            Ok(more) => members.extend(more),
+            Err(error) => failed("the config servers", &error),
+        }
+        for (member, outcome) in self.on_each(members, raise).await? {
             if let Err(error) = outcome {
-                let known = classify(&error);
-                let why = match known.kind {
-                    StoreErrorKind::Unauthorized => "not permitted".to_owned(),
-                    _ => super::plain_reason(&known.message),
-                };
-                failures.push(format!("{member} ({why})"));
+                failed(&member.to_string(), &error);
             }
         }
         if failures.is_empty() {
@@ -67,7 +78,13 @@ impl Store {
         let ask = |admin: Database| async move {
             admin.run_command(doc! { "getParameter": 1, WINDOW: 1 }).await
         };
-        let asked = tokio::time::timeout(ANSWER_MAX, self.on_every_member(ask));
+        let asking = async {
+            let mut members = self.members().await?;
+            // Who may not learn of these is told what the others say.
+            members.extend(self.config_members().await.unwrap_or_default());
+            self.on_each(members, ask).await
+        };
+        let asked = tokio::time::timeout(ANSWER_MAX, asking);
         let answers = match asked.await {
             Ok(answers) => answers?,
             Err(_) => Vec::new(),
@@ -79,9 +96,10 @@ impl Store {
         Ok(windows.min().unwrap_or(WINDOW_DEFAULT))
     }
 
-    /// Does something with the database `admin` of every data-bearing member at once.
-    async fn on_every_member<T, F>(
+    /// Does something with the database `admin` of each of these members at once.
+    async fn on_each<T, F>(
         &self,
+        members: Vec<ServerAddress>,
         act: impl Fn(Database) -> F,
     ) -> Result<Vec<(ServerAddress, mongodb::error::Result<T>)>>
     where
@@ -89,7 +107,7 @@ impl Store {
         F: Future<Output = mongodb::error::Result<T>> + Send + 'static,
     {
         let mut acting = JoinSet::new();
-        for member in self.members().await? {
+        for member in members {
             let action = act(self.to_member(member.clone())?.database("admin"));
             acting.spawn(async move { (member, action.await) });
         }
@@ -100,21 +118,27 @@ impl Store {
 
     /// The data-bearing members, of every shard where there are shards.
     async fn members(&self) -> Result<Vec<ServerAddress>> {
-        let listed: Vec<String> = if self.is_sharded() {
+        if self.is_sharded() {
             let shards = self.shards().await?;
-            let hosts = shards.iter().map(|shard| {
-                shard.host.split_once('/').map_or(shard.host.as_str(), |(_, hosts)| hosts)
-            });
-            hosts.flat_map(|hosts| hosts.split(',').map(str::to_owned)).collect()
-        } else {
-            let admin = self.client().database("admin");
-            let hello = admin.run_command(doc! { "hello": 1 }).await;
-            let hello = hello.action("ask for the members")?;
-            let names =
-                ["hosts", "passives"].into_iter().filter_map(|kind| hello.get_array(kind).ok());
-            names.flatten().filter_map(|host| host.as_str().map(str::to_owned)).collect()
-        };
-        Ok(listed.iter().filter_map(|host| ServerAddress::parse(host).ok()).collect())
+            return Ok(shards.iter().flat_map(|shard| members_of(&shard.host)).collect());
+        }
+        let admin = self.client().database("admin");
+        let hello = admin.run_command(doc! { "hello": 1 }).await;
+        let hello = hello.action("ask for the members")?;
+        let names = ["hosts", "passives"].into_iter().filter_map(|kind| hello.get_array(kind).ok());
+        let listed = names.flatten().filter_map(|host| host.as_str());
+        Ok(listed.filter_map(|host| ServerAddress::parse(host).ok()).collect())
+    }
+
+    /// The config servers; none without shards.
+    async fn config_members(&self) -> mongodb::error::Result<Vec<ServerAddress>> {
+        if !self.is_sharded() {
+            return Ok(Vec::new());
+        }
+        let admin = self.client().database("admin");
+        let found = admin.run_command(doc! { "getShardMap": 1 }).await?;
+        let set = found.get_document("map").and_then(|map| map.get_str("config"));
+        Ok(set.map(members_of).unwrap_or_default())
     }
 
     /// A client of one member alone, as the same user.
@@ -126,4 +150,10 @@ impl Store {
         options.direct_connection = Some(true);
         links::client(options, &shown)
     }
+}
+
+/// The members that `set/host:port,…` names.
+fn members_of(set: &str) -> Vec<ServerAddress> {
+    let hosts = set.split_once('/').map_or(set, |(_, hosts)| hosts);
+    hosts.split(',').filter_map(|host| ServerAddress::parse(host).ok()).collect()
 }

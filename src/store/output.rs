@@ -22,6 +22,8 @@ pub struct Described {
     pub options: Document,
     /// Its shard key, if it is sharded.
     pub shard_key: Option<Document>,
+    /// Whether ranges of it are assigned to zones.
+    pub zoned: bool,
 }
 
 /// A target of which only its namespace is left to create: what the hidden collection of a job gets.
@@ -58,8 +60,10 @@ impl Store {
         let shard_key = shard_key
             .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
             .and_then(|entry| entry.get_document("key").ok().cloned());
+        let zoned = shard_key.is_some() && self.is_zoned(&format!("{db}.{name}")).await?;
         Ok(Some(Described {
             shard_key,
+            zoned,
             uuid: row.get_document("info").ok().and_then(|info| info.get("uuid").cloned()),
             kind: row.get_str("type").unwrap_or("collection").to_owned(),
             options: row.get_document("options").cloned().unwrap_or_default(),

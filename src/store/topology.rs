@@ -15,6 +15,7 @@ use mongodb::{Client, Collection};
 use super::error::Action;
 use super::{AVIARY, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::shuffle::{key, value::RawValBuf};
 
 /// What jobs and the coordinator's role are filed under in a sharded cluster.
 pub const HOME: &str = "home";
@@ -50,11 +51,22 @@ pub enum Placement {
     Chunks {
         /// The shard key's pattern.
         key: Document,
-        /// The index that the ranges are read by: the shard key, perhaps followed by other fields.
-        index: Document,
+        /// The index that the ranges are read by.
+        index: Box<Along>,
         /// All of them.
         chunks: Vec<Chunk>,
     },
+}
+
+/// An index along a shard key. It compares text byte by byte, as the chunks' bounds do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Along {
+    /// Its fields: those of the shard key, perhaps followed by others.
+    pub keys: Document,
+    /// Its name: an index with a collation may have the same fields.
+    pub name: String,
+    /// Whether the collection has a collation, by which queries compare text otherwise than this index.
+    pub collated: bool,
 }
 
 /// What a store knows of its deployment.
@@ -130,8 +142,8 @@ impl Store {
 
     /// Where a collection's documents were at `time` (now, without one).
     ///
-    /// `None` means that the cluster no longer knows who owned some range then: chunks were merged
-    /// since. A later time is needed.
+    /// `None` means that the cluster does not tell who owned each range then: chunks were merged since, or
+    /// changed while they were listed. A later time is needed.
     ///
     /// # Errors
     /// [`Error::Refused`] when no index can be read along the shard key, [`Error::Store`].
@@ -150,7 +162,7 @@ impl Store {
         };
         let pattern = entry.get_document("key").cloned().unwrap_or_default();
         let Some(chunks) = self.chunks(&entry, time).await? else { return Ok(None) };
-        let index = self.index_along(db, collection, &pattern).await?;
+        let index = Box::new(self.index_along(db, collection, &pattern).await?);
         Ok(Some(Placement::Chunks { key: pattern, index, chunks }))
     }
 
@@ -161,6 +173,16 @@ impl Store {
             .await
             .action(format!("learn how {namespace} is sharded"))
             .map_err(needs_config)
+    }
+
+    /// Whether ranges of a collection are assigned to zones.
+    pub(super) async fn is_zoned(&self, namespace: &str) -> Result<bool> {
+        let found = config(self.client(), "tags")
+            .find_one(doc! { "ns": namespace })
+            .await
+            .action(format!("learn whether {namespace} has zones"))
+            .map_err(needs_config)?;
+        Ok(found.is_some())
     }
 
     /// The shard that holds the collections of a database that are not sharded.
@@ -195,16 +217,11 @@ impl Store {
             let Some(shard) = owner_at(&row, time) else { return Ok(None) };
             chunks.push(Chunk { min: bound("min"), max: bound("max"), shard });
         }
-        Ok(Some(chunks))
+        Ok(cover_every_key(&chunks).then_some(chunks))
     }
 
     /// An index whose fields begin with the shard key's: ranges of the one are ranges of the other.
-    async fn index_along(
-        &self,
-        db: &str,
-        collection: &str,
-        pattern: &Document,
-    ) -> Result<Document> {
+    async fn index_along(&self, db: &str, collection: &str, pattern: &Document) -> Result<Along> {
         let indexes: Vec<Document> = self
             .other_db(db)
             .run_cursor_command(doc! { "listIndexes": collection })
@@ -218,17 +235,25 @@ impl Store {
             keys.len() >= pattern.len()
                 && keys.iter().zip(pattern).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
         };
+        let is_by_id = |index: &&Document| index.get_str("name").is_ok_and(|name| name == "_id_");
+        let collated =
+            indexes.iter().find(is_by_id).is_some_and(|index| index.contains_key("collation"));
         indexes
             .into_iter()
-            // An index that leaves documents out cannot be read instead of the collection.
+            // An index that leaves documents out cannot be read instead of the collection, and one with a
+            // collation is in another order than chunks are.
             .filter(|index| {
                 !index.get_bool("sparse").unwrap_or(false)
                     && !index.contains_key("partialFilterExpression")
                     && !index.get_bool("hidden").unwrap_or(false)
+                    && !index.contains_key("collation")
             })
-            .filter_map(|index| index.get_document("key").ok().cloned())
-            .filter(begins)
-            .min_by_key(Document::len)
+            .filter_map(|index| {
+                let keys = index.get_document("key").ok()?.clone();
+                Some(Along { keys, name: index.get_str("name").ok()?.to_owned(), collated })
+            })
+            .filter(|index| begins(&index.keys))
+            .min_by_key(|index| index.keys.len())
             .ok_or_else(|| {
                 Error::refused(
                     format!("no index of {db}.{collection} begins with its shard key {pattern}"),
@@ -300,6 +325,30 @@ fn owner_at(chunk: &Document, time: Option<Timestamp>) -> Option<String> {
     })
 }
 
+/// Whether each chunk begins where the one before it ends, and all of them together hold every key.
+///
+/// A list that is long comes in several replies. What is split or merged between two of them is in both or in
+/// neither, and a collection that is dropped has no chunks.
+fn cover_every_key(chunks: &[Chunk]) -> bool {
+    let all = |bound: &Document, end: &Bson| bound.values().all(|value| value == end);
+    let begins = chunks.first().is_some_and(|chunk| all(&chunk.min, &Bson::MinKey));
+    let ends = chunks.last().is_some_and(|chunk| all(&chunk.max, &Bson::MaxKey));
+    let mut neighbours = chunks.iter().zip(chunks.iter().skip(1));
+    begins && ends && neighbours.all(|(one, next)| is_one_key(&one.max, &next.min))
+}
+
+/// Whether two bounds are one to the server, for which `1` and `1.0` are equal, and NaN is too.
+fn is_one_key(a: &Document, b: &Document) -> bool {
+    let encoded = |bound: &Document| {
+        let raw = RawValBuf::from_bson(&Bson::Document(bound.clone())).ok()?;
+        let mut out = Vec::new();
+        key::encode(raw.as_raw(), &mut out).ok()?;
+        Some(out)
+    };
+    let one = encoded(a);
+    a == b || one.is_some() && one == encoded(b)
+}
+
 async fn read_shards(client: &Client) -> Result<Vec<Shard>> {
     let rows: Vec<Document> = config(client, "shards")
         .find(doc! {})
@@ -358,6 +407,31 @@ mod tests {
 
     fn at(time: u32) -> Option<Timestamp> {
         Some(Timestamp { time, increment: 1 })
+    }
+
+    /// Chunks of `{k: 1}` from each bound to the other.
+    fn chunks(bounds: &[(Bson, Bson)]) -> Vec<Chunk> {
+        let chunk = |(min, max): &(Bson, Bson)| Chunk {
+            min: doc! { "k": min },
+            max: doc! { "k": max },
+            shard: "a".into(),
+        };
+        bounds.iter().map(chunk).collect()
+    }
+
+    #[test]
+    fn a_list_of_chunks_that_changed_while_it_was_read_is_noticed() {
+        use Bson::{Double, Int32, Int64, MaxKey, MinKey};
+        let covers = |bounds: &[(Bson, Bson)]| cover_every_key(&chunks(bounds));
+        assert!(covers(&[(MinKey, MaxKey)]));
+        assert!(covers(&[(MinKey, Int32(1)), (Double(1.0), Int64(5)), (Int64(5), MaxKey)]));
+        assert!(covers(&[(MinKey, Double(f64::NAN)), (Double(f64::NAN), MaxKey)]));
+        // Dropped; split after its lower part was listed; merged before its upper part was.
+        assert!(!covers(&[]));
+        assert!(!covers(&[(MinKey, Int32(5)), (Int32(3), Int32(5)), (Int32(5), MaxKey)]));
+        assert!(!covers(&[(MinKey, Int32(3)), (Int32(5), MaxKey)]));
+        assert!(!covers(&[(MinKey, Int32(3))]));
+        assert!(!covers(&[(Int32(3), MaxKey)]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The task as a document in the `aviary` collection: made to be read in mongosh.
 
-use bson::{DateTime, Document};
+use bson::{Bson, DateTime, Document};
 use serde::{Deserialize, Serialize};
 
 use super::state::TaskState;
@@ -133,6 +133,9 @@ pub struct Split {
     /// The index that the ranges are of.
     #[serde(default, skip_serializing_if = "Document::is_empty")]
     pub by: Document,
+    /// The name of that index where it is along a shard key; it compares text byte by byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
     /// The ranges, none of which overlap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<Range>,
@@ -140,6 +143,16 @@ pub struct Split {
     /// several shards in one order.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_all_shards: bool,
+}
+
+/// Whether a field of an index is ordered from its greatest value to its least.
+pub fn goes_down(direction: &Bson) -> bool {
+    match direction {
+        Bson::Int32(n) => *n < 0,
+        Bson::Int64(n) => *n < 0,
+        Bson::Double(n) => *n < 0.0,
+        _ => false,
+    }
 }
 
 /// `min ≤ key < max` in index order. A missing bound is open.

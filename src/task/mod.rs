@@ -40,6 +40,6 @@ pub mod lease;
 pub mod state;
 
 pub use counters::Counters;
-pub use document::{PartManifest, Range, Split, Task, TaskKind, TaskResult};
+pub use document::{PartManifest, Range, Split, Task, TaskKind, TaskResult, goes_down};
 pub use lease::Lease;
 pub use state::TaskState;

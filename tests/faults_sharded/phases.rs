@@ -16,6 +16,8 @@ pub struct Phase {
     pub state: &'static str,
     /// The processes that stop there.
     holders: Holders,
+    /// What more the workers are told.
+    env: &'static [(&'static str, &'static str)],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +36,10 @@ pub const PHASES: [Phase; 5] = [
     Phase::of_coordinator("clean", "succeeded"),
 ];
 
-/// Each worker has read the beginning of its first task's input.
-pub const READING: Phase = Phase::of_workers("map.read", "mapping");
+/// Each worker has read the beginning of its first task's input, and no lease ends before a primary is elected:
+/// a lease that was lost would hide what became of the cursor.
+pub const READING: Phase =
+    Phase { env: &[("AVIARY_LEASE_TTL_MS", "60000")], ..Phase::of_workers("map.read", "mapping") };
 
 impl Phase {
     /// The usual job, as undisturbed, but for its output, which tells what happened to it.
@@ -44,11 +48,11 @@ impl Phase {
     }
 
     const fn of_coordinator(place: &'static str, state: &'static str) -> Self {
-        Self { place, state, holders: Holders::Coordinator }
+        Self { place, state, holders: Holders::Coordinator, env: &[] }
     }
 
     const fn of_workers(place: &'static str, state: &'static str) -> Self {
-        Self { place, state, holders: Holders::Workers }
+        Self { place, state, holders: Holders::Workers, env: &[] }
     }
 }
 
@@ -71,7 +75,8 @@ impl Daemons {
         for shard in 0..SHARDS {
             let set = bed.cluster().shard(shard).expect("a shard");
             let member = set.wait_primary().await.expect("a primary");
-            let start = |env: &[(&str, &str)]| bed.worker_beside(shard, member, env);
+            let start =
+                |env: &[(&str, &str)]| bed.worker_beside(shard, member, &[phase.env, env].concat());
             match phase.holders {
                 Holders::Coordinator => all.whole.push(start(&[])),
                 Holders::Workers => all.paused.push(bed.pause(phase.place, start)),

@@ -7,7 +7,9 @@ mod bad_clusters;
 #[path = "../common/mod.rs"]
 mod common;
 mod foresight;
+mod history;
 mod jobs;
+mod keys;
 mod links;
 mod locality;
 mod membership;

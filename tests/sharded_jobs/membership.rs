@@ -1,6 +1,7 @@
 //! Shards come and go between jobs: after `aviary init` the next job uses them, or no longer does.
 
-use bson::doc;
+use aviary_testcontainers::ShardedClusterOptions;
+use bson::{Document, doc};
 
 use crate::common::{Bed, Links, cluster, wait_for};
 use crate::jobs;
@@ -55,6 +56,71 @@ async fn a_shard_that_was_added_is_used_and_one_that_is_drained_is_not() {
     let fourth = jobs::run(&bed, "input", "fourth").await;
     assert_eq!(used(&bed, &fourth).await, [["s0", "s2"], ["s0", "s2"]]);
     assert_eq!(bed.all("fourth").await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_idle_when_its_shard_was_drained_still_maps_what_lies_there() {
+    let bed = with_input().await;
+    bed.aviary(&["init"]).await.ok();
+    let workers = bed.workers();
+    for worker in &workers {
+        bed.known(worker).await;
+    }
+    drain(&bed).await;
+    let _coordinator = jobs::coordinator(&bed);
+    let job = jobs::run(&bed, "input", "output").await;
+    assert_eq!(used(&bed, &job).await, [vec!["s0", "s1"], vec!["s0"]]);
+    assert_eq!(jobs::counted(&bed.all("output").await), jobs::recount());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_under_way_while_its_shard_is_drained_is_committed_where_it_lives_then() {
+    let bed = with_input().await;
+    let _coordinator = jobs::coordinator(&bed);
+    let stays = bed.worker_of(0, &[]);
+    let leaves = bed.paused_worker_of(1, "map.call");
+    bed.known(&stays).await;
+    bed.known(&leaves.process).await;
+    let draining = async {
+        // The worker holds a task that it claimed on its own server.
+        leaves.arrived().await;
+        drain(&bed).await;
+        let left = filed_on(&bed, 1, "s1").await;
+        assert_eq!(left, 0, "nothing looks like a task where it no longer lives");
+        leaves.go_on();
+    };
+    let (job, ()) = tokio::join!(jobs::run(&bed, "input", "output"), draining);
+    assert_eq!(used(&bed, &job).await[0], ["s0", "s1"]);
+    assert_eq!(jobs::counted(&bed.all("output").await), jobs::recount());
+}
+
+/// Two shards with input, which keep what moved away for a quarter of an hour, as they do by default.
+async fn with_input() -> Bed {
+    let options = ShardedClusterOptions {
+        parameters: vec![("orphanCleanupDelaySecs".into(), "900".into())],
+        ..cluster(2)
+    };
+    let bed = Bed::sharded(options, Links::Direct).await;
+    jobs::load_sharded(&bed, "input", doc! { "n": 1 }).await;
+    bed
+}
+
+/// Begins to remove the second shard, and does no more than has to be done at once: the input stays there until
+/// a balancer has moved it.
+async fn drain(bed: &Bed) {
+    assert_eq!(bed.cluster().remove_shard("s1").await.expect("begun"), "started");
+    bed.aviary(&["init"]).await.ok();
+}
+
+/// How many tasks and blocks a server has that are filed under a shard's name.
+async fn filed_on(bed: &Bed, server: usize, shard: &str) -> u64 {
+    let server = bed.servers().await.swap_remove(server);
+    let mut count = 0;
+    for name in ["aviary", "aviary-intermediates"] {
+        let part = server.database("test").collection::<Document>(name);
+        count += part.count_documents(doc! { "shard": shard }).await.expect("counted");
+    }
+    count
 }
 
 /// The shards on which a job was mapped, and those on which it was reduced.

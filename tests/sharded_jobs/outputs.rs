@@ -72,6 +72,7 @@ async fn a_sharded_target_stays_what_it_is_and_others_are_refused() {
         }
     }
     refused(&bed).await;
+    zoned(&bed, &expected).await;
     bed.nothing_left("outputs").await;
 }
 
@@ -98,4 +99,22 @@ async fn refused(bed: &Bed) {
         hidden,
         "no job was written"
     );
+}
+
+/// A cluster replaces no collection that has zones, which a job should not find out at its end.
+async fn zoned(bed: &Bed, expected: &[Document]) {
+    bed.cluster().shard_collection("test.zoned", doc! { "_id": 1 }, None).await.expect("sharded");
+    bed.cluster().add_shard_to_zone("s1", "far").await.expect("a zone");
+    let (min, max) = (doc! { "_id": Bson::MinKey }, doc! { "_id": 0 });
+    bed.cluster().set_zone("test.zoned", min, max, Some("far")).await.expect("assigned");
+    let map = bed.file("map.js", jobs::MAP).display().to_string();
+    let reduce = bed.file("reduce.js", jobs::REDUCE).display().to_string();
+    let args = ["submit", "-c", "input", "--map", &map, "--reduce", &reduce];
+    let ran = bed.aviary(&[&args[..], &["--out", "replace:zoned"]].concat()).await;
+    assert_eq!(ran.code, 8, "{ran:?}");
+    for word in ["test.zoned", "zones", "merge"] {
+        assert!(ran.stderr.contains(word), "{word} is missing: {ran:?}");
+    }
+    bed.aviary(&[&args[..], &["--out", "merge:zoned"]].concat()).await.ok();
+    assert_eq!(bed.all("zoned").await, expected);
 }
