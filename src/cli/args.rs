@@ -14,7 +14,13 @@ use crate::task::TaskState;
 /// MapReduce over MongoDB: sandboxed WebAssembly functions; the database is queue, shuffle and
 /// journal.
 #[derive(Debug, Parser)]
-#[command(name = "aviary", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(
+    name = "aviary",
+    version,
+    max_term_width = 100,
+    after_help = AFTER_HELP,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
@@ -24,7 +30,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 unexpected, 2 usage, 3 job failed, 4 cancelled, 5 not found,
-6 cannot connect, 7 wait timed out, 8 refused (invalid function, permission, unusable deployment).
+6 cannot connect, 7 wait timed out or interrupted, 8 refused (invalid function, permission, unusable deployment).
 
 Start with `aviary demo`, then `aviary up` for a deployment to play with.";
 
@@ -150,7 +156,7 @@ pub(super) enum Command {
     Logs(LogsArgs),
     /// Show a job's counters.
     Counters(JobArg),
-    /// Print a job's results as JSON lines.
+    /// Print a job's results as JSON lines; of a collection that it wrote to, what that holds now.
     Results(ResultsArgs),
     /// End a job; nothing is published.
     Cancel(JobArg),
