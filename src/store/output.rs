@@ -43,16 +43,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn describe(&self, db: &str, name: &str) -> Result<Option<Described>> {
-        let found: Vec<Document> = self
-            .other_db(db)
-            .run_cursor_command(doc! { "listCollections": 1, "filter": { "name": name } })
-            .await
-            .action(format!("look up {db}.{name}"))
-            .map_err(|e| self.explain(e))?
-            .try_collect()
-            .await
-            .action(format!("look up {db}.{name}"))?;
-        let Some(row) = found.into_iter().next() else { return Ok(None) };
+        let listed = self.listed(db, name).await;
+        let listed = listed.action(format!("look up {db}.{name}")).map_err(|e| self.explain(e))?;
+        let Some(row) = listed else { return Ok(None) };
         let shard_key = match self.is_sharded() {
             true => self.sharded_collection(&format!("{db}.{name}")).await?,
             false => None,
@@ -76,17 +69,17 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn identity(&self, db: &str, name: &str) -> Result<Option<Bson>> {
-        let listed = self
-            .other_db(db)
-            .run_cursor_command(doc! { "listCollections": 1, "filter": { "name": name } })
-            .await;
-        let found: Vec<Document> = match listed {
-            Ok(cursor) => cursor.try_collect().await.action(format!("look up {db}.{name}"))?,
+        let row = match self.listed(db, name).await {
             Err(e) if classify(&e).kind == StoreErrorKind::Unauthorized => return Ok(None),
-            Err(e) => return Err(e).action(format!("look up {db}.{name}")),
+            listed => listed.action(format!("look up {db}.{name}"))?,
         };
-        let info = found.first().and_then(|row| row.get_document("info").ok());
-        Ok(info.and_then(|info| info.get("uuid").cloned()))
+        Ok(row.and_then(|row| row.get_document("info").ok()?.get("uuid").cloned()))
+    }
+
+    /// What the server lists of one collection.
+    async fn listed(&self, db: &str, name: &str) -> mongodb::error::Result<Option<Document>> {
+        let list = doc! { "listCollections": 1, "filter": { "name": name } };
+        self.other_db(db).run_cursor_command(list).await?.try_next().await
     }
 
     /// Creates a job's hidden collection with the options of the target it will replace, and sharded
