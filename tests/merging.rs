@@ -186,13 +186,16 @@ async fn refusals(stage: &Stage) {
         assert_eq!(ran.code, code, "{out} {ran:#?}");
         assert!(ran.stderr.contains(word), "{out}: {word:?} is missing in {ran:#?}");
     }
-    // Only the function itself knows that it streams, so this shows when it is to reduce.
+    // Only the function itself knows that it streams; the coordinator tries it before it plans anything.
     let first =
         "({ begin(key) { this.v = null; }, next(v) { this.v ??= v; }, end() { return this.v; } })";
     stage.submit("merge:streamed", &["--map", &stage.map, "--reduce", first]).await.ok();
     let ran = stage.submit("reduce:streamed", &["--map", &stage.map, "--reduce", first]).await;
     assert_eq!(ran.code, 3, "{ran:#?}");
     assert!(ran.stderr.contains("a reduce that streams"), "{ran:#?}");
+    let failed = doc! { "kind": "job", "state": "failed", "spec.output.mode": "reduce" };
+    let job = bed.coll("aviary").find_one(failed).await.unwrap().expect("the job that failed");
+    assert!(matches!(job.get("map_tasks"), Some(Bson::Int32(0) | Bson::Int64(0))), "{job}");
     let committed = [&functions[..2], &["--read", "committed"]].concat();
     let ran = stage.submit("update:docs", &committed).await;
     assert_eq!(ran.code, 8, "{ran:#?}");

@@ -57,6 +57,14 @@ pub(super) async fn complete(store: &Store, host: &Host, job: &Job, staged: &str
     Ok(Whole { name, uuid })
 }
 
+/// Makes sure that the job's reduce can be given its own results.
+///
+/// # Errors
+/// [`Error::Refused`] when it streams, [`Error::Function`] when it fails at its start, [`Error::Store`].
+pub(super) async fn check(store: &Store, host: &Host, job: &Job) -> Result<()> {
+    functions(store, host, job).await.map(|_| ())
+}
+
 /// The job's reduce and finalize. A reduced result is a raw value like any other, so a count of counts
 /// is a sum.
 async fn functions(store: &Store, host: &Host, job: &Job) -> Result<OnceMore> {

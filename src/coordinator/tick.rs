@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bson::{Timestamp, doc};
 
-use super::{plan, publish, sweep};
+use super::{complete, plan, publish, sweep};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobError, JobEvent, JobState, Output, OutputMode, ReadMode};
@@ -53,6 +53,7 @@ async fn tend(store: &Store, host: &Host, settings: &Settings, job: &Job) -> Res
                 // It reduces results into the target itself, and that a job should not learn at its end.
                 if job.spec.output.mode == OutputMode::Reduce {
                     refuse_memory(&job, host, "the coordinator", "coordinators")?;
+                    complete::check(store, host, &job).await?;
                 }
                 make_plan(store, settings, &job).await?;
             }
