@@ -228,6 +228,7 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             &["--query", "text"],
         ),
         case("limit", &["-c", "texts", "--map", "GOOD", "--limit", "0"], 2, &["--limit"]),
+        case("below 0", &["-c", "texts", "--map", "GOOD", "--limit", "-3"], 2, &["at least 1"]),
     ];
     for Case { what, more, code, words } in cases {
         let mut args: Vec<&str> = submit.to_vec();

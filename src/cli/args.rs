@@ -384,7 +384,7 @@ pub(super) struct JobFunctions {
     #[arg(long, value_name = "EJSON")]
     pub(super) sort: Option<String>,
     /// Read at most this many documents; they are read by one task.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) limit: Option<i64>,
     /// Read only these fields, as extended JSON.
     #[arg(long, value_name = "EJSON")]
@@ -477,8 +477,9 @@ pub(super) struct ListArgs {
     /// Only jobs in this state.
     #[arg(long, value_name = "S")]
     pub(super) state: Option<String>,
-    /// At most this many.
+    /// At most this many; 0 is all of them.
     #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
     pub(super) limit: i64,
 }
 
@@ -510,8 +511,9 @@ pub(super) struct TasksArgs {
     /// The longest-running first.
     #[arg(long)]
     pub(super) slowest: bool,
-    /// At most this many.
+    /// At most this many; 0 is all of them.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
     pub(super) limit: i64,
 }
 
@@ -533,8 +535,9 @@ pub(super) struct ResultsArgs {
     /// A job's id, the unambiguous beginning or end of one, or `last`.
     #[arg(value_name = "JOB")]
     pub(super) job: String,
-    /// At most this many.
+    /// At most this many; 0 is all of them.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
     pub(super) limit: i64,
     /// The order, as extended JSON.
     #[arg(long, value_name = "EJSON", default_value = "{\"_id\": 1}")]
@@ -582,4 +585,9 @@ pub(super) struct TryArgs {
     /// Documents to read.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(super) sample: i64,
+}
+
+/// A number of things to show; 0 is all of them.
+fn at_least_none() -> clap::builder::RangedI64ValueParser<i64> {
+    clap::value_parser!(i64).range(0..)
 }

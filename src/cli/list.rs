@@ -23,6 +23,9 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
         let phases = store.phases(&job).await?;
         jobs.push((job, phases));
     }
+    if jobs.is_empty() {
+        output::hint_at_db(global, &store, "no such jobs");
+    }
     output::print_rows(
         global.format(),
         &jobs,

@@ -4,9 +4,10 @@ use bson::{Bson, DateTime};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
-use super::args::Format;
+use super::args::{Format, Global};
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::store::Store;
 use crate::store::tasks::{JobPhases, PhaseCounts};
 
 /// A table with these headings, sized to the terminal.
@@ -50,6 +51,13 @@ pub(super) fn print_rows<T>(
             }
             line(table)
         }
+    }
+}
+
+/// Tells people, not scripts, that nothing was found, and where that was: often another database is meant.
+pub(super) fn hint_at_db(global: &Global, store: &Store, nothing: &str) {
+    if !global.quiet && matches!(global.format(), Format::Table | Format::Wide) {
+        eprintln!("{nothing} in database {}; --db names another", store.db_name());
     }
 }
 
