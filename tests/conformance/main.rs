@@ -16,6 +16,7 @@ mod run;
 
 use std::sync::Arc;
 
+use bson::doc;
 use case::{Case, Expect};
 use common::Bed;
 use run::Found;
@@ -30,6 +31,9 @@ async fn jobs_of_mongodb_give_what_mongodb_gives() {
     let _coordinator = bed.coordinator();
     let _worker = bed.spawn("worker", &["worker", "--slots", "4"], &[]);
     data::load(&bed).await;
+    // The cases that never end would keep the server for a minute each.
+    let set = doc! { "setParameter": 1, "internalQueryJavaScriptFnTimeoutMillis": 10_000 };
+    bed.client.database("admin").run_command(set).await.expect("set");
     bed.aviary(&["init"]).await.ok();
     let cases = cases::all();
     let names: std::collections::HashSet<_> = cases.iter().map(|case| case.name).collect();
