@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CoordinatorArgs, Global, WorkerArgs};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::wasm::{Host, HostOptions};
 use crate::worker::{self, WorkerOptions};
@@ -20,6 +20,7 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
 }
 
 pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
+    keep_freed_buffers();
     let settings = Settings::from_env()?;
     let stop = stop_on_signal()?;
     let (shard, shard_uri) = (&args.shard, &args.shard_uri);
@@ -33,6 +34,13 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
     let outcome = worker::run(store.clone(), host, WorkerOptions { slots, settings }, stop).await;
     store.close().await;
     outcome
+}
+
+/// Has the allocator keep what buffers of a few MiB leave behind, rather than give it back to the system and
+/// fetch it again, zeroed, page by page, for the next. glibc takes the size of the largest mapped block that was
+/// freed for such (mallopt(3), `M_MMAP_THRESHOLD`); other allocators do not mind.
+fn keep_freed_buffers() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(config::KEPT_BUFFER_BYTES)));
 }
 
 /// The WebAssembly host, with the machine's cache of compiled modules.

@@ -35,16 +35,36 @@ impl InputBatch {
     /// # Errors
     /// What `each` returns, or [`Error::Internal`] for a reply that is no reply.
     pub fn for_each<'a>(&'a self, mut each: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
-        let docs = self.0.doc_slices().action("read a reply")?;
-        for item in docs {
-            let item = item.map_err(|e| Error::Internal(format!("a reply is malformed: {e}")))?;
-            let doc = item
-                .as_document()
-                .ok_or_else(|| Error::Internal("a reply holds no document".into()))?;
-            each(doc.as_bytes())?;
+        let array = self.0.doc_slices().action("read a reply")?;
+        let malformed = || Error::Internal("a reply is malformed".into());
+        for doc in documents(array.as_bytes()) {
+            each(doc.ok_or_else(malformed)?)?;
         }
         Ok(())
     }
+}
+
+/// The documents of an array of documents, which a reply holds by the thousand: their places are not looked at.
+/// Ends with `None` where there is no document.
+fn documents(array: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    const LENGTH: usize = size_of::<i32>();
+    const DOCUMENT: u8 = 3;
+    fn first(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (tag, rest) = rest.split_first()?;
+        let place = rest.iter().position(|byte| *byte == 0)?;
+        let rest = rest.get(place + 1..)?;
+        let length = usize::try_from(i32::from_le_bytes(*rest.first_chunk()?)).ok()?;
+        (*tag == DOCUMENT && length > LENGTH).then(|| rest.split_at_checked(length))?
+    }
+    let mut rest = array.get(LENGTH..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        if rest == [0] {
+            return None;
+        }
+        let (doc, after) = first(rest).unzip();
+        rest = after.unwrap_or(&[0]);
+        Some(doc)
+    })
 }
 
 impl Store {
@@ -511,5 +531,43 @@ fn number(value: Option<&Bson>) -> u64 {
         )]
         Some(Bson::Double(n)) => *n as u64,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{RawDocumentBuf, rawdoc};
+
+    use super::documents;
+
+    #[test]
+    fn a_reply_is_read_document_by_document() {
+        for count in [0, 1, 12, 1_001] {
+            let docs: Vec<RawDocumentBuf> =
+                (0..count).map(|n| rawdoc! { "n": n, "": {} }).collect();
+            let mut array = bson::RawArrayBuf::new();
+            docs.iter().for_each(|doc| array.push(doc.clone()));
+            let read: Option<Vec<&[u8]>> = documents(array.as_bytes()).collect();
+            let expected: Vec<&[u8]> = docs.iter().map(|doc| doc.as_bytes()).collect();
+            assert_eq!(read, Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_array_of_documents_ends_without_one() {
+        let mut array = bson::RawArrayBuf::new();
+        array.push(rawdoc! { "n": 1 });
+        let whole = array.as_bytes();
+        let cut = (0..whole.len() - 1).map(|end| whole.get(..end).unwrap_or_default().to_vec());
+        let mut number = bson::RawArrayBuf::new();
+        number.push(1_i32);
+        let mut negative = whole.to_vec();
+        if let Some(length) = negative.get_mut(7..11) {
+            length.fill(0xff);
+        }
+        for bad in cut.chain([number.as_bytes().to_vec(), negative, b"\x05\0\0\0\x03".to_vec()]) {
+            let read: Vec<Option<&[u8]>> = documents(&bad).take(3).collect();
+            assert_eq!(read.last(), Some(&None), "{bad:?}");
+        }
     }
 }
