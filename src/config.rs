@@ -54,7 +54,7 @@ pub const PARTITION_BYTES_TARGET: u64 = 256 << 20;
 pub const PARTITIONS_AUTO_MAX: u32 = 64;
 
 /// Bytes one reply of a map task's cursor may carry.
-pub const READ_BATCH_BYTES: u64 = 4 << 20;
+pub const READ_BATCH_BYTES: u64 = 2 << 20;
 /// Buffers of a worker up to this size are used again and again. It is more than a reply has, and no more than half of
 /// what glibc would take for such.
 pub const KEPT_BUFFER_BYTES: usize = 16 << 20;
@@ -83,7 +83,7 @@ pub const WRITES_IN_FLIGHT: usize = 4;
 /// Bytes written to the database in one insert.
 pub const WRITE_BATCH_BYTES: usize = 2 << 20;
 /// Documents written to the database in one insert.
-pub const WRITE_BATCH_DOCS: usize = 5_000;
+pub const WRITE_BATCH_DOCS: usize = 1_000;
 /// A MongoDB document's greatest size.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a function; larger ones are refused.
