@@ -137,6 +137,8 @@ fn mutated_emits_leave_the_host_alive() {
         }
         seeds.push(seed);
     }
+    // Once taken for a value: binary data of subtype 2 without the length inside it.
+    seeds.push(b"\x03\x05\0\x06\0\x10\xfc\xff\x04\x10\x05\0\0\0\0\x02".to_vec());
     fuzz("emits", &seeds, emits::run);
 }
 

@@ -38,11 +38,7 @@ fn skip(kind: u8, bytes: &[u8], depth: usize) -> Result<&[u8], Fault> {
         // String, code, symbol.
         0x02 | 0x0d | 0x0e => string(bytes),
         0x03 | 0x04 => document(bytes, depth),
-        // Binary: a length and a subtype.
-        0x05 => {
-            let (len, rest) = length(bytes)?;
-            after(rest, len.checked_add(1).ok_or(TRUNCATED)?)
-        }
+        0x05 => binary(bytes),
         // Regular expression: pattern and options.
         0x0b => name(name(bytes)?),
         // A pointer into a collection.
@@ -88,6 +84,20 @@ fn string(bytes: &[u8]) -> Result<&[u8], Fault> {
         Ok(_) => Ok(rest),
         Err(_) => Err("a string is not UTF-8"),
     }
+}
+
+/// A length, a subtype, and bytes; those of the old subtype begin with their own length once more, without which
+/// no driver reads them.
+fn binary(bytes: &[u8]) -> Result<&[u8], Fault> {
+    const OLD: u8 = 2;
+    let (len, rest) = length(bytes)?;
+    let (subtype, rest) = rest.split_first().ok_or(TRUNCATED)?;
+    let (data, rest) = rest.split_at_checked(len).ok_or(TRUNCATED)?;
+    let is_sound = || length(data).is_ok_and(|(len, data)| len == data.len());
+    if *subtype == OLD && !is_sound() {
+        return Err("the inner length of binary data of subtype 2 does not fit");
+    }
+    Ok(rest)
 }
 
 fn name(bytes: &[u8]) -> Result<&[u8], Fault> {
@@ -141,6 +151,10 @@ mod tests {
                 subtype: bson::spec::BinarySubtype::Generic,
                 bytes: vec![1, 2, 3],
             }),
+            Bson::Binary(bson::Binary {
+                subtype: bson::spec::BinarySubtype::BinaryOld,
+                bytes: vec![1, 2, 3],
+            }),
             Bson::JavaScriptCode("f()".into()),
             Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope {
                 code: "f()".into(),
@@ -177,6 +191,11 @@ mod tests {
         assert_eq!(check(&[2, 2, 0, 0, 0, 0xff, 0]), Err("a string is not UTF-8"));
         assert_eq!(check(&[5, 0xff, 0xff, 0xff, 0xff, 0]), Err("a length is negative"));
         assert!(check(&[3, 4, 0, 0, 0]).is_err());
+        for inner in [&[][..], &[1], &[0, 0, 0], &[2, 0, 0, 0, 7], &[0, 0, 0, 0, 7]] {
+            let old = [&[5, inner.len() as u8, 0, 0, 0, 2][..], inner].concat();
+            let why = "the inner length of binary data of subtype 2 does not fit";
+            assert_eq!(check(&old), Err(why), "{inner:?}");
+        }
     }
 
     #[test]
