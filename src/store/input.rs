@@ -14,6 +14,7 @@ use super::error::Action;
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::job::{Input, ReadMode};
+use crate::shuffle::value::{Elements, tag};
 use crate::task::{Range, Split, goes_down};
 
 /// What the planner needs to know of an input collection.
@@ -44,26 +45,14 @@ impl InputBatch {
     }
 }
 
-/// The documents of an array of documents, which a reply holds by the thousand: their places are not looked at.
-/// Ends with `None` where there is no document.
+/// The documents of an array of documents; `None` where there is something else.
 fn documents(array: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
-    const LENGTH: usize = size_of::<i32>();
-    const DOCUMENT: u8 = 3;
-    fn first(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-        let (tag, rest) = rest.split_first()?;
-        let place = rest.iter().position(|byte| *byte == 0)?;
-        let rest = rest.get(place + 1..)?;
-        let length = usize::try_from(i32::from_le_bytes(*rest.first_chunk()?)).ok()?;
-        (*tag == DOCUMENT && length > LENGTH).then(|| rest.split_at_checked(length))?
-    }
-    let mut rest = array.get(LENGTH..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        if rest == [0] {
-            return None;
+    let mut elements = Elements::new(array);
+    std::iter::from_fn(move || match elements.next() {
+        Ok(element) => {
+            element.map(|(_, value)| (value.tag == tag::DOCUMENT).then_some(value.bytes))
         }
-        let (doc, after) = first(rest).unzip();
-        rest = after.unwrap_or(&[0]);
-        Some(doc)
+        Err(_) => Some(None),
     })
 }
 
