@@ -26,11 +26,9 @@ pub(super) async fn ended(
     let bar = bar(quiet);
     let began = Instant::now();
     let mut away_since: Option<Instant> = None;
-    let mut state = JobState::Submitted;
     loop {
         match look(store, id).await {
             Ok((job, phases)) => {
-                state = job.state;
                 away_since = None;
                 show(&bar, &job, &phases);
                 if job.state.is_terminal() && job.cleaned {
@@ -50,25 +48,17 @@ pub(super) async fn ended(
             bar.finish_and_clear();
             return Err(Error::WaitTimeout(id.to_string()));
         }
-        tokio::time::sleep(pause(state, began.elapsed())).await;
+        tokio::time::sleep(pause(began.elapsed())).await;
     }
 }
 
 /// How long until a job is looked at again: a part of the time that has passed, since that is what its end is
-/// noticed late by, and less when it is about to end.
-fn pause(state: JobState, passed: Duration) -> Duration {
+/// noticed late by.
+fn pause(passed: Duration) -> Duration {
     const SHORTEST: Duration = Duration::from_millis(20);
     const LONGEST: Duration = Duration::from_millis(300);
     const PART: u32 = 32;
-    let longest = match state {
-        JobState::Submitted | JobState::Planning | JobState::Mapping | JobState::Reducing => {
-            LONGEST
-        }
-        JobState::Publishing | JobState::Succeeded | JobState::Failed | JobState::Cancelled => {
-            SHORTEST * 2
-        }
-    };
-    (passed / PART).clamp(SHORTEST, longest)
+    (passed / PART).clamp(SHORTEST, LONGEST)
 }
 
 /// What the job's end means for the exit code.
