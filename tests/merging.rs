@@ -193,7 +193,12 @@ async fn refusals(stage: &Stage) {
     let ran = stage.submit("reduce:streamed", &["--map", &stage.map, "--reduce", first]).await;
     assert_eq!(ran.code, 3, "{ran:#?}");
     assert!(ran.stderr.contains("a reduce that streams"), "{ran:#?}");
-    let failed = doc! { "kind": "job", "state": "failed", "spec.output.mode": "reduce" };
+    let failed = doc! {
+        "kind": "job",
+        "state": "failed",
+        "spec.output.mode": "reduce",
+        "spec.output.collection": "streamed",
+    };
     let job = bed.coll("aviary").find_one(failed).await.unwrap().expect("the job that failed");
     assert!(matches!(job.get("map_tasks"), Some(Bson::Int32(0) | Bson::Int64(0))), "{job}");
     let committed = [&functions[..2], &["--read", "committed"]].concat();
