@@ -36,13 +36,15 @@ async fn reads_are_whole_and_in_order(things: &Collection<Document>) {
     let mut groups = things.distinct("g", doc! { "k": { "$lt": 150 } }).await.unwrap();
     groups.sort_by_key(|group| group.as_i32());
     assert_eq!(groups, [Bson::Int32(0), Bson::Int32(1), Bson::Int32(2)]);
-    // The second batch, asked for as a shell asks.
+    // The second batch, asked for as a shell asks: in the session that opened the cursor.
     let db = things.client().database("crud");
-    let first = db.run_command(doc! { "find": "things", "batchSize": 0 }).await.unwrap();
+    let mut session = things.client().start_session().await.unwrap();
+    let find = doc! { "find": "things", "batchSize": 0 };
+    let first = db.run_command(find).session(&mut session).await.unwrap();
     let cursor = first.get_document("cursor").unwrap();
     assert!(cursor.get_array("firstBatch").unwrap().is_empty());
     let more = doc! { "getMore": cursor.get_i64("id").unwrap(), "collection": "things" };
-    let more = db.run_command(more).await.unwrap();
+    let more = db.run_command(more).session(&mut session).await.unwrap();
     let more = more.get_document("cursor").unwrap();
     assert_eq!(more.get_array("nextBatch").unwrap().len(), 300);
     assert_eq!(more.get_i64("id").unwrap(), 0);
