@@ -92,6 +92,13 @@ async fn sums(bed: &Bed, out: &str) -> Vec<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_have_versions_and_a_job_keeps_the_one_it_began_with() {
     let bed = Bed::start(1).await;
+    for (verb, nothing) in
+        [("list", "no such jobs"), ("workers", "no workers"), ("functions", "no functions")]
+    {
+        let empty = bed.aviary(&["-d", "elsewhere", verb]).await.ok();
+        let hint = format!("{nothing} in database elsewhere; --db names another");
+        assert!(empty.stderr.contains(&hint), "{verb}: {}", empty.stderr);
+    }
     input(&bed).await;
     let (count, tens) = (bed.file("count.js", COUNT), bed.file("tens.js", TENS));
     let first = insert(&bed, &count, "keys").await;

@@ -138,6 +138,9 @@ async fn find(store: &Store, function: &str) -> Result<StoredFunction> {
 
 async fn list(global: &Global, store: &Store) -> Result<()> {
     let rows = store.list_functions().await?;
+    if rows.is_empty() {
+        output::hint_at_db(global, store, "no functions");
+    }
     let wide = global.format() == Format::Wide;
     let mut headings = vec!["digest", "names", "language", "file", "stages", "bytes"];
     if wide {
