@@ -184,14 +184,7 @@ async fn a_million_lines_are_counted_and_few_of_them_kept() {
 async fn lines_of_every_attempt_are_kept_apart_and_those_of_a_running_one_are_seen() {
     let bed = bed(5).await;
     let _coordinator = bed.coordinator();
-    // Where workers have a shard each, the task is on one of two.
-    let doomed = match bed.first_shard() {
-        (_, Some(_)) => {
-            let halt = [("AVIARY_HALT_AT", "map.commit")];
-            vec![bed.worker_of(0, &halt), bed.worker_of(1, &halt)]
-        }
-        (_, None) => vec![bed.halting_worker("map.commit")],
-    };
+    let doomed = bed.halting_worker("map.commit");
     let map = bed.file("map.js", "function () { print('saw', this._id); emit(this._id, {}); }");
     let args = [
         "submit",

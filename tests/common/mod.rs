@@ -69,7 +69,12 @@ impl Bed {
                 return Self::with(options).await;
             }
         };
-        Self::sharded(ShardedClusterOptions { shard_members: members, ..cluster(2) }, links).await
+        let options = ShardedClusterOptions { shard_members: members, ..cluster(2) };
+        let bed = Self::sharded(options, links).await;
+        // A new database goes to the shard with the least data, and so do its collections that are not sharded;
+        // a worker that is to stop somewhere is the first shard's.
+        bed.cluster().enable_sharding("test", "s0").await.expect("enabled");
+        bed
     }
 
     pub async fn with(options: ReplicaSetOptions) -> Self {
