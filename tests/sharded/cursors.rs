@@ -42,16 +42,6 @@ async fn none_idle(bed: &Bed, what: &str) {
     wait_for(what, async || idle(bed).await.is_empty().then_some(())).await;
 }
 
-/// As many as `count`. A part of which a batch is just being fetched ahead is not idle yet.
-async fn wait_for_idle(bed: &Bed, count: usize) -> Vec<Document> {
-    let what = format!("{count} idle cursors");
-    wait_for(&what, async || {
-        let found = idle(bed).await;
-        (found.len() == count).then_some(found)
-    })
-    .await
-}
-
 async fn opened(bed: &Bed, command: Document) -> i64 {
     cursor_id(&bed.client.database("cursors").run_command(command).await.unwrap())
 }
@@ -89,7 +79,8 @@ async fn a_killed_cursor_is_gone(bed: &Bed, comment: Option<&str>) {
             command.insert("comment", comment);
         }
         let id = opened(bed, command).await;
-        let open = wait_for_idle(bed, 3).await;
+        let open = idle(bed).await;
+        assert_eq!(open.len(), 3, "one on each shard: {open:#?}");
         if let Some(comment) = comment {
             for cursor in open {
                 let cursor = cursor.get_document("cursor").unwrap();
@@ -112,10 +103,9 @@ async fn a_killed_cursor_leaves_its_neighbours(bed: &Bed) {
     // More of a cursor is given only in the session that opened it, and a driver may take another each time.
     let mut session = bed.client.start_session().await.unwrap();
     let db = bed.client.database("cursors");
-    let reply = db.run_command(find).session(&mut session).await.unwrap();
-    let second = cursor_id(&reply);
+    let second = cursor_id(&db.run_command(find).session(&mut session).await.unwrap());
     kill(bed, &[first]).await;
-    wait_for_idle(bed, 3).await;
+    wait_for("one of two to end", async || (idle(bed).await.len() == 3).then_some(())).await;
     let mut seen = 5;
     let mut id = second;
     while id != 0 {
@@ -132,7 +122,7 @@ async fn a_killed_cursor_leaves_its_neighbours(bed: &Bed) {
 async fn a_killed_stream_is_gone(bed: &Bed) {
     let watch = doc! { "aggregate": "things", "pipeline": [{ "$changeStream": {} }], "cursor": {} };
     let id = opened(bed, watch).await;
-    wait_for_idle(bed, 3).await;
+    assert_eq!(idle(bed).await.len(), 3, "one on each shard");
     assert_eq!(longs(&kill(bed, &[id]).await, "cursorsKilled"), [id]);
     none_idle(bed, "the stream's parts to end").await;
     assert_gone(bed, id).await;
@@ -145,7 +135,7 @@ async fn cursors_of_an_ended_session_are_gone(bed: &Bed) {
     let things = client.database("cursors").collection::<Document>("things");
     let mut cursor = things.find(doc! {}).batch_size(5).session(&mut session).await.unwrap();
     assert!(cursor.next(&mut session).await.is_some());
-    wait_for_idle(bed, 3).await;
+    assert_eq!(idle(bed).await.len(), 3);
     client.database("admin").run_command(doc! { "endSessions": [lsid] }).await.unwrap();
     none_idle(bed, "the session's cursors to end").await;
 }
@@ -159,7 +149,8 @@ async fn cursors_of_a_client_that_died_are_gone(bed: &Bed) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for_idle(bed, 6).await;
+    wait_for("the other process's cursors", async || (idle(bed).await.len() == 6).then_some(()))
+        .await;
     process.kill().unwrap();
     process.wait().unwrap();
     none_idle(bed, "the dead process's cursors to end").await;
