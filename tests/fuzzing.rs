@@ -13,9 +13,10 @@ mod modules;
 use std::convert::Infallible;
 
 use aviary::ids::{JobId, TaskId, Token};
+use aviary::job::{Job, JobSpec};
 use aviary::shuffle::value::RawValBuf;
 use aviary::shuffle::{Block, BlockLimits, RunWriter};
-use aviary::task::{Task, TaskKind};
+use aviary::task::{Task, TaskKind, TaskResult};
 use aviary::wasm::wat_to_wasm;
 use bson::{Bson, Document, doc};
 use rand::rngs::SmallRng;
@@ -197,6 +198,10 @@ fn mutated_documents_leave_the_reader_alive() {
     let seed =
         |kind: u8, doc: Document| [&[kind][..], &bson::serialize_to_vec(&doc).unwrap()].concat();
     let of = |value: &Task| bson::serialize_to_document(value).unwrap();
+    // A seed that is not read is no seed.
+    bson::deserialize_from_document::<Job>(job.clone()).unwrap();
+    bson::deserialize_from_document::<JobSpec>(spec.clone()).unwrap();
+    bson::deserialize_from_document::<TaskResult>(result.clone()).unwrap();
     let mut seeds = vec![
         seed(0, of(&task)),
         seed(0, of(&leased)),
