@@ -84,6 +84,14 @@ pub const WRITES_IN_FLIGHT: usize = 4;
 pub const WRITE_BATCH_BYTES: usize = 2 << 20;
 /// Documents written to the database in one insert.
 pub const WRITE_BATCH_DOCS: usize = 1_000;
+/// Results that one command merges into a target: a publisher can be stopped between two.
+pub const MERGE_PIECE_ROWS: u64 = 10_000;
+/// How long a coordinator waits for what it does for one job before it turns to the next; what it does goes on.
+pub const MOVE_MAX: Duration = Duration::from_secs(20);
+/// Jobs that a coordinator moves at once.
+pub const MOVES_AT_ONCE: usize = 8;
+/// How long an attempt whose lease is lost may take to notice before its slot is used without it.
+pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
 /// A MongoDB document's greatest size.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a function; larger ones are refused.

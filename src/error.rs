@@ -65,9 +65,28 @@ pub enum Error {
     /// The work this depends on is not finished yet; try again later, nothing failed.
     #[error("not yet: {0}")]
     NotYet(String),
+    /// The worker was told to stop; somebody else goes on.
+    #[error("the worker stops")]
+    Drained,
+    /// This worker cannot do the work, and another one may: nothing is wrong with the job.
+    #[error("{why}{hint}", hint = with_hint(.hint))]
+    Unfit {
+        /// What the worker lacks.
+        why: String,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
     /// The job ended in failure.
     #[error("job {job} failed: {message}")]
     JobFailed {
+        /// The job.
+        job: String,
+        /// Its recorded error.
+        message: String,
+    },
+    /// The job stopped while its results were put in place, and waits for a person.
+    #[error("job {job} stopped while publishing: {message}")]
+    JobStopped {
         /// The job.
         job: String,
         /// Its recorded error.
@@ -160,7 +179,10 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
-            Error::JobFailed { .. } | Error::Function(_) | Error::TaskTimeout(_) => 3,
+            Error::JobFailed { .. }
+            | Error::JobStopped { .. }
+            | Error::Function(_)
+            | Error::TaskTimeout(_) => 3,
             Error::JobCancelled(_) => 4,
             Error::NotFound { .. } => 5,
             Error::Connect { .. } => 6,
@@ -179,6 +201,8 @@ impl Error {
             Error::LeaseLost(_)
             | Error::BlockMissing { .. }
             | Error::NotYet(_)
+            | Error::Drained
+            | Error::Unfit { .. }
             | Error::Io { .. }
             | Error::Internal(_) => 1,
         }
@@ -207,7 +231,10 @@ impl Error {
             Error::TaskTimeout(_) => "task_timeout",
             Error::BlockMissing { .. } => "block_missing",
             Error::NotYet(_) => "not_yet",
+            Error::Drained => "drained",
+            Error::Unfit { .. } => "unfit",
             Error::JobFailed { .. } => "job_failed",
+            Error::JobStopped { .. } => "job_stopped",
             Error::JobCancelled(_) => "job_cancelled",
             Error::WaitTimeout(_) => "wait_timeout",
             Error::Io { .. } => "io",
@@ -233,6 +260,8 @@ impl Error {
             | Error::TaskTimeout(_)
             | Error::BlockMissing { .. }
             | Error::NotYet(_)
+            | Error::Drained
+            | Error::Unfit { .. }
             | Error::Io { .. }
             | Error::LeaseLost(_)
             | Error::Internal(_) => true,
@@ -240,6 +269,7 @@ impl Error {
             | Error::NotFound { .. }
             | Error::Refused { .. }
             | Error::JobFailed { .. }
+            | Error::JobStopped { .. }
             | Error::JobCancelled(_)
             | Error::WaitTimeout(_) => false,
         }
@@ -257,6 +287,11 @@ impl Error {
     /// A refusal in one line: what is wrong and what to do.
     pub fn refused(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Error::Refused { why: why.into(), hint: hint.into() }
+    }
+
+    /// Something that this worker lacks and another may have.
+    pub fn unfit(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Unfit { why: why.into(), hint: hint.into() }
     }
 
     /// A file that cannot be read: it is not there, or something else is wrong with it.

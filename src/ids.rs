@@ -41,7 +41,7 @@ text_id! {
     JobId
 }
 text_id! {
-    /// A task: `JOB/map/PLAN.NUMBER` or `JOB/reduce/PLAN.NUMBER`.
+    /// A task: `JOB/map/PLAN.NUMBER`, `JOB/reduce/PLAN.NUMBER` or `JOB/publish/PLAN`.
     TaskId
 }
 text_id! {
@@ -77,6 +77,11 @@ impl TaskId {
     /// The name of the reduce task of partition `partition`.
     pub fn reduce(job: &JobId, plan: i32, partition: u32) -> Self {
         Self(format!("{job}/reduce/{plan}.{partition:05}"))
+    }
+
+    /// The name of the task that publishes the results of the job's plan number `plan`.
+    pub fn publish(job: &JobId, plan: i32) -> Self {
+        Self(format!("{job}/publish/{plan}"))
     }
 
     /// Takes a name as the database gave it.

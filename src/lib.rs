@@ -12,12 +12,12 @@
 //!
 //! ```text
 //! bin ─▶ cli ─▶ coordinator, worker ─▶ functions, wasm, shuffle
-//!                      └─▶ store ─▶ job, task ─▶ ids, error, config
+//!                      └─▶ store, protocol ─▶ job, task ─▶ ids, error, config
 //! ```
 //!
 //! Dependencies point down only; [`store`] is the only module that imports the driver; [`job`],
-//! [`task`], [`shuffle`] and [`wasm`] are pure. Start reading at [`task`] (the lease protocol),
-//! then [`job`], [`coordinator`], [`worker`].
+//! [`task`], [`protocol`], [`shuffle`] and [`wasm`] are pure. Start reading at [`task`] (the lease
+//! protocol), then [`job`], [`protocol`], [`coordinator`], [`worker`].
 //!
 //! The command line is the contract. This library is what the command is made of, and no more
 //! stable than that.
@@ -30,6 +30,7 @@ pub mod functions;
 pub mod halt;
 pub mod ids;
 pub mod job;
+pub mod protocol;
 pub mod shuffle;
 pub mod store;
 pub mod task;

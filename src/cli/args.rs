@@ -160,6 +160,8 @@ pub(super) enum Command {
     Results(ResultsArgs),
     /// End a job; nothing is published.
     Cancel(JobArg),
+    /// Go on publishing a job that stopped because its target refused a result.
+    Resume(JobArg),
     /// Remove an ended job, its tasks and its inline result.
     Rm(JobArg),
     /// List worker daemons.
@@ -564,10 +566,9 @@ pub(super) struct WorkerArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct CoordinatorArgs {
-    /// Memory that a function may use at most, in MiB: with `--out reduce:NAME` the coordinator runs the job's
-    /// reduce and finalize.
-    #[arg(long, value_name = "M", default_value_t = config::WORKER_MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
-    pub(super) memory_mb: u64,
+    /// Not used any more: coordinators run no functions.
+    #[arg(long, value_name = "M", hide = true)]
+    pub(super) memory_mb: Option<u64>,
 }
 
 #[derive(Debug, Args)]

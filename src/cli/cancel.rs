@@ -1,29 +1,65 @@
 //! `aviary cancel`.
 
+use std::time::{Duration, Instant};
+
 use bson::doc;
 
 use super::args::{Global, JobArg};
 use crate::error::{Error, Result};
-use crate::job::{JobEvent, JobState};
+use crate::ids::JobId;
+use crate::job::{Job, JobEvent, JobState};
+use crate::store::Store;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let store = global.store("aviary-cancel").await?;
     let job = store.find_job(&args.job).await?;
-    let cancelled = store.transition(&job.id, JobEvent::CancelRequested, doc! {}, doc! {}).await?;
-    if !cancelled {
-        let now = store.find_job(job.id.as_str()).await?;
-        return match now.state {
-            JobState::Cancelled => Ok(()),
-            state => Err(Error::refused(
-                format!("job {} is {state}", job.id),
-                "only a job that has not begun to publish can be cancelled",
-            )),
-        };
+    if store.transition(&job.id, JobEvent::CancelRequested, doc! {}, doc! {}).await? {
+        // Fencing the tasks here stops the workers at their next write, coordinator or not.
+        store.cancel_tasks(&job.id).await?;
+        if !global.quiet {
+            eprintln!("job {} is cancelled; a coordinator removes what it leaves", job.id);
+        }
+        return Ok(());
     }
-    // Fencing the tasks here stops the workers at their next write, coordinator or not.
-    store.cancel_tasks(&job.id).await?;
-    if !global.quiet {
-        eprintln!("job {} is cancelled; a coordinator removes what it leaves", job.id);
+    let now = if store.request_cancel(&job.id).await? {
+        obeyed(&store, &job.id).await?
+    } else {
+        store.find_job(job.id.as_str()).await?
+    };
+    match now.state {
+        JobState::Cancelled => {
+            if !global.quiet {
+                let part = now.error.map(|error| format!("; {}", error.message));
+                eprintln!("job {} is cancelled{}", job.id, part.unwrap_or_default());
+            }
+            Ok(())
+        }
+        JobState::Publishing => {
+            if !global.quiet {
+                eprintln!(
+                    "job {0} is publishing; it ends at its publisher's next step (aviary status {0} tells)",
+                    job.id
+                );
+            }
+            Ok(())
+        }
+        state => Err(Error::refused(
+            format!("job {} is {state}", job.id),
+            "a job can be cancelled until its results are in place",
+        )),
     }
-    Ok(())
+}
+
+/// Waits a little for the publisher to obey.
+async fn obeyed(store: &Store, id: &JobId) -> Result<Job> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    let began = Instant::now();
+    loop {
+        let job = store.find_job(id.as_str()).await?;
+        if job.state != JobState::Publishing || began.elapsed() > PATIENCE {
+            return Ok(job);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }

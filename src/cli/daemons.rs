@@ -13,8 +13,10 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
     let settings = Settings::from_env()?;
     let stop = stop_on_signal()?;
     let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
-    let host = host(args.memory_mb)?;
-    let outcome = coordinator::run(store.clone(), host, settings, stop).await;
+    if args.memory_mb.is_some() {
+        tracing::warn!("--memory-mb is not used any more: coordinators run no functions");
+    }
+    let outcome = coordinator::run(store.clone(), settings, stop).await;
     store.close().await;
     outcome
 }

@@ -18,6 +18,7 @@ pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<(
     let workers = store.workers().await?;
     let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
     missing_workers(store, &alive).await?;
+    missing_memory(job, &alive);
     if !store.has_coordinator().await? {
         eprintln!("no coordinator is running; start one with: aviary coordinator");
     }
@@ -25,6 +26,18 @@ pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<(
         long_job(store, job, input_bytes, &alive).await?;
     }
     Ok(())
+}
+
+/// Workers leave a job to others that asks for more memory than they give, and so may all of them.
+fn missing_memory(job: &Job, alive: &[WorkerRow]) {
+    let wanted = i64::try_from(job.spec.limits.memory_mb).unwrap_or(i64::MAX);
+    let most = alive.iter().map(|worker| worker.memory_mb.unwrap_or(i64::MAX)).max();
+    if let Some(most) = most.filter(|most| *most < wanted) {
+        eprintln!(
+            "no worker gives a function the {wanted} MiB that the job asks for ({most} MiB at most), so it will \
+             wait; start one with: aviary worker --memory-mb {wanted}"
+        );
+    }
 }
 
 /// A job that nobody will run should not look like a slow one.

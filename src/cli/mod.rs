@@ -18,12 +18,14 @@ mod logs;
 mod new;
 mod output;
 mod results;
+mod resume;
 mod rm;
 mod status;
 mod submit;
 mod tasks;
 mod trial;
 mod wait;
+mod waiting;
 mod workers;
 
 use std::process::ExitCode;
@@ -93,6 +95,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Counters(args) => counters::run(&global, args).await,
         Command::Results(args) => results::run(&global, args).await,
         Command::Cancel(args) => cancel::run(&global, args).await,
+        Command::Resume(args) => resume::run(&global, args).await,
         Command::Rm(args) => rm::run(&global, args).await,
         Command::Workers => workers::run(&global).await,
         Command::Coordinator(args) => daemons::coordinator(&global, args).await,

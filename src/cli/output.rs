@@ -8,7 +8,7 @@ use super::args::{Format, Global};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::Store;
-use crate::store::tasks::{JobPhases, PhaseCounts};
+use crate::task::{JobPhases, PhaseCounts};
 
 /// A table with these headings, sized to the terminal.
 pub(super) fn table(headings: &[&str]) -> Table {

@@ -2,7 +2,7 @@
 
 use super::args::{Global, JobArg};
 use crate::error::{Error, Result};
-use crate::job::{Output, OutputMode};
+use crate::job::{JobState, Output, OutputMode};
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     if args.job == "last" {
@@ -14,10 +14,17 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     if !job.state.is_terminal() {
         return Err(Error::refused(
             format!("job {} is {}", job.id, job.state),
-            format!("cancel it first: aviary cancel {}", job.id),
+            match job.state {
+                JobState::Stopped => format!(
+                    "its target holds a part of its results: go on with aviary resume {0}, or leave it at \
+                     that with aviary cancel {0}",
+                    job.id
+                ),
+                _ => format!("cancel it first: aviary cancel {}", job.id),
+            },
         ));
     }
-    crate::coordinator::sweep::clean_up(&store, &job).await?;
+    crate::coordinator::gc::clean_up(&store, &job).await?;
     if job.spec.output.mode == OutputMode::Inline {
         store.drop_collection(&job.spec.output.db, &Output::hidden(&job.id)).await?;
     }

@@ -1,10 +1,10 @@
 //! `aviary status`: one job.
 
 use super::args::{Format, Global, StatusArgs};
-use super::output;
+use super::{output, waiting};
 use crate::error::Result;
 use crate::job::{FunctionRef, Job, OutputMode, Reducer};
-use crate::store::tasks::PhaseCounts;
+use crate::task::PhaseCounts;
 
 pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
     let store = global.store("aviary-status").await?;
@@ -15,8 +15,14 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
         let phases = store.phases(&job).await?;
         (job, phases)
     };
+    let waiting = waiting::reasons(&store, &job).await?;
     match global.format() {
-        Format::Json => output::line(output::job_json(&job, &phases))?,
+        Format::Json => {
+            let mut json = output::job_json(&job, &phases);
+            json["waiting"] = waiting::json(&waiting);
+            json["publish"] = waiting::publish_json(&store, &job).await?;
+            output::line(json)?;
+        }
         Format::Name => output::line(&job.id)?,
         Format::Table | Format::Wide => {
             let mut rows = vec![
@@ -65,6 +71,8 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             if !counted.is_empty() {
                 rows.push(("counters", counted.join(", ")));
             }
+            rows.extend(waiting::publish_row(&store, &job).await?.map(|text| ("publish", text)));
+            rows.extend(waiting.iter().map(|reason| ("waiting", reason.to_string())));
             if let Some(error) = &job.error {
                 rows.push(("error", format!("{}: {}", error.code, error.message)));
                 rows.extend(error.task.as_ref().map(|task| ("failed task", task.clone())));

@@ -13,7 +13,7 @@ use crate::job::{
     Reducer,
 };
 use crate::store::Store;
-use crate::store::tasks::JobPhases;
+use crate::task::JobPhases;
 use crate::wasm::{Host, Stage};
 
 /// A job's functions as given, found and checked, none of them stored yet.
@@ -225,6 +225,9 @@ fn new_job(id: JobId, store: &Store, spec: JobSpec, args: &SubmitArgs) -> Job {
         input_uuid: None,
         counters: None,
         publish: None,
+        role: 0,
+        cancel: false,
+        waiting: None,
         error: None,
         cleaned: false,
     }

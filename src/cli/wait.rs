@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::store::Store;
-use crate::store::tasks::JobPhases;
+use crate::task::JobPhases;
 
-/// Waits until the job has ended and been cleaned up after, through failovers of the database.
+/// Waits until the job has ended and been cleaned up after, or waits for a person itself, through failovers of the database.
 ///
 /// # Errors
 /// [`Error::WaitTimeout`], [`Error::NotFound`] when the job is removed meanwhile, [`Error::Store`].
@@ -31,7 +31,7 @@ pub(super) async fn ended(
             Ok((job, phases)) => {
                 away_since = None;
                 show(&bar, &job, &phases);
-                if job.state.is_terminal() && job.cleaned {
+                if job.state.is_terminal() && job.cleaned || job.state == JobState::Stopped {
                     bar.finish_and_clear();
                     return Ok((job, phases));
                 }
@@ -64,19 +64,15 @@ fn pause(passed: Duration) -> Duration {
 /// What the job's end means for the exit code.
 ///
 /// # Errors
-/// [`Error::JobFailed`], [`Error::JobCancelled`].
+/// [`Error::JobFailed`], [`Error::JobStopped`], [`Error::JobCancelled`].
 pub(super) fn verdict(job: &Job) -> Result<()> {
     match job.state {
-        JobState::Failed => Err(Error::JobFailed {
-            job: job.id.to_string(),
-            message: job.error.as_ref().map_or_else(
-                || "unknown".to_owned(),
-                |e| match &e.task {
-                    Some(task) => format!("{} (task {task})", e.message),
-                    None => e.message.clone(),
-                },
-            ),
-        }),
+        JobState::Failed => {
+            Err(Error::JobFailed { job: job.id.to_string(), message: message(job) })
+        }
+        JobState::Stopped => {
+            Err(Error::JobStopped { job: job.id.to_string(), message: message(job) })
+        }
         JobState::Cancelled => Err(Error::JobCancelled(job.id.to_string())),
         JobState::Submitted
         | JobState::Planning
@@ -85,6 +81,16 @@ pub(super) fn verdict(job: &Job) -> Result<()> {
         | JobState::Publishing
         | JobState::Succeeded => Ok(()),
     }
+}
+
+fn message(job: &Job) -> String {
+    job.error.as_ref().map_or_else(
+        || "unknown".to_owned(),
+        |e| match &e.task {
+            Some(task) => format!("{} (task {task})", e.message),
+            None => e.message.clone(),
+        },
+    )
 }
 
 async fn look(store: &Store, id: &JobId) -> Result<(Job, JobPhases)> {

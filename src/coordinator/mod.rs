@@ -1,40 +1,41 @@
 //! The coordinator: a role, held by a lease, that moves jobs from state to state.
 //!
-//! Any number of processes may run it; one holds the role. It keeps nothing: each tick reads the
+//! Any number of processes may run it; one holds the role. It keeps nothing: each look reads the
 //! open jobs and takes every arrow of the state diagram that can be taken. Each arrow is a
-//! conditional update, so a second coordinator that wakes up in the middle can do no harm.
+//! conditional update that names the epoch of the role, so a coordinator that was superseded and wakes up in
+//! the middle can do no harm. It runs no function of a user's and publishes nothing: workers do.
+//!
+//! Reading order: [`crate::protocol::coordinate`] (what is decided), `reconcile` (doing it), `planning` and
+//! [`plan`] (from an input to tasks), [`gc`] (leaving nothing behind).
 
-mod complete;
+pub mod gc;
 pub mod plan;
-pub mod publish;
-pub mod sweep;
-mod tick;
+mod planning;
+mod reconcile;
 
-pub(crate) use tick::refuse_target;
+pub(crate) use planning::refuse_target;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::error::Result;
 use crate::ids::{Token, WorkerId};
 use crate::store::Store;
+use crate::store::leases::Role;
+use crate::store::retry::{self, within};
 use crate::store::watch::WakeFor;
-use crate::wasm::Host;
+use reconcile::{Held, Reconciler};
 
 /// Runs until `stop`. Errors of the database are waited out; the role is given back at the end.
 ///
 /// # Errors
 /// None so far: database errors are waited out.
-pub async fn run(
-    store: Store,
-    host: Host,
-    settings: Settings,
-    stop: CancellationToken,
-) -> Result<()> {
+pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> Result<()> {
     /// How often leftovers of zombies are looked for.
     const SWEEP_EVERY: Duration = Duration::from_secs(30);
     let id = WorkerId::generate(&crate::telemetry::host_name());
@@ -44,15 +45,21 @@ pub async fn run(
         store.watch(WakeFor::Coordinator, bell.clone(), stop.child_token());
     }
     tracing::info!(coordinator = %id, "coordinator started");
+    if let Err(error) = store.refresh_validator().await {
+        tracing::warn!(%error, "could not bring the collection's validator up to date; run aviary init");
+    }
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
+    let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
     let mut swept: Option<Instant> = None;
     while !stop.is_cancelled() {
-        if keeper.holds() {
-            if let Err(error) = tick::tick(&store, &host, &settings).await {
-                tracing::warn!(%error, "the tick failed; trying again");
+        if keeper.role.epoch().is_some() {
+            if let Err(error) = reconciler.look().await {
+                tracing::warn!(%error, "could not tend the jobs; trying again");
             }
             if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
-                if let Err(error) = sweep::sweep(&store).await {
+                let sweeping = store.clone();
+                let sweep = async move { gc::sweep(&sweeping).await };
+                if let Err(error) = within(SWEEP_EVERY, "sweep", sweep).await {
                     tracing::warn!(%error, "the sweep failed; trying again");
                 }
                 swept = Some(Instant::now());
@@ -69,18 +76,35 @@ pub async fn run(
     }
     keeper.ended().await;
     // The lease runs out by itself, so a database that is away does not hold the stop up.
-    if let Err(error) = store.release_role(&token).await {
+    let giving_back = async move { store.release_role(&token).await };
+    if let Err(error) = within(retry::ANSWER_MAX, "give the role back", giving_back).await {
         tracing::warn!(%error, "could not give the role back");
     }
     tracing::info!(coordinator = %id, "coordinator stopped");
     Ok(())
 }
 
-/// Holds the role in the background, whatever a tick is busy with.
+/// The role as far as this process knows.
+#[derive(Clone, Default)]
+struct Known(Arc<Mutex<Option<Role>>>);
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, Option<Role>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held for Known {
+    fn epoch(&self) -> Option<i64> {
+        self.lock().as_ref().filter(|role| role.lease.is_trusted()).map(|role| role.epoch)
+    }
+}
+
+/// Holds the role in the background, whatever else the process is busy with.
 struct Keeper {
-    lease: Arc<std::sync::Mutex<Option<crate::task::Lease>>>,
+    role: Known,
     changed: Arc<Notify>,
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Keeper {
@@ -91,23 +115,28 @@ impl Keeper {
         settings: &Settings,
         stop: &CancellationToken,
     ) -> Self {
-        let lease = Arc::new(std::sync::Mutex::new(None));
+        let role = Known::default();
         let changed = Arc::new(Notify::new());
         let (store, id, token, settings, stop) =
             (store.clone(), id.clone(), token.clone(), settings.clone(), stop.clone());
-        let (held, bell) = (lease.clone(), changed.clone());
+        let (held, bell) = (role.clone(), changed.clone());
         let task = tokio::spawn(async move {
-            let mut had = false;
+            let mut had = None;
             while !stop.is_cancelled() {
-                match store.hold_role(&id, &token, &settings).await {
+                let asking = {
+                    let (store, id, token, settings) =
+                        (store.clone(), id.clone(), token.clone(), settings.clone());
+                    async move { store.hold_role(&id, &token, &settings).await }
+                };
+                match within(retry::ANSWER_MAX, "hold the role of coordinator", asking).await {
                     Ok(now) => {
-                        let has = now.is_some();
+                        let has = now.as_ref().map(|role| role.epoch);
+                        *held.lock() = now;
                         if has != had {
-                            tracing::info!(coordinator = %id, holds = has, "role of coordinator");
+                            tracing::info!(coordinator = %id, holds = has.is_some(), "role of coordinator");
                             had = has;
+                            bell.notify_one();
                         }
-                        *lock(&held) = now;
-                        bell.notify_one();
                     }
                     // Trust goes on running out by itself.
                     Err(error) => tracing::warn!(%error, "could not hold the role of coordinator"),
@@ -118,19 +147,11 @@ impl Keeper {
                 }
             }
         });
-        Self { lease, changed, task }
-    }
-
-    fn holds(&self) -> bool {
-        lock(&self.lease).as_ref().is_some_and(crate::task::Lease::is_trusted)
+        Self { role, changed, task }
     }
 
     async fn ended(self) {
         // A panic in the keeper has been reported already.
         let _ = self.task.await;
     }
-}
-
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::spec::JobSpec;
 use super::state::JobState;
 use crate::ids::JobId;
+use crate::task::Waiting;
 
 /// One job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,9 +67,18 @@ pub struct Job {
     /// Sums over all committed tasks, once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Document>,
-    /// The token of the coordinator that publishes, and the identity of what it publishes.
+    /// The identity of the collection that holds the results, once they are complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub publish: Option<Document>,
+    pub publish: Option<Results>,
+    /// The epoch of the coordinator's role that moves the job: one of an older epoch can move it no more.
+    #[serde(default)]
+    pub role: i64,
+    /// Whether a person wants the job to end while it publishes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel: bool,
+    /// Why the job does not move, if something keeps the coordinator waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Why the job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
@@ -83,6 +93,13 @@ impl Job {
         let at = usize::try_from(partition).ok().and_then(|p| self.reduce_on.get(p));
         at.unwrap_or(&self.shard)
     }
+}
+
+/// A job's complete results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The identity of the collection that holds them: under its name another one may appear.
+    pub uuid: Bson,
 }
 
 /// Why a job failed.

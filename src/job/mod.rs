@@ -4,6 +4,6 @@ pub mod document;
 pub mod spec;
 pub mod state;
 
-pub use document::{Job, JobError};
+pub use document::{Job, JobError, Results};
 pub use spec::{FunctionRef, Input, JobSpec, Limits, Output, OutputMode, ReadMode, Reducer};
 pub use state::{JobEvent, JobState};

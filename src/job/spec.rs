@@ -141,7 +141,7 @@ pub struct Output {
 }
 
 /// How a result gets to its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutputMode {
     /// The target's content is replaced at one instant; its indexes stay.

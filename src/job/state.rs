@@ -2,15 +2,22 @@
 //!
 //! ```text
 //!   submitted ──▶ planning ──▶ mapping ──▶ reducing ──▶ publishing ──▶ succeeded
-//!       │            │            │ └──────────────────────▲ │
-//!       │            │            │      (map-only)          │
+//!       │            │            │ └──────────────────────▲ │  ▲│
+//!       │            │            │      (map-only)          │  │▼
+//!       │            │            │          │               │ stopped ──▶ cancelled
 //!       └────────────┴────────────┴──────────┴───────────────┴──▶ failed | cancelled
 //! ```
 //!
-//! Every arrow is one conditional update of the job document whose filter names the state it
-//! leaves, so two coordinators cannot both take it, and one that crashes half-way leaves the job in
-//! a state from which the next one goes on. A job that has begun to publish can no longer be
-//! cancelled: its result may already be visible.
+//! Every arrow is one conditional update of the job document. Its filter names the state it leaves, the
+//! plan, and the epoch of the coordinator that takes it, so two coordinators cannot both take it, one that
+//! was superseded takes none, and one that crashes half-way leaves the job in a state from which the next
+//! one goes on.
+//!
+//! A job that publishes is not cancelled directly, since its result may be going into place right now:
+//! the request is noted in the job, the holder of the publish task obeys it, and then the job ends. A job
+//! whose results were refused by the target half-way is *stopped*: somebody mends the cause and resumes it,
+//! or cancels it. It does not fail, because a job that failed has changed nothing a user owns, and doing it
+//! again from the start would count what was merged twice.
 
 use std::fmt;
 
@@ -30,16 +37,18 @@ pub enum JobState {
     Reducing,
     /// The hidden output collection is being put in place.
     Publishing,
+    /// A part of the results may be in the target, and the rest was refused. A person resumes or cancels.
+    Stopped,
     /// The output is in place.
     Succeeded,
     /// The job ended with an error and changed nothing that a user owns.
     Failed,
-    /// A person ended the job; it changed nothing that a user owns.
+    /// A person ended the job. It changed nothing that a user owns, unless its error says so.
     Cancelled,
 }
 
 /// What can happen to a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobEvent {
     /// A coordinator takes the job up.
     Taken,
@@ -55,18 +64,42 @@ pub enum JobEvent {
     Published,
     /// The job cannot go on.
     Failed,
-    /// A person wants it to end.
+    /// A person wants it to end, and nothing is being published.
     CancelRequested,
+    /// The publisher has obeyed a person who wants it to end.
+    PublishCancelled,
+    /// The target refused a result after others may have been merged.
+    PublishStopped,
+    /// A person has mended what stopped the publishing.
+    Resumed,
+}
+
+impl JobEvent {
+    /// All events.
+    pub const ALL: [JobEvent; 11] = [
+        JobEvent::Taken,
+        JobEvent::Planned,
+        JobEvent::Mapped,
+        JobEvent::MappedOnly,
+        JobEvent::Reduced,
+        JobEvent::Published,
+        JobEvent::Failed,
+        JobEvent::CancelRequested,
+        JobEvent::PublishCancelled,
+        JobEvent::PublishStopped,
+        JobEvent::Resumed,
+    ];
 }
 
 impl JobState {
     /// All states, in the order a job passes through them.
-    pub const ALL: [JobState; 8] = [
+    pub const ALL: [JobState; 9] = [
         JobState::Submitted,
         JobState::Planning,
         JobState::Mapping,
         JobState::Reducing,
         JobState::Publishing,
+        JobState::Stopped,
         JobState::Succeeded,
         JobState::Failed,
         JobState::Cancelled,
@@ -84,19 +117,83 @@ impl JobState {
             (S::Reducing, E::Reduced) => Some(S::Publishing),
             (S::Publishing, E::Published) => Some(S::Succeeded),
 
+            (S::Publishing, E::PublishStopped) => Some(S::Stopped),
+            (S::Stopped, E::Resumed) => Some(S::Publishing),
+
             (S::Submitted | S::Planning | S::Mapping | S::Reducing | S::Publishing, E::Failed) => {
                 Some(S::Failed)
             }
-            (S::Submitted | S::Planning | S::Mapping | S::Reducing, E::CancelRequested) => {
-                Some(S::Cancelled)
-            }
-            (S::Publishing, E::CancelRequested) => None,
+            (
+                S::Submitted | S::Planning | S::Mapping | S::Reducing | S::Stopped,
+                E::CancelRequested,
+            )
+            | (S::Publishing, E::PublishCancelled) => Some(S::Cancelled),
 
-            (S::Submitted, E::Planned | E::Mapped | E::MappedOnly | E::Reduced | E::Published)
-            | (S::Planning, E::Taken | E::Mapped | E::MappedOnly | E::Reduced | E::Published)
-            | (S::Mapping, E::Taken | E::Planned | E::Reduced | E::Published)
-            | (S::Reducing, E::Taken | E::Planned | E::Mapped | E::MappedOnly | E::Published)
-            | (S::Publishing, E::Taken | E::Planned | E::Mapped | E::MappedOnly | E::Reduced)
+            (
+                S::Submitted,
+                E::Planned
+                | E::Mapped
+                | E::MappedOnly
+                | E::Reduced
+                | E::Published
+                | E::PublishCancelled
+                | E::PublishStopped
+                | E::Resumed,
+            )
+            | (
+                S::Planning,
+                E::Taken
+                | E::Mapped
+                | E::MappedOnly
+                | E::Reduced
+                | E::Published
+                | E::PublishCancelled
+                | E::PublishStopped
+                | E::Resumed,
+            )
+            | (
+                S::Mapping,
+                E::Taken
+                | E::Planned
+                | E::Reduced
+                | E::Published
+                | E::PublishCancelled
+                | E::PublishStopped
+                | E::Resumed,
+            )
+            | (
+                S::Reducing,
+                E::Taken
+                | E::Planned
+                | E::Mapped
+                | E::MappedOnly
+                | E::Published
+                | E::PublishCancelled
+                | E::PublishStopped
+                | E::Resumed,
+            )
+            | (
+                S::Publishing,
+                E::Taken
+                | E::Planned
+                | E::Mapped
+                | E::MappedOnly
+                | E::Reduced
+                | E::CancelRequested
+                | E::Resumed,
+            )
+            | (
+                S::Stopped,
+                E::Taken
+                | E::Planned
+                | E::Mapped
+                | E::MappedOnly
+                | E::Reduced
+                | E::Published
+                | E::Failed
+                | E::PublishCancelled
+                | E::PublishStopped,
+            )
             | (
                 S::Succeeded | S::Failed | S::Cancelled,
                 E::Taken
@@ -106,7 +203,10 @@ impl JobState {
                 | E::Reduced
                 | E::Published
                 | E::Failed
-                | E::CancelRequested,
+                | E::CancelRequested
+                | E::PublishCancelled
+                | E::PublishStopped
+                | E::Resumed,
             ) => None,
         }
     }
@@ -119,7 +219,8 @@ impl JobState {
             | JobState::Planning
             | JobState::Mapping
             | JobState::Reducing
-            | JobState::Publishing => false,
+            | JobState::Publishing
+            | JobState::Stopped => false,
         }
     }
 
@@ -131,6 +232,7 @@ impl JobState {
             JobState::Mapping => "mapping",
             JobState::Reducing => "reducing",
             JobState::Publishing => "publishing",
+            JobState::Stopped => "stopped",
             JobState::Succeeded => "succeeded",
             JobState::Failed => "failed",
             JobState::Cancelled => "cancelled",
@@ -153,16 +255,7 @@ impl fmt::Display for JobState {
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 8] = [
-        JobEvent::Taken,
-        JobEvent::Planned,
-        JobEvent::Mapped,
-        JobEvent::MappedOnly,
-        JobEvent::Reduced,
-        JobEvent::Published,
-        JobEvent::Failed,
-        JobEvent::CancelRequested,
-    ];
+    const EVENTS: [JobEvent; 11] = JobEvent::ALL;
 
     #[test]
     fn terminal_states_are_final() {
@@ -186,7 +279,9 @@ mod tests {
     #[test]
     fn every_running_state_can_fail_and_reach_success() {
         for state in JobState::ALL.into_iter().filter(|s| !s.is_terminal()) {
-            assert_eq!(state.after(JobEvent::Failed), Some(JobState::Failed));
+            // What has stopped has changed a collection that a user owns, so it must not look as if it had not.
+            let failed = (state != JobState::Stopped).then_some(JobState::Failed);
+            assert_eq!(state.after(JobEvent::Failed), failed);
             let mut seen = vec![state];
             let mut open = vec![state];
             while let Some(at) = open.pop() {
@@ -202,7 +297,9 @@ mod tests {
     }
 
     #[test]
-    fn a_publishing_job_cannot_be_cancelled() {
+    fn only_its_publisher_cancels_a_job_that_publishes() {
         assert_eq!(JobState::Publishing.after(JobEvent::CancelRequested), None);
+        let sources = JobState::sources_of(JobEvent::PublishCancelled);
+        assert_eq!(sources, [JobState::Publishing]);
     }
 }

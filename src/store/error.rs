@@ -20,10 +20,11 @@ impl<T> Action<T> for Result<T, DriverError> {
 
 /// Codes with which a server says that it is not, or no longer, the one to ask, by their names in
 /// the server's `error_codes.yml`.
-const TRANSIENT_CODES: [i32; 41] = [
+const TRANSIENT_CODES: [i32; 44] = [
     6,     // HostUnreachable
     7,     // HostNotFound
     43,    // CursorNotFound: the server that had it is no longer the one that answers
+    46,    // LockBusy: another change of the same collection has its lock
     50,    // MaxTimeMSExpired
     64,    // WriteConcernFailed
     83,    // RemoteResultsUnavailable
@@ -31,6 +32,7 @@ const TRANSIENT_CODES: [i32; 41] = [
     90,    // CallbackCanceled: a request between servers was dropped
     91,    // ShutdownInProgress
     112,   // WriteConflict
+    117,   // ConflictingOperationInProgress
     133,   // FailedToSatisfyReadPreference
     134,   // ReadConcernMajorityNotAvailableYet
     145,   // PooledConnectionsDropped
@@ -47,6 +49,7 @@ const TRANSIENT_CODES: [i32; 41] = [
     272,   // MigrationConflict
     279,   // ClientDisconnect
     317,   // ConnectionPoolExpired
+    332,   // 332
     343,   // ShardCannotRefreshDueToLocksHeld
     355,   // InterruptedDueToStorageChange
     365,   // TemporarilyUnavailable
@@ -91,19 +94,6 @@ pub(crate) fn classify(error: &DriverError) -> StoreError {
         _ => StoreErrorKind::Fatal,
     };
     StoreError { message, code, kind }
-}
-
-/// Runs a write that may be repeated, once more when what it failed for passes.
-///
-/// This is for farewells, which nobody tries again later: the connection that a process has kept does not
-/// know that the router at its other end was restarted since, and the next one does.
-pub(crate) async fn twice<T>(
-    write: impl AsyncFn() -> Result<T, DriverError>,
-) -> Result<T, DriverError> {
-    match write().await {
-        Err(error) if classify(&error).kind == StoreErrorKind::Transient => write().await,
-        outcome => outcome,
-    }
 }
 
 fn code_and_message(error: &DriverError) -> (Option<i32>, String) {

@@ -1,9 +1,11 @@
 //! Job documents: written by clients, moved on by conditional updates.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
+use mongodb::options::ReturnDocument;
 
 use super::Store;
 use super::error::Action;
@@ -205,15 +207,21 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn begin_plan(&self, id: &JobId) -> Result<Option<i32>> {
+    pub async fn begin_plan(&self, job: &Job) -> Result<Option<i32>> {
         let job = self
             .aviary()
             .clone_with_type::<Job>()
             .find_one_and_update(
-                doc! { "_id": id, "shard": self.home(), "state": JobState::Planning.as_str() },
+                doc! {
+                    "_id": &job.id,
+                    "shard": self.home(),
+                    "state": JobState::Planning.as_str(),
+                    "plan": job.plan,
+                    "role": job.role,
+                },
                 doc! { "$inc": { "plan": 1 } },
             )
-            .return_document(mongodb::options::ReturnDocument::After)
+            .return_document(ReturnDocument::After)
             .await
             .action("begin a plan")?;
         Ok(job.map(|job| job.plan))
@@ -234,29 +242,128 @@ impl Store {
         Ok(outcome.matched_count == 1)
     }
 
-    /// The databases that jobs write their output to.
+    /// The databases that jobs, those removed lately among them, write their output to.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn output_databases(&self) -> Result<Vec<String>> {
-        let found = self
-            .aviary()
-            .distinct("spec.output.db", doc! { "kind": "job" })
+        let mut names = BTreeSet::new();
+        for (field, kind) in [("spec.output.db", "job"), ("db", REMOVED)] {
+            let found = self
+                .aviary()
+                .distinct(field, doc! { "kind": kind })
+                .await
+                .action("list output databases")?;
+            names.extend(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)));
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Makes a job this coordinator's, so that one whose role is older can move it no more. `None` when the
+    /// job is gone, or a younger coordinator has it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn adopt(&self, id: &JobId, epoch: i64) -> Result<Option<Job>> {
+        self.aviary()
+            .clone_with_type::<Job>()
+            .find_one_and_update(
+                doc! {
+                    "_id": id,
+                    "shard": self.home(),
+                    "kind": "job",
+                    "role": { "$not": { "$gt": epoch } },
+                },
+                doc! { "$set": { "role": epoch } },
+            )
+            .return_document(ReturnDocument::After)
             .await
-            .action("list output databases")?;
-        Ok(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+            .action("take over a job")
+    }
+
+    /// Notes that a person wants a job to end which publishes. `false` when it does not publish now.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn request_cancel(&self, id: &JobId) -> Result<bool> {
+        let publishing = doc! { "state": JobState::Publishing.as_str() };
+        self.set_job(id, publishing, doc! { "cancel": true }).await
+    }
+
+    /// Notes why a job does not move.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn note_waiting(&self, id: &JobId, why: &str) -> Result<()> {
+        let waiting = doc! {
+            "why": { "$literal": why },
+            "since": { "$ifNull": ["$waiting.since", "$$NOW"] },
+            "times": { "$add": [{ "$ifNull": ["$waiting.times", 0_i64] }, 1_i64] },
+        };
+        self.aviary()
+            .update_one(
+                doc! { "_id": id, "shard": self.home(), "kind": "job" },
+                vec![doc! { "$set": { "waiting": waiting } }],
+            )
+            .await
+            .action("note why a job waits")?;
+        Ok(())
+    }
+
+    /// Notes that nothing keeps a job waiting any more.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn note_moving(&self, id: &JobId) -> Result<()> {
+        self.aviary()
+            .update_one(
+                doc! { "_id": id, "shard": self.home(), "kind": "job" },
+                doc! { "$unset": { "waiting": "" } },
+            )
+            .await
+            .action("note that a job moves")?;
+        Ok(())
     }
 
     /// Removes a job, its tasks and what their functions logged.
     ///
+    /// What stays for a while is a tombstone: a worker that was frozen can still bring back the job's hidden
+    /// collection, and only a known job's may be swept.
+    ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn delete_job(&self, id: &JobId) -> Result<()> {
+        /// Nobody is frozen for longer than this and then goes on.
+        const KEPT_MS: i64 = 7 * 24 * 3_600_000;
         self.aviary().delete_many(doc! { "job": id }).await.action("remove the job's tasks")?;
+        let tombstone = doc! { "$replaceWith": {
+            "_id": "$_id",
+            "kind": REMOVED,
+            "shard": "$shard",
+            "db": "$spec.output.db",
+            "removed": "$$NOW",
+            "expires": { "$add": ["$$NOW", KEPT_MS] },
+        } };
         self.aviary()
-            .delete_one(doc! { "_id": id, "shard": self.home(), "kind": "job" })
+            .update_one(
+                doc! { "_id": id, "shard": self.home(), "kind": "job" },
+                vec![tombstone],
+            )
             .await
             .action("remove the job")?;
         Ok(())
     }
+
+    /// Whether a job of this id was removed whose output went to the database `db`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn was_removed(&self, id: &JobId, db: &str) -> Result<bool> {
+        let tombstone = doc! { "_id": id, "shard": self.home(), "kind": REMOVED, "db": db };
+        let found = self.aviary().find_one(tombstone).await.action("look for a removed job")?;
+        Ok(found.is_some())
+    }
 }
+
+/// The kind of what is left of a job that was removed.
+const REMOVED: &str = "removed";

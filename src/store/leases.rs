@@ -5,16 +5,18 @@ use std::time::Instant;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
+use mongodb::Collection;
 use mongodb::options::{Acknowledgment, ReadConcern, ReturnDocument, WriteConcern};
 use rand::seq::SliceRandom;
 
 use super::Store;
-use super::error::{Action, classify, twice};
+use super::error::{Action, classify};
+use super::retry::{self, twice};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::ids::{TaskId, Token, WorkerId};
+use crate::ids::{JobId, TaskId, Token, WorkerId};
 use crate::task::state::TaskEvent;
-use crate::task::{Lease, Task, TaskKind, TaskResult, TaskState};
+use crate::task::{Lease, Publish, Task, TaskKind, TaskResult, TaskState};
 
 /// A claim that succeeded: the task as claimed, and the lease on it.
 #[derive(Debug)]
@@ -23,6 +25,15 @@ pub struct Claimed {
     pub task: Task,
     /// The lease.
     pub lease: std::sync::Arc<Lease>,
+}
+
+/// The role of coordinator, as its holder sees it.
+#[derive(Debug)]
+pub struct Role {
+    /// For how long it may be trusted.
+    pub lease: Lease,
+    /// How often the role has changed hands: what one of a lower epoch asks of a job is refused.
+    pub epoch: i64,
 }
 
 /// How an attempt ended that did not commit.
@@ -38,9 +49,73 @@ pub struct Failure {
     pub attempts_max: i32,
 }
 
+/// How a lease is handed back.
+#[derive(Debug, Clone)]
+pub struct HandBack {
+    /// The history's word for it.
+    pub outcome: &'static str,
+    /// What the task waits for, if something is in the way.
+    pub why: Option<String>,
+    /// How long nobody may claim the task, in milliseconds: the first time.
+    pub pause_ms: i64,
+    /// The same at most.
+    pub pause_ms_max: i64,
+}
+
+impl HandBack {
+    /// The worker stops, and anybody may go on at once.
+    pub fn drained() -> Self {
+        Self { outcome: "drained", why: None, pause_ms: 0, pause_ms_max: 0 }
+    }
+
+    /// What the task needs is not there yet.
+    pub fn waiting(outcome: &'static str, why: impl Into<String>) -> Self {
+        /// The first pause.
+        const PAUSE_MS: i64 = 500;
+        /// No longer, so that a failover costs little more than itself.
+        const PAUSE_MS_MAX: i64 = 4_000;
+        Self { outcome, why: Some(why.into()), pause_ms: PAUSE_MS, pause_ms_max: PAUSE_MS_MAX }
+    }
+}
+
+/// A task that may be claimed.
+struct Candidate {
+    id: TaskId,
+    shard: String,
+    publishes: bool,
+}
+
+async fn candidates(
+    aviary: &Collection<Document>,
+    filter: Document,
+    limit: i64,
+) -> Result<Vec<Candidate>> {
+    aviary
+        .find(filter)
+        .projection(doc! { "_id": 1, "shard": 1, "kind": 1 })
+        .sort(doc! { "priority": -1, "_id": 1 })
+        .limit(limit)
+        .read_concern(ReadConcern::local())
+        .await
+        .action("look for tasks")?
+        .try_filter_map(async |found| {
+            let publishes = found.get_str("kind").is_ok_and(|kind| kind == TaskKind::Publish.as_str());
+            let (id, shard) = (found.get_str("_id").ok(), found.get_str("shard").ok());
+            Ok(id.zip(shard).map(|(id, shard)| Candidate {
+                id: TaskId::from_text(id),
+                shard: shard.to_owned(),
+                publishes,
+            }))
+        })
+        .try_collect()
+        .await
+        .action("look for tasks")
+}
+
 impl Store {
     /// Claims up to `want` tasks for this shard: ready ones whose time has come, and leased ones
-    /// whose lease has run out.
+    /// whose lease has run out. Publish tasks belong to no shard: every worker claims them, and first.
+    /// Tasks of the jobs in `avoid` are left to other workers.
     ///
     /// Claimers read a few candidates and try them in random order, so that many of them do not all
     /// hit the first.
@@ -52,24 +127,33 @@ impl Store {
         worker: &WorkerId,
         want: usize,
         settings: &Settings,
+        avoid: &[JobId],
     ) -> Result<Vec<Claimed>> {
-        let mut candidates: Vec<(TaskId, String)> = self
-            .aviary_of_served()
-            .find(claimable(self.served()))
-            .projection(doc! { "_id": 1, "shard": 1 })
-            .sort(doc! { "priority": -1, "_id": 1 })
-            .limit(config::CLAIM_CANDIDATES_MAX.max(i64::try_from(want).unwrap_or(0)))
-            .read_concern(ReadConcern::local())
-            .await
-            .action("look for tasks")?
-            .try_filter_map(async |found| {
-                let (id, shard) = (found.get_str("_id").ok(), found.get_str("shard").ok());
-                Ok(id.zip(shard).map(|(id, shard)| (TaskId::from_text(id), shard.to_owned())))
-            })
-            .try_collect()
-            .await
-            .action("look for tasks")?;
+        let limit = config::CLAIM_CANDIDATES_MAX.max(i64::try_from(want).unwrap_or(0));
+        let mut own = claimable(self.served());
+        let mut anywhere = claimable(self.home().into());
+        anywhere.insert("kind", TaskKind::Publish.as_str());
+        if !avoid.is_empty() {
+            for filter in [&mut own, &mut anywhere] {
+                filter.insert("job", doc! { "$nin": avoid });
+            }
+        }
+        let near = self.aviary_of_served();
+        let mut candidates = if self.serves_home() {
+            candidates(&near, own, limit).await?
+        } else {
+            let home = self.aviary();
+            let (near, home) =
+                tokio::join!(candidates(&near, own, limit), candidates(&home, anywhere, limit));
+            // Either link may be away while there is work behind the other.
+            match (near, home) {
+                (Ok(near), Ok(home)) => home.into_iter().chain(near).collect(),
+                (Ok(found), Err(_)) | (Err(_), Ok(found)) if !found.is_empty() => found,
+                (Err(error), _) | (_, Err(error)) => return Err(error),
+            }
+        };
         candidates.shuffle(&mut rand::rng());
+        candidates.sort_by_key(|candidate| !candidate.publishes);
         let mut claimed = Vec::new();
         let mut failed = None;
         let mut open = candidates.into_iter();
@@ -78,7 +162,7 @@ impl Store {
             let tries: Vec<_> = open
                 .by_ref()
                 .take(missing)
-                .map(|(id, shard)| self.claim_one(id, shard, worker, settings))
+                .map(|one| self.claim_one(one.id, one.shard, worker, settings))
                 .collect();
             if tries.is_empty() {
                 break;
@@ -146,6 +230,65 @@ impl Store {
         Ok(outcome.matched_count == 1)
     }
 
+    /// Makes a claim durable: afterwards no failover can roll it back, so the next one counts one epoch more.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`], [`Error::Store`].
+    pub async fn confirm(&self, lease: &Lease) -> Result<()> {
+        let update = vec![doc! { "$set": { "confirmed": "$$NOW" } }];
+        self.fenced(lease, update, "confirm a claim").await
+    }
+
+    /// Notes how far a publish task has come. A later attempt, if there has to be one, goes on from there.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`], [`Error::Store`].
+    pub async fn note_publish(&self, lease: &Lease, publish: &Publish) -> Result<()> {
+        let publish = bson::serialize_to_bson(publish)
+            .map_err(|e| Error::Internal(format!("a mark does not serialize: {e}")))?;
+        let update = vec![doc! { "$set": { "publish": { "$literal": publish } } }];
+        self.fenced(lease, update, "note how far publishing has come").await
+    }
+
+    /// A holder's write that a majority holds once it returns. It must be one that can be repeated.
+    async fn fenced(&self, lease: &Lease, update: Vec<Document>, action: &str) -> Result<()> {
+        retry::while_transient(retry::HOLDER, || self.fenced_once(lease, update.clone(), action)).await
+    }
+
+    async fn fenced_once(&self, lease: &Lease, update: Vec<Document>, action: &str) -> Result<()> {
+        lease.check()?;
+        let outcome = self
+            .aviary_at(&lease.shard)
+            .update_one(fence(lease, TaskState::Leased), update)
+            .write_concern(WriteConcern::majority())
+            .await
+            .action(action)?;
+        match outcome.matched_count {
+            1 => Ok(()),
+            _ => Err(Error::LeaseLost(lease.task.to_string())),
+        }
+    }
+
+    /// Ends the holder's own attempt and the task with it: a person has cancelled the job.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn cancel_own(&self, lease: &Lease) -> Result<bool> {
+        let update = vec![
+            doc! { "$set": {
+                "state": TaskState::Cancelled.as_str(),
+                "history": closed_attempt("cancelled", None),
+            } },
+            doc! { "$unset": ["token", "until", "waiting"] },
+        ];
+        let outcome = self
+            .aviary_at(&lease.shard)
+            .update_one(fence(lease, TaskState::Leased), update)
+            .await
+            .action("end a cancelled task")?;
+        Ok(outcome.matched_count == 1)
+    }
+
     /// Commits a task. Whatever it names must have been written with `w: majority` before.
     ///
     /// A reply that gets lost is resolved by reading the task again, so `Ok` means committed by
@@ -163,7 +306,7 @@ impl Store {
                 "result": { "$literal": result },
                 "history": closed_attempt("done", None),
             } },
-            doc! { "$unset": ["token", "until", "not_before", "error", "progress"] },
+            doc! { "$unset": ["token", "until", "not_before", "error", "progress", "waiting"] },
         ];
         loop {
             let written = self
@@ -235,7 +378,7 @@ impl Store {
                 "error": { "$literal": &error },
                 "history": closed_attempt("failed", Some(&failure.message)),
             } },
-            doc! { "$unset": ["token", "until"] },
+            doc! { "$unset": ["token", "until", "waiting"] },
         ];
         let outcome = self
             .aviary_at(&lease.shard)
@@ -245,28 +388,30 @@ impl Store {
         Ok(outcome.matched_count == 1)
     }
 
-    /// Hands a lease back without burning the attempt: the worker stops, or what the task needs is
-    /// not there yet. The task may be claimed again after `pause_ms`. The history keeps `why`, and what
-    /// went wrong if anything did.
+    /// Hands a lease back without burning the attempt. The task may be claimed again after a pause, which
+    /// doubles as often as it was handed back in a row.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn release(
-        &self,
-        lease: &Lease,
-        why: &str,
-        error: Option<&str>,
-        pause_ms: i64,
-    ) -> Result<bool> {
-        let update = vec![
-            doc! { "$set": {
-                "state": TaskState::Ready.as_str(),
-                "attempts": { "$subtract": ["$attempts", 1] },
-                "not_before": { "$add": ["$$NOW", pause_ms] },
-                "history": closed_attempt(why, error),
-            } },
-            doc! { "$unset": ["token", "until"] },
-        ];
+    pub async fn release(&self, lease: &Lease, back: &HandBack) -> Result<bool> {
+        let HandBack { outcome, why, pause_ms, pause_ms_max } = back;
+        let mut set = doc! {
+            "state": TaskState::Ready.as_str(),
+            "attempts": { "$subtract": ["$attempts", 1] },
+            "not_before": { "$add": ["$$NOW", { "$toLong": { "$min": [
+                *pause_ms_max,
+                { "$multiply": [*pause_ms, { "$pow": [2, { "$min": [met(), 16_i64] }] }] },
+            ] } }] },
+            "history": closed_attempt(outcome, why.as_deref()),
+        };
+        if let Some(why) = why {
+            set.insert("waiting", doc! {
+                "why": { "$literal": why },
+                "since": { "$ifNull": ["$waiting.since", "$$NOW"] },
+                "times": { "$add": [met(), 1_i64] },
+            });
+        }
+        let update = vec![doc! { "$set": set }, doc! { "$unset": ["token", "until"] }];
         let outcome = self
             .aviary_at(&lease.shard)
             .update_one(fence(lease, TaskState::Leased), update)
@@ -303,10 +448,13 @@ impl Store {
         Ok(outcome.matched_count == 1)
     }
 
-    /// Gives up leased tasks whose lease ran out once too often.
+    /// Gives up leased tasks whose lease ran out once too often. A publish task is given up by the next worker
+    /// that claims it, once it has disarmed the one before.
+    ///
+    /// A shard that is away holds up its own tasks and no others.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`] when no shard can be asked.
     pub async fn quarantine_exhausted(&self) -> Result<u64> {
         let update = vec![
             doc! { "$set": {
@@ -324,24 +472,35 @@ impl Store {
             } },
             doc! { "$unset": ["token", "until"] },
         ];
-        let outcome = self
-            .aviary()
-            .update_many(
-                doc! {
-                    "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
-                    "shard": self.every_shard(),
-                    "state": TaskState::Leased.as_str(),
-                    "lost": { "$gte": config::LOST_MAX - 1 },
-                    "$expr": { "$lt": ["$until", "$$NOW"] },
-                },
-                update,
-            )
-            .await
-            .action("give up exhausted tasks")?;
-        Ok(outcome.modified_count)
+        let (mut given_up, mut answered, mut failed) = (0, false, None);
+        for shard in self.known_shards() {
+            let exhausted = doc! {
+                "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
+                "shard": shard,
+                "state": TaskState::Leased.as_str(),
+                "lost": { "$gte": config::LOST_MAX - 1 },
+                "$expr": { "$lt": ["$until", "$$NOW"] },
+            };
+            match self.aviary().update_many(exhausted, update.clone()).await {
+                Ok(outcome) => {
+                    answered = true;
+                    given_up += outcome.modified_count;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if !answered => Err(error).action("give up exhausted tasks"),
+            Some(error) => {
+                tracing::debug!(%error, "a shard could not be asked for exhausted tasks");
+                Ok(given_up)
+            }
+            None => Ok(given_up),
+        }
     }
 
-    /// Claims or keeps the role of coordinator. `None` means that another holds it.
+    /// Claims or keeps the role of coordinator, and says for how long it may be trusted and which epoch of the
+    /// role this is. `None` means that another holds it.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -350,7 +509,7 @@ impl Store {
         holder: &WorkerId,
         token: &Token,
         settings: &Settings,
-    ) -> Result<Option<Lease>> {
+    ) -> Result<Option<Role>> {
         loop {
             let held = self.try_role(holder, token, settings).await?;
             // Only a document that was not there before is worth a second try.
@@ -365,7 +524,7 @@ impl Store {
         holder: &WorkerId,
         token: &Token,
         settings: &Settings,
-    ) -> Result<Option<Lease>> {
+    ) -> Result<Option<Role>> {
         let sent = Instant::now();
         let update = vec![doc! { "$set": {
             "kind": ROLE,
@@ -388,16 +547,17 @@ impl Store {
                 { "$expr": { "$lt": ["$until", "$$NOW"] } },
             ],
         };
-        let matched = self
+        let held = self
             .aviary()
-            .update_one(filter, update)
+            .find_one_and_update(filter, update)
+            .return_document(ReturnDocument::After)
             .write_concern(WriteConcern::majority())
             .await
-            .action("hold the role of coordinator")?
-            .matched_count;
-        let lease =
-            || Lease::new(TaskId::from_text(ROLE), self.home(), token.clone(), sent, settings);
-        Ok((matched == 1).then(lease))
+            .action("hold the role of coordinator")?;
+        Ok(held.map(|held| Role {
+            lease: Lease::new(TaskId::from_text(ROLE), self.home(), token.clone(), sent, settings),
+            epoch: held.get_i64("epoch").unwrap_or_default(),
+        }))
     }
 
     /// Creates the role's document, held by nobody, and says whether it was missing: an upsert cannot
@@ -439,7 +599,8 @@ impl Store {
     pub async fn release_role(&self, token: &Token) -> Result<()> {
         let mine = doc! { "_id": ROLE, "shard": self.home(), "token": token };
         let given_up = doc! { "$unset": { "token": "", "until": "" } };
-        twice(async || self.aviary().update_one(mine.clone(), given_up.clone()).await)
+        let aviary = self.aviary();
+        twice(|| aviary.update_one(mine.clone(), given_up.clone()).into_future())
             .await
             .action("give up the role of coordinator")?;
         Ok(())
@@ -453,15 +614,19 @@ const ROLE: &str = "coordinator";
 fn claimable(shards: Bson) -> Document {
     doc! {
         "shard": shards,
-        "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
+        "kind": { "$in": TaskKind::ALL.map(TaskKind::as_str).to_vec() },
         "state": { "$in": [TaskState::Ready.as_str(), TaskState::Leased.as_str()] },
         "$expr": { "$cond": [
             { "$eq": ["$state", TaskState::Ready.as_str()] },
             { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
             { "$and": [
                 { "$lt": ["$until", "$$NOW"] },
-                // The last one is the coordinator's, to give up.
-                { "$lt": [lost(), config::LOST_MAX - 1] },
+                // The last one is the coordinator's, to give up. Whoever gives up a publish task has to disarm
+                // the one before first, which takes a claim.
+                { "$or": [
+                    { "$lt": [lost(), config::LOST_MAX - 1] },
+                    { "$eq": ["$kind", TaskKind::Publish.as_str()] },
+                ] },
             ] },
         ] },
     }
@@ -506,6 +671,11 @@ fn claim_update(worker: &WorkerId, token: &Token, settings: &Settings) -> Vec<Do
 /// An expression: how many attempts have lost their lease.
 fn lost() -> Document {
     doc! { "$ifNull": ["$lost", 0] }
+}
+
+/// An expression: how often the task was handed back in a row because something was in the way.
+fn met() -> Document {
+    doc! { "$ifNull": ["$waiting.times", 0_i64] }
 }
 
 /// An expression: the history with the current attempt appended.

@@ -153,6 +153,11 @@ impl Store {
         self.served.as_deref().unwrap_or_else(|| self.home())
     }
 
+    /// Whether what is filed under [`home`](Store::home) is among what this process works for, on the same link.
+    pub(super) fn serves_home(&self) -> bool {
+        !self.is_sharded()
+    }
+
     /// A condition on the field `shard` that holds for the shards that this process works for.
     pub(super) fn served(&self) -> bson::Bson {
         match &self.served {

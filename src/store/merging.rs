@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
+use mongodb::options::Hint;
 use mongodb::{Collection, Cursor};
 
 use super::Store;
 use super::error::{Action, classify};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
+use crate::ids::JobId;
 use crate::job::{Output, OutputMode};
 
 /// The field of a comment by which a merge can be told from other operations.
@@ -18,18 +20,17 @@ const MARK: &str = "aviary-publish";
 /// Documents on their way, a batch at a time.
 pub struct RawBatches {
     cursor: Cursor<RawDocumentBuf>,
-    bytes_max: usize,
 }
 
 impl RawBatches {
-    /// The next batch, or `None` at the end.
+    /// The next batch of about so many bytes, or `None` at the end.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn next(&mut self) -> Result<Option<Vec<RawDocumentBuf>>> {
+    pub async fn next(&mut self, bytes_max: usize) -> Result<Option<Vec<RawDocumentBuf>>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        while bytes < self.bytes_max && batch.len() < config::WRITE_BATCH_DOCS {
+        while bytes < bytes_max && batch.len() < config::WRITE_BATCH_DOCS {
             let Some(doc) = self.cursor.try_next().await.action("read the results")? else { break };
             bytes += doc.as_bytes().len();
             batch.push(doc);
@@ -38,48 +39,100 @@ impl RawBatches {
     }
 }
 
+/// How far merging has come.
+#[derive(Debug, Clone, Default)]
+pub struct Merged {
+    /// The last key that is merged; none before the first piece.
+    last: Option<Bson>,
+    /// Results that are merged.
+    pub rows: i64,
+    /// Whether that was all of them.
+    pub is_last: bool,
+}
+
 impl Store {
-    /// All documents of a collection, in batches of about so many bytes.
+    /// All documents of a collection.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn raw_documents(
-        &self,
-        db: &str,
-        name: &str,
-        bytes_max: usize,
-    ) -> Result<RawBatches> {
+    pub async fn raw_documents(&self, db: &str, name: &str) -> Result<RawBatches> {
         let collection: Collection<RawDocumentBuf> = self.other_db(db).collection(name);
         let cursor = collection.find(doc! {}).await.action("read the results")?;
-        Ok(RawBatches { cursor, bytes_max })
+        Ok(RawBatches { cursor })
     }
 
-    /// The documents that match, few enough to be held in memory.
+    /// The target's documents of these `_id`s.
     ///
     /// # Errors
-    /// [`Error::Store`].
-    pub async fn find_raw(
+    /// [`Error::Refused`] without the privilege to read it, [`Error::Store`].
+    pub async fn documents_of_ids(
         &self,
         db: &str,
         name: &str,
-        query: Document,
-    ) -> Result<Vec<RawDocumentBuf>> {
+        ids: Vec<Bson>,
+    ) -> Result<RawBatches> {
         let collection: Collection<RawDocumentBuf> = self.other_db(db).collection(name);
-        collection
-            .find(query)
+        let cursor = collection
+            .find(doc! { "_id": { "$in": ids } })
             .await
             .action("read the target")
-            .map_err(|e| self.explain(e))?
-            .try_collect()
-            .await
-            .action("read the target")
+            .map_err(|e| self.explain(e))?;
+        Ok(RawBatches { cursor })
     }
 
-    /// Has the server merge a collection into a job's target. Doing it again changes nothing.
+    /// Has the server merge the next piece of a collection into a job's target. Doing it again changes
+    /// nothing.
+    ///
+    /// Pieces keep each command short, so that a publisher can be stopped and tells how far it is. They are
+    /// ranges of `_id` by expressions, which, unlike comparisons in a query, span every type of value.
     ///
     /// # Errors
     /// [`Error::Refused`] when the target does not take a result, [`Error::Store`].
-    pub async fn merge_into(&self, output: &Output, from: &str, job: &str) -> Result<()> {
+    pub async fn merge_piece(
+        &self,
+        output: &Output,
+        from: &str,
+        job: &JobId,
+        merged: &Merged,
+    ) -> Result<Merged> {
+        let rows = i64::try_from(config::MERGE_PIECE_ROWS).unwrap_or(i64::MAX);
+        let above = merged.last.as_ref().map(|last| compare("$gt", last));
+        let rest = match &above {
+            Some(above) => doc! { "$expr": above },
+            None => doc! {},
+        };
+        let last = self
+            .other_db(&output.db)
+            .collection::<Document>(from)
+            .find_one(rest.clone())
+            .projection(doc! { "_id": 1 })
+            .sort(doc! { "_id": 1 })
+            .skip(config::MERGE_PIECE_ROWS - 1)
+            .hint(Hint::Keys(doc! { "_id": 1 }))
+            .await
+            .action("read the results")?
+            .and_then(|row| row.get("_id").cloned());
+        let range = match (&above, &last) {
+            (Some(above), Some(last)) => {
+                doc! { "$expr": { "$and": [above, compare("$lte", last)] } }
+            }
+            (None, Some(last)) => doc! { "$expr": compare("$lte", last) },
+            (_, None) => rest,
+        };
+        self.merge_range(output, from, job, range).await?;
+        Ok(match last {
+            Some(last) => Merged { last: Some(last), rows: merged.rows + rows, is_last: false },
+            None => Merged { is_last: true, ..merged.clone() },
+        })
+    }
+
+    async fn merge_range(
+        &self,
+        output: &Output,
+        from: &str,
+        job: &JobId,
+        range: Document,
+    ) -> Result<()> {
         // A key that JavaScript has touched may be of another type than the _id it is equal to.
         let fields = doc! { "$mergeObjects": ["$$ROOT", "$$new", { "_id": "$_id" }] };
         let (matched, not_matched): (Bson, _) = match output.mode {
@@ -92,13 +145,16 @@ impl Store {
             "whenMatched": matched,
             "whenNotMatched": not_matched,
         } };
-        let command = doc! {
+        let mut command = doc! {
             "aggregate": from,
-            "pipeline": [merge],
+            "pipeline": [doc! { "$match": range.clone() }, merge],
             "cursor": {},
             "comment": { MARK: job },
             "writeConcern": { "w": "majority" },
         };
+        if !range.is_empty() {
+            command.insert("hint", doc! { "_id": 1 });
+        }
         let target = format!("{}.{}", output.db, output.collection);
         let Err(error) = self.other_db(&output.db).run_command(command).await else {
             return Ok(());
@@ -111,8 +167,11 @@ impl Store {
         {
             return Err(Error::refused(
                 format!("{target} does not take a result: {}", error.message),
-                "results before it may be merged already; change the function's output, or the \
-                 target's validator or unique index, and submit the job again",
+                format!(
+                    "other results may be merged already, so do not submit the job again: change the \
+                     target's validator, unique index or document, then run aviary resume {job}; or \
+                     leave the target as it is with aviary cancel {job}"
+                ),
             ));
         }
         Err(self.explain(Error::Store { action: format!("merge into {target}"), source: error }))
@@ -158,4 +217,9 @@ impl Store {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// An expression that compares the `_id` with a value, whatever the types of both.
+fn compare(operator: &str, value: &Bson) -> Document {
+    doc! { operator: ["$_id", { "$literal": value.clone() }] }
 }

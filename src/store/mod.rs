@@ -17,9 +17,11 @@ mod members;
 pub mod merging;
 pub mod output;
 mod pinning;
+pub mod retry;
 pub mod schema;
 pub mod tasks;
 pub mod topology;
+pub mod turns;
 pub mod watch;
 pub mod workers;
 

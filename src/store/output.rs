@@ -1,6 +1,6 @@
 //! The output: a job's hidden collection, and the steps of publishing it.
 //!
-//! What makes each step safe to repeat is told in [`crate::coordinator::publish`].
+//! What makes each step safe to repeat is told in [`crate::protocol::publish`].
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;

@@ -1,6 +1,7 @@
 //! `aviary init`: collections, validators, indexes; on a sharded cluster, their places too. Idempotent.
 
 use bson::{Document, doc};
+use futures_util::TryStreamExt;
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
@@ -9,7 +10,7 @@ use super::logs::LogBatch;
 use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::JobState;
-use crate::task::TaskState;
+use crate::task::{TaskKind, TaskState};
 
 /// BackgroundOperationInProgressForNamespace.
 const INDEX_BUILD_RUNNING: i32 = 12_587;
@@ -47,14 +48,24 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn is_initialised(&self) -> Result<bool> {
-        let names = self
+        let found: Vec<_> = self
             .database()
-            .list_collection_names()
+            .list_collections()
             .filter(doc! { "name": { "$in": [AVIARY, FUNCTIONS, INTERMEDIATES] } })
             .await
             .action("list collections")
-            .map_err(|e| self.explain(e))?;
-        if names.len() < 3 {
+            .map_err(|e| self.explain(e))?
+            .try_collect()
+            .await
+            .action("list collections")?;
+        if found.len() < 3 {
+            return Ok(false);
+        }
+        // An older version's knows fewer kinds of documents.
+        let current = |row: &mongodb::results::CollectionSpecification| {
+            row.name != AVIARY || row.options.validator.as_ref() == Some(&aviary_validator())
+        };
+        if !found.iter().all(current) {
             return Ok(false);
         }
         if self.is_sharded() && !self.is_pinned().await? {
@@ -71,6 +82,31 @@ impl Store {
             let name = index.options.as_ref().and_then(|options| options.name.as_ref());
             name.is_some_and(|name| indexes.contains(name))
         }))
+    }
+
+    /// Brings the validator of a collection that an older version has set up up to date: it knows fewer kinds of
+    /// documents. Where there is none, nothing is done.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the missing privilege, or [`Error::Store`].
+    pub async fn refresh_validator(&self) -> Result<()> {
+        let found = self
+            .database()
+            .list_collections()
+            .filter(doc! { "name": AVIARY })
+            .await
+            .action("list collections")?
+            .try_next()
+            .await
+            .action("list collections")?;
+        let validator = found.and_then(|row| row.options.validator);
+        if validator.is_none_or(|validator| validator == aviary_validator()) {
+            return Ok(());
+        }
+        self.change_validator(AVIARY, aviary_validator())
+            .await
+            .action(format!("change the validator of {AVIARY}"))
+            .map_err(|e| self.explain(e))
     }
 
     async fn ensure_collection(&self, name: &str, validator: Document) -> Result<()> {
@@ -150,7 +186,7 @@ fn aviary_validator() -> Document {
             {
                 "required": ["job", "plan", "n", "state", "epoch", "attempts"],
                 "properties": {
-                    "kind": { "enum": ["map", "reduce"] },
+                    "kind": { "enum": TaskKind::ALL.map(TaskKind::as_str).to_vec() },
                     "state": { "enum": task_states },
                     "job": { "bsonType": "string" },
                     "until": { "bsonType": "date" },
@@ -166,7 +202,9 @@ fn aviary_validator() -> Document {
                     "lines": { "bsonType": "array" },
                 },
             },
-            { "properties": { "kind": { "enum": ["worker", "coordinator", "clock"] } } },
+            { "properties": {
+                "kind": { "enum": ["worker", "coordinator", "clock", "turn", "removed"] },
+            } },
         ],
     } }
 }

@@ -11,35 +11,9 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token};
 use crate::job::Job;
 use crate::task::state::TaskEvent;
-use crate::task::{PartManifest, Task, TaskKind, TaskState};
-
-/// How many tasks of one phase are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PhaseCounts {
-    /// All of them.
-    pub total: u64,
-    /// Written, the phase has not begun.
-    pub planned: u64,
-    /// May be claimed.
-    pub ready: u64,
-    /// Being worked on.
-    pub leased: u64,
-    /// Committed.
-    pub done: u64,
-    /// Given up.
-    pub quarantined: u64,
-    /// Ended with the job.
-    pub cancelled: u64,
-}
-
-/// Where a job's tasks stand.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct JobPhases {
-    /// Map tasks.
-    pub map: PhaseCounts,
-    /// Reduce tasks.
-    pub reduce: PhaseCounts,
-}
+use crate::task::{
+    JobPhases, Marks, PartManifest, Publish, Task, TaskKind, TaskState, Waiting,
+};
 
 /// One map task's committed runs for one partition.
 #[derive(Debug, Clone)]
@@ -128,16 +102,8 @@ impl Store {
                 Ok("reduce") => &mut phases.reduce,
                 _ => &mut phases.map,
             };
-            phase.total += n;
-            match id.get_str("state").unwrap_or_default().parse() {
-                Ok(TaskState::Planned) => phase.planned += n,
-                Ok(TaskState::Ready) => phase.ready += n,
-                Ok(TaskState::Leased) => phase.leased += n,
-                Ok(TaskState::Done) => phase.done += n,
-                Ok(TaskState::Quarantined) => phase.quarantined += n,
-                Ok(TaskState::Cancelled) => phase.cancelled += n,
-                Err(why) => return Err(Error::Internal(why)),
-            }
+            let state = id.get_str("state").unwrap_or_default();
+            phase.add(state.parse().map_err(Error::Internal)?, n);
         }
         Ok(phases)
     }
@@ -234,8 +200,7 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn tasks(&self, job: &Job, filter: &TaskFilter) -> Result<Vec<Task>> {
-        let mut query =
-            doc! { "job": &job.id, "kind": { "$in": ["map", "reduce"] }, "plan": job.plan };
+        let mut query = doc! { "job": &job.id, "kind": every_kind(), "plan": job.plan };
         if let Some(state) = filter.state {
             query.insert("state", state.as_str());
         }
@@ -274,7 +239,7 @@ impl Store {
         let outcome = self
             .aviary()
             .update_many(
-                doc! { "job": job, "kind": { "$in": ["map", "reduce"] }, "state": { "$in": open_states() } },
+                doc! { "job": job, "kind": every_kind(), "state": { "$in": open_states() } },
                 doc! {
                     "$set": { "state": TaskState::Cancelled.as_str() },
                     "$unset": { "token": "", "until": "", "not_before": "" },
@@ -309,13 +274,121 @@ impl Store {
                 "job",
                 doc! {
                     "shard": self.every_shard(),
-                    "kind": { "$in": ["map", "reduce"] },
+                    "kind": every_kind(),
                     "state": { "$in": open_states() },
                 },
             )
             .await
             .action("look for open tasks")?;
         Ok(found.into_iter().filter_map(|id| id.as_str().map(JobId::from_text)).collect())
+    }
+
+    /// The task that publishes a job's results, once it is there.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn publish_task(&self, job: &Job) -> Result<Option<Task>> {
+        self.aviary()
+            .clone_with_type::<Task>()
+            .find_one(doc! { "_id": TaskId::publish(&job.id, job.plan), "shard": self.home() })
+            .await
+            .action("read the publish task")
+    }
+
+    /// Writes the task that publishes a job's results, unless it is there already.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a job without results, [`Error::Store`].
+    pub async fn open_publish(&self, job: &Job) -> Result<()> {
+        let results = job.publish.as_ref().ok_or_else(|| {
+            Error::Internal(format!("job {} has no results to publish", job.id))
+        })?;
+        let rows = job.counters.as_ref().and_then(|counters| counters.get_i64("output").ok());
+        let task = Task {
+            state: TaskState::Ready,
+            priority: job.priority,
+            publish: Some(Publish {
+                uuid: results.uuid.clone(),
+                rows: rows.unwrap_or(0),
+                marks: Marks::default(),
+            }),
+            ..Task::planned(TaskKind::Publish, &job.id, job.plan, 0, self.home())
+        };
+        self.insert_tasks(&[task]).await
+    }
+
+    /// Takes back a publish task that nobody works on. `false` when somebody does, or did.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn withdraw_publish(&self, job: &Job) -> Result<bool> {
+        let waiting = doc! { "$in": [TaskState::Planned.as_str(), TaskState::Ready.as_str()] };
+        let outcome = self
+            .aviary()
+            .update_one(
+                doc! {
+                    "_id": TaskId::publish(&job.id, job.plan),
+                    "shard": self.home(),
+                    "state": waiting,
+                },
+                doc! {
+                    "$set": { "state": TaskState::Cancelled.as_str() },
+                    "$unset": { "not_before": "" },
+                },
+            )
+            .await
+            .action("take the publish task back")?;
+        Ok(outcome.modified_count == 1)
+    }
+
+    /// Opens a publish task again that was given up. `false` when it was not.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn resume_publish(&self, job: &Job) -> Result<bool> {
+        let outcome = self
+            .aviary()
+            .update_one(
+                doc! {
+                    "_id": TaskId::publish(&job.id, job.plan),
+                    "shard": self.home(),
+                    "state": TaskState::Quarantined.as_str(),
+                },
+                doc! {
+                    "$set": { "state": TaskState::Ready.as_str(), "attempts": 0, "lost": 0 },
+                    "$unset": { "error": "", "not_before": "", "waiting": "" },
+                },
+            )
+            .await
+            .action("open the publish task again")?;
+        Ok(outcome.modified_count == 1)
+    }
+
+    /// Why a job's tasks do not move: what keeps them waiting, the longest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn waiting_tasks(&self, job: &Job) -> Result<Vec<(TaskId, Waiting)>> {
+        /// A person reads these.
+        const SHOWN_MAX: i64 = 5;
+        let found: Vec<Task> = self
+            .aviary()
+            .clone_with_type::<Task>()
+            .find(doc! {
+                "job": &job.id,
+                "kind": every_kind(),
+                "plan": job.plan,
+                "state": TaskState::Ready.as_str(),
+                "waiting": { "$exists": true },
+            })
+            .sort(doc! { "waiting.since": 1 })
+            .limit(SHOWN_MAX)
+            .await
+            .action("ask why tasks wait")?
+            .try_collect()
+            .await
+            .action("ask why tasks wait")?;
+        Ok(found.into_iter().filter_map(|task| Some((task.id, task.waiting?))).collect())
     }
 
     /// The first task that was given up, if any: why the job fails.
@@ -327,7 +400,7 @@ impl Store {
             .clone_with_type::<Task>()
             .find_one(doc! {
                 "job": &job.id,
-                "kind": { "$in": ["map", "reduce"] },
+                "kind": every_kind(),
                 "plan": job.plan,
                 "state": TaskState::Quarantined.as_str(),
             })
@@ -335,6 +408,11 @@ impl Store {
             .await
             .action("read a quarantined task")
     }
+}
+
+/// A condition that holds for tasks of every kind, and for nothing else of a job's.
+fn every_kind() -> Document {
+    doc! { "$in": TaskKind::ALL.map(TaskKind::as_str).to_vec() }
 }
 
 /// The states of tasks that end with their job.

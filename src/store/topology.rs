@@ -121,9 +121,14 @@ impl Store {
         self.topology.known()
     }
 
-    /// A condition on the field `shard` that holds for every shard.
+    /// A condition on the field `shard` that holds for every shard, and for what is filed under
+    /// [`home`](Self::home).
     pub(super) fn every_shard(&self) -> Bson {
-        one_of(self.known_shards())
+        let mut every = self.known_shards();
+        if !every.iter().any(|shard| shard == self.home()) {
+            every.push(self.home().to_owned());
+        }
+        one_of(every)
     }
 
     /// The shards there are now; on a replica set, the set.

@@ -6,7 +6,8 @@ use mongodb::options::{Acknowledgment, WriteConcern};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::error::{Action, twice};
+use super::error::Action;
+use super::retry::twice;
 use crate::error::Result;
 use crate::ids::WorkerId;
 
@@ -26,6 +27,9 @@ pub struct WorkerRow {
     pub slots: i32,
     /// Tasks it runs now.
     pub busy: i32,
+    /// Memory that it gives a function at most, in MiB; what older workers do not say is not known.
+    #[serde(default)]
+    pub memory_mb: Option<i64>,
     /// Its version of Aviary.
     pub version: String,
     /// When it started.
@@ -79,7 +83,8 @@ impl Store {
     /// [`crate::error::Error::Store`].
     pub async fn worker_gone(&self, id: &WorkerId) -> Result<()> {
         let this = doc! { "_id": format!("worker/{id}"), "shard": self.served_name() };
-        twice(async || self.aviary().delete_one(this.clone()).await)
+        let aviary = self.aviary();
+        twice(|| aviary.delete_one(this.clone()).into_future())
             .await
             .action("sign the worker off")?;
         Ok(())

@@ -14,6 +14,8 @@ pub enum TaskKind {
     Map,
     /// Merges the blocks of one partition, writes output.
     Reduce,
+    /// Puts the job's output in place.
+    Publish,
 }
 
 impl TaskKind {
@@ -22,8 +24,12 @@ impl TaskKind {
         match self {
             TaskKind::Map => "map",
             TaskKind::Reduce => "reduce",
+            TaskKind::Publish => "publish",
         }
     }
+
+    /// Every kind, in the order in which a job needs them.
+    pub const ALL: [TaskKind; 3] = [TaskKind::Map, TaskKind::Reduce, TaskKind::Publish];
 }
 
 /// One task.
@@ -89,6 +95,52 @@ pub struct Task {
     /// The last attempt's error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Document>,
+    /// Why the task does not move, if something keeps it waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// What is published and how far that has come (publish tasks).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Publish>,
+}
+
+/// Why a task or a job does not move.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// For a person.
+    pub why: String,
+    /// Since when, by the server's clock.
+    pub since: DateTime,
+    /// How often the same has been met in a row.
+    #[serde(default)]
+    pub times: i64,
+}
+
+/// What a publish task puts in place. Every field is written behind the fence, so what a later attempt
+/// reads here is what an earlier one has really done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Publish {
+    /// The identity of the collection with the results. Whatever name it bears, this is the result; under
+    /// its name another collection may appear.
+    pub uuid: Bson,
+    /// Results in it, as the committed tasks counted them.
+    pub rows: i64,
+    /// How far publishing has come.
+    #[serde(flatten)]
+    pub marks: Marks,
+}
+
+/// How far publishing has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Marks {
+    /// The collection was found to hold as many results as it should. From here on a TTL index may thin it.
+    #[serde(default)]
+    pub counted: bool,
+    /// The collection holds the values that the target is to have: `reduce` has nothing left to compute.
+    #[serde(default)]
+    pub completed: bool,
+    /// The step that changes the target may have been taken, in part or whole.
+    #[serde(default)]
+    pub begun: bool,
 }
 
 impl Task {
@@ -97,6 +149,7 @@ impl Task {
         let id = match kind {
             TaskKind::Map => TaskId::map(job, plan, n),
             TaskKind::Reduce => TaskId::reduce(job, plan, n),
+            TaskKind::Publish => TaskId::publish(job, plan),
         };
         Self {
             id,
@@ -121,6 +174,8 @@ impl Task {
             finished: None,
             result: None,
             error: None,
+            waiting: None,
+            publish: None,
         }
     }
 }

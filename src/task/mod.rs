@@ -37,9 +37,13 @@
 pub mod counters;
 pub mod document;
 pub mod lease;
+pub mod phases;
 pub mod state;
 
 pub use counters::Counters;
-pub use document::{PartManifest, Range, Split, Task, TaskKind, TaskResult, goes_down};
+pub use document::{
+    Marks, PartManifest, Publish, Range, Split, Task, TaskKind, TaskResult, Waiting, goes_down,
+};
 pub use lease::Lease;
+pub use phases::{JobPhases, PhaseCounts};
 pub use state::TaskState;

@@ -39,6 +39,8 @@ pub enum TaskEvent {
     BlocksLost,
     /// Its job ended.
     JobEnded,
+    /// A person has mended what it was given up for.
+    Resumed,
 }
 
 impl TaskState {
@@ -64,19 +66,39 @@ impl TaskState {
             (S::Leased, E::GivenUp) => Some(S::Quarantined),
             (S::Done, E::BlocksLost) => Some(S::Ready),
             (S::Planned | S::Ready | S::Leased, E::JobEnded) => Some(S::Cancelled),
+            (S::Quarantined, E::Resumed) => Some(S::Ready),
 
             (
                 S::Planned,
-                E::Claimed | E::Committed | E::HandedBack | E::GivenUp | E::BlocksLost,
+                E::Claimed
+                | E::Committed
+                | E::HandedBack
+                | E::GivenUp
+                | E::BlocksLost
+                | E::Resumed,
             )
-            | (S::Ready, E::Opened | E::Committed | E::HandedBack | E::GivenUp | E::BlocksLost)
-            | (S::Leased, E::Opened | E::BlocksLost)
+            | (
+                S::Ready,
+                E::Opened
+                | E::Committed
+                | E::HandedBack
+                | E::GivenUp
+                | E::BlocksLost
+                | E::Resumed,
+            )
+            | (S::Leased, E::Opened | E::BlocksLost | E::Resumed)
             | (
                 S::Done,
-                E::Opened | E::Claimed | E::Committed | E::HandedBack | E::GivenUp | E::JobEnded,
+                E::Opened
+                | E::Claimed
+                | E::Committed
+                | E::HandedBack
+                | E::GivenUp
+                | E::JobEnded
+                | E::Resumed,
             )
             | (
-                S::Quarantined | S::Cancelled,
+                S::Quarantined,
                 E::Opened
                 | E::Claimed
                 | E::Committed
@@ -84,6 +106,17 @@ impl TaskState {
                 | E::GivenUp
                 | E::BlocksLost
                 | E::JobEnded,
+            )
+            | (
+                S::Cancelled,
+                E::Opened
+                | E::Claimed
+                | E::Committed
+                | E::HandedBack
+                | E::GivenUp
+                | E::BlocksLost
+                | E::JobEnded
+                | E::Resumed,
             ) => None,
         }
     }

@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::deadline::Deadline;
 use super::lines::{self, Lines};
-use super::{loader, map, reduce};
+use super::{loader, map, publish_task, reduce};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::ids::{JobId, WorkerId};
-use crate::job::Job;
+use crate::job::{Job, JobState, OutputMode};
 use crate::store::Store;
-use crate::store::leases::{Claimed, Failure};
+use crate::store::leases::{Claimed, Failure, HandBack};
+use crate::store::retry::{self, within};
 use crate::task::{Lease, Task, TaskKind, TaskResult};
 use crate::wasm::Host;
 
@@ -28,6 +30,31 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) stop: CancellationToken,
     pub(super) specs: SpecCache,
+    pub(super) unfit: Unfit,
+}
+
+/// Jobs that this worker lacks something for, and until when it leaves them to others.
+#[derive(Default)]
+pub(super) struct Unfit(Mutex<HashMap<JobId, Instant>>);
+
+impl Unfit {
+    /// Leaves a job to others for a while. What is missing may be there later: a disk that is full is emptied.
+    fn leave(&self, job: &JobId) {
+        const FOR: Duration = Duration::from_secs(30);
+        self.lock().insert(job.clone(), Instant::now() + FOR);
+    }
+
+    /// The jobs that are to be left to others now.
+    pub(super) fn jobs(&self) -> Vec<JobId> {
+        let now = Instant::now();
+        let mut jobs = self.lock();
+        jobs.retain(|_, until| *until > now);
+        jobs.keys().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One attempt: what the work needs, and what tells it to stop.
@@ -43,6 +70,7 @@ pub(super) struct Attempt {
     pub(super) lines: Arc<Lines>,
     /// When its computing must have ended.
     pub(super) deadline: Option<Deadline>,
+    confirmed: OnceCell<()>,
     stop: CancellationToken,
 }
 
@@ -51,16 +79,26 @@ pub(super) struct Attempt {
 pub(super) struct SpecCache(Mutex<HashMap<JobId, Arc<Job>>>);
 
 impl SpecCache {
+    /// The job of a task.
+    ///
+    /// # Errors
+    /// [`Error::JobCancelled`] when the job has ended or the task's plan does not count, [`Error::NotYet`]
+    /// while the plan is not complete, [`Error::Store`].
     async fn get(&self, store: &Store, task: &Task) -> Result<Arc<Job>> {
         const KEPT_MAX: usize = 256;
         let known = self.lock().get(&task.job).cloned();
         if let Some(job) = known.filter(|job| job.plan == task.plan) {
             return Ok(job);
         }
-        let job = store.job(&task.job).await?.ok_or_else(|| Error::NotFound {
-            what: format!("job {} of task {}", task.job, task.id.short()),
-            hint: String::new(),
-        })?;
+        let ended = || Error::JobCancelled(task.job.to_string());
+        let job = store.job(&task.job).await?.ok_or_else(ended)?;
+        if job.plan != task.plan || job.state.is_terminal() {
+            return Err(ended());
+        }
+        // A majority may not have the whole plan yet, and what a plan lacks must not be kept.
+        if matches!(job.state, JobState::Submitted | JobState::Planning) {
+            return Err(Error::NotYet(format!("the plan of job {} is not complete", job.id)));
+        }
         let job = Arc::new(job);
         let mut jobs = self.lock();
         if jobs.len() >= KEPT_MAX {
@@ -79,82 +117,132 @@ impl Attempt {
     /// Fails when the attempt must not go on: its lease is no longer trusted, or the worker drains.
     pub(super) fn check(&self) -> Result<()> {
         if self.stop.is_cancelled() {
-            return Err(Error::NotYet(DRAINED.to_owned()));
+            return Err(Error::Drained);
         }
         self.lease.check()
     }
 
-    /// Whether another attempt may have written output already: an earlier one, or, where a failover has
-    /// rolled the claim back, one of the same epoch. Nothing else writes what a reduce task does, so there
-    /// it is taken for granted; the number of results is checked in the end.
+    /// Whether another attempt may have written output already. Nothing else writes what a reduce task does, so
+    /// there it is taken for granted; the number of results is checked in the end. What a map task writes is
+    /// known by its epoch, which [`confirm_claim`](Self::confirm_claim) makes good for.
     pub(super) fn is_repeat(&self) -> bool {
         self.task.epoch > 1 || self.task.kind == TaskKind::Reduce
     }
+
+    /// Makes sure, before a map task's first result is written, that no failover can roll the claim back: the
+    /// next attempt would have the same epoch, and would take this one's results for somebody else's.
+    pub(super) async fn confirm_claim(&self) -> Result<()> {
+        if self.is_repeat() {
+            return Ok(());
+        }
+        self.confirmed
+            .get_or_try_init(|| self.store.confirm(&self.lease))
+            .await
+            .map(|_| ())
+    }
 }
 
-/// The history's word for an attempt that was handed back because its worker stopped.
-const DRAINED: &str = "drained";
-
 /// Runs a claimed task to its end. Whatever happens, nothing is left to the caller.
-pub(super) async fn run(context: &Context, claimed: Claimed) {
+pub(super) async fn run(context: &Arc<Context>, claimed: Claimed) {
     let Claimed { task, lease } = claimed;
     let started = Instant::now();
-    let id = task.id.clone();
+    let (id, job) = (task.id.clone(), task.job.clone());
     tracing::info!(task = %id, worker = %context.worker, attempt = task.attempts, epoch = task.epoch, "claimed");
-    let outcome = match context.specs.get(&context.store, &task).await {
-        Ok(job) => {
-            let limits = &job.spec.limits;
-            let attempt = Arc::new(Attempt {
-                lines: Lines::new(
-                    id.as_str(),
-                    usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
-                ),
-                deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
-                store: context.store.clone(),
-                host: context.host.clone(),
-                job,
-                task,
-                lease: lease.clone(),
-                progress: AtomicI64::new(0),
-                stop: context.stop.clone(),
-            });
-            // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.
-            let renewer = AbortOnDropHandle::new(tokio::spawn(renew(
-                attempt.clone(),
-                context.settings.clone(),
-            )));
-            let worked = CancellationToken::new();
-            let logged = tokio::spawn(lines::write(attempt.clone(), worked.clone()));
-            let outcome = work(&attempt).await;
-            worked.cancel();
-            // Whoever sees that the task has ended finds its lines; they are not worth waiting for long.
-            let _ = tokio::time::timeout(lines::LAST_LINES_MAX, logged).await;
-            drop(renewer);
-            outcome
+    // In a task of its own, so that a call without an answer costs no more than this attempt: an attempt that
+    // has lost its lease can write nothing that counts.
+    let attempting = tokio::spawn(attempt(context.clone(), task, lease.clone()));
+    let committed = tokio::select! {
+        ended = attempting => match ended {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Error::Internal(format!("the attempt panicked: {error}"))),
+        },
+        () = abandoned(&lease) => {
+            tracing::warn!(task = %id, "the lease is lost, and the attempt does not end; going on without it");
+            return;
         }
-        Err(error) => Err(error),
-    };
-    let committed = match outcome {
-        Ok(result) => context.store.commit(&lease, &result).await,
-        Err(error) => Err(error),
     };
     let ms = started.elapsed().as_millis();
     match committed {
         Ok(()) => tracing::info!(task = %id, ms, "committed"),
-        Err(error) => give_up(context, &lease, error).await,
+        Err(error) => {
+            if matches!(error, Error::Unfit { .. }) {
+                context.unfit.leave(&job);
+            }
+            let (store, of_task) = (context.store.clone(), lease.clone());
+            let ending = async move {
+                give_up(&store, &of_task, error).await;
+                Ok(())
+            };
+            // Its lease will run out.
+            if let Err(error) = within(retry::ANSWER_MAX, "end the attempt", ending).await {
+                tracing::warn!(task = %id, %error, "could not end the attempt");
+            }
+        }
     }
 }
 
+/// Waits until a lease has been lost for so long that an attempt should have noticed.
+async fn abandoned(lease: &Lease) {
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+    let mut lost_at: Option<Instant> = None;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if lease.is_trusted() {
+            lost_at = None;
+        } else if lost_at.get_or_insert_with(Instant::now).elapsed() > config::ABANDON_AFTER {
+            return;
+        }
+    }
+}
+
+/// One attempt, from the job's document to the commit.
+async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result<()> {
+    let job = context.specs.get(&context.store, &task).await?;
+    let limits = &job.spec.limits;
+    let attempt = Arc::new(Attempt {
+        lines: Lines::new(
+            task.id.as_str(),
+            usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
+        ),
+        deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
+        store: context.store.clone(),
+        host: context.host.clone(),
+        job,
+        task,
+        lease: lease.clone(),
+        progress: AtomicI64::new(0),
+        confirmed: OnceCell::new(),
+        stop: context.stop.clone(),
+    });
+    // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.
+    let renewer =
+        AbortOnDropHandle::new(tokio::spawn(renew(attempt.clone(), context.settings.clone())));
+    let worked = CancellationToken::new();
+    let logged = tokio::spawn(lines::write(attempt.clone(), worked.clone()));
+    let outcome = work(&attempt).await;
+    worked.cancel();
+    // Whoever sees that the task has ended finds its lines; they are not worth waiting for long.
+    let _ = tokio::time::timeout(lines::LAST_LINES_MAX, logged).await;
+    drop(renewer);
+    context.store.commit(&lease, &outcome?).await
+}
+
 async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
-    let worker = format!("worker {}", attempt.task.worker.as_deref().unwrap_or("?"));
-    loader::refuse_memory(&attempt.job, &attempt.host, &worker, "workers")?;
-    let result = match attempt.task.kind {
+    let kind = attempt.task.kind;
+    // Publishing runs functions only to reduce results with what the target holds.
+    if kind != TaskKind::Publish || attempt.job.spec.output.mode == OutputMode::Reduce {
+        let worker = attempt.task.worker.as_deref().unwrap_or("?");
+        loader::check_memory(&attempt.job, &attempt.host, worker)?;
+    }
+    let result = match kind {
         TaskKind::Map => map::run(attempt).await?,
         TaskKind::Reduce => reduce::run(attempt).await?,
+        TaskKind::Publish => publish_task::run(attempt).await?,
     };
-    crate::halt::point(match attempt.task.kind {
+    crate::halt::point(match kind {
         TaskKind::Map => "map.commit",
         TaskKind::Reduce => "reduce.commit",
+        TaskKind::Publish => "publish.commit",
     })
     .await;
     Ok(result)
@@ -173,48 +261,50 @@ async fn renew(attempt: Arc<Attempt>, settings: Settings) {
         // Dropping a driver's future half-way may harm it, so an abort must not hit this one.
         let (store, lease, settings) =
             (attempt.store.clone(), attempt.lease.clone(), settings.clone());
-        let renewal = tokio::spawn(async move { store.renew(&lease, progress, &settings).await });
-        match renewal.await {
-            Ok(Ok(true)) => attempt.lease.extend(sent),
-            Ok(Ok(false)) => {
+        let answer_max = settings.renew_every();
+        let renewal = async move { store.renew(&lease, progress, &settings).await };
+        match within(answer_max, "renew a lease", renewal).await {
+            Ok(true) => attempt.lease.extend(sent),
+            Ok(false) => {
                 tracing::warn!(task = %attempt.task.id, "the lease is lost; stopping the attempt");
                 attempt.lease.lose();
                 return;
             }
             // Trust goes on running out by itself.
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::debug!(task = %attempt.task.id, %error, "could not renew");
                 pause = pause.min(AGAIN);
             }
-            Err(error) => tracing::error!(%error, "renewal panicked"),
         }
     }
 }
 
 /// Writes down how the attempt ended, behind the fence.
-async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
-    /// A pause before a task is tried again that waits for something else.
-    const NOT_YET_PAUSE_MS: i64 = 500;
-    let store = &context.store;
+async fn give_up(store: &Store, lease: &Arc<Lease>, error: Error) {
     let written = match &error {
         Error::LeaseLost(_) => {
             tracing::warn!(task = %lease.task, "fenced: the lease was lost before the commit");
             return;
         }
-        Error::NotYet(why) if why == DRAINED => {
+        Error::Drained => {
             tracing::info!(task = %lease.task, "handing the lease back");
-            retrying(|| store.release(lease, DRAINED, None, 0)).await
+            release(store, lease, HandBack::drained()).await
         }
         Error::NotYet(why) => {
             tracing::debug!(task = %lease.task, why, "not yet");
-            retrying(|| store.release(lease, "waited", None, NOT_YET_PAUSE_MS)).await
+            release(store, lease, HandBack::waiting("waited", why)).await
+        }
+        Error::Unfit { .. } => {
+            tracing::warn!(task = %lease.task, %error, "leaving the task to another worker");
+            release(store, lease, HandBack::waiting("left to others", error.to_string())).await
+        }
+        Error::JobCancelled(_) => {
+            tracing::info!(task = %lease.task, "the job has ended or is to end; so does the task");
+            retry::while_transient(retry::FAREWELL, || store.cancel_own(lease)).await
         }
         Error::BlockMissing { task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
-            let why = error.to_string();
-            let released =
-                retrying(|| store.release(lease, "block missing", Some(&why), NOT_YET_PAUSE_MS))
-                    .await;
+            let released = release(store, lease, HandBack::waiting("block missing", error.to_string())).await;
             // The blocks of a job that has ended are gone for good, and so is the lease: a job's tasks are
             // cancelled before its blocks are removed.
             if matches!(released, Ok(true))
@@ -227,8 +317,7 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
         // A failover is not the task's fault, so it does not burn an attempt.
         error if error.is_transient() => {
             tracing::warn!(task = %lease.task, %error, "the database is away; handing the lease back");
-            let why = error.to_string();
-            retrying(|| store.release(lease, "database away", Some(&why), NOT_YET_PAUSE_MS)).await
+            release(store, lease, HandBack::waiting("database away", error.to_string())).await
         }
         error => {
             tracing::warn!(task = %lease.task, %error, "the attempt failed");
@@ -238,7 +327,7 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
                 retryable: error.is_retryable(),
                 attempts_max: attempts_max(error),
             };
-            retrying(|| store.fail(lease, &failure)).await
+            retry::while_transient(retry::FAREWELL, || store.fail(lease, &failure)).await
         }
     };
     match written {
@@ -249,32 +338,17 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
     }
 }
 
+/// Hands a lease back through a failover. A repeat of what took effect matches nothing, which is then reported
+/// as fenced and is as good.
+async fn release(store: &Store, lease: &Lease, back: HandBack) -> Result<bool> {
+    retry::while_transient(retry::FAREWELL, || store.release(lease, &back)).await
+}
+
 /// A function that ran out of time may only have met a busy machine: it gets one more try.
 fn attempts_max(error: &Error) -> i32 {
     const TIMEOUT_ATTEMPTS_MAX: i32 = 2;
     match error {
         Error::Function(_) | Error::TaskTimeout(_) => TIMEOUT_ATTEMPTS_MAX,
         _ => config::ATTEMPTS_MAX,
-    }
-}
-
-/// Repeats a fenced write through a failover. A repeat of one that took effect matches nothing,
-/// which is then reported as fenced and is as good.
-async fn retrying<F, W>(write: F) -> Result<bool>
-where
-    F: Fn() -> W,
-    W: Future<Output = Result<bool>>,
-{
-    const TRIES_MAX: u32 = 40;
-    const PAUSE: Duration = Duration::from_millis(250);
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match write().await {
-            Err(error) if error.is_transient() && tries < TRIES_MAX => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            outcome => return outcome,
-        }
     }
 }

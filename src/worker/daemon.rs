@@ -14,6 +14,8 @@ use crate::config::Settings;
 use crate::error::Result;
 use crate::ids::WorkerId;
 use crate::store::Store;
+use crate::store::leases::Claimed;
+use crate::store::retry::{self, within};
 use crate::store::watch::WakeFor;
 use crate::wasm::Host;
 
@@ -47,6 +49,7 @@ pub async fn run(
         store.clone(),
         id.clone(),
         options.slots,
+        host.memory_bytes_max() >> 20,
         busy.clone(),
         stop.child_token(),
     ));
@@ -58,13 +61,14 @@ pub async fn run(
         settings: options.settings.clone(),
         stop: stop.clone(),
         specs: attempt::SpecCache::default(),
+        unfit: attempt::Unfit::default(),
     });
     let mut running: JoinSet<()> = JoinSet::new();
     while !stop.is_cancelled() {
         let free = options.slots.saturating_sub(running.len());
         let mut claimed = 0;
         if free > 0 {
-            match store.claim(&id, free, &options.settings).await {
+            match claim(&context, free).await {
                 Ok(tasks) => {
                     claimed = tasks.len();
                     for task in tasks {
@@ -108,6 +112,14 @@ pub async fn run(
     Ok(())
 }
 
+/// Claims tasks. A claim whose answer is late is one whose lease runs out.
+async fn claim(context: &Context, want: usize) -> Result<Vec<Claimed>> {
+    let (store, worker) = (context.store.clone(), context.worker.clone());
+    let (settings, avoid) = (context.settings.clone(), context.unfit.jobs());
+    let claiming = async move { store.claim(&worker, want, &settings, &avoid).await };
+    within(retry::ANSWER_MAX, "claim tasks", claiming).await
+}
+
 /// Finds out whether the link to the own shard may be trusted. While it may not, the router serves.
 async fn verify(store: &Store) {
     if let Err(error) = store.verify_placement().await {
@@ -120,23 +132,30 @@ async fn report(
     store: Store,
     id: WorkerId,
     slots: usize,
+    memory_mb: usize,
     busy: Arc<AtomicI32>,
     stop: CancellationToken,
 ) {
     const EVERY: Duration = Duration::from_secs(5);
     let slots = i32::try_from(slots).unwrap_or(i32::MAX);
     while !stop.is_cancelled() {
-        // Since the last time, Aviary's collections may have been set up, or moved: what is filed under a shard
-        // that is being drained lives on another, where a worker that still asked its own would never find it.
-        verify(&store).await;
         let facts = doc! {
             "host": crate::telemetry::host_name(),
             "pid": i64::from(std::process::id()),
             "slots": slots,
             "busy": busy.load(Ordering::Acquire),
+            "memory_mb": i64::try_from(memory_mb).unwrap_or(i64::MAX),
             "version": env!("CARGO_PKG_VERSION"),
         };
-        if let Err(error) = store.worker_alive(&id, facts).await {
+        let (store, id) = (store.clone(), id.clone());
+        let reporting = async move {
+            // Since the last time, Aviary's collections may have been set up, or moved: what is filed under a
+            // shard that is being drained lives on another, where a worker that still asked its own would
+            // never find it.
+            verify(&store).await;
+            store.worker_alive(&id, facts).await
+        };
+        if let Err(error) = within(retry::ANSWER_MAX, "report alive", reporting).await {
             tracing::debug!(%error, "could not report alive");
         }
         tokio::select! {

@@ -99,23 +99,23 @@ pub fn limits(limits: &crate::job::Limits) -> Limits {
     }
 }
 
-/// Refuses a job whose functions may use more memory than whoever runs them gives: they would be told a limit
-/// that is not theirs.
+/// Leaves a job to other workers whose functions may use more memory than this one gives: they would be told a
+/// limit that is not theirs.
 ///
 /// # Errors
-/// [`Error::Refused`].
-pub fn refuse_memory(job: &Job, host: &Host, who: &str, daemons: &str) -> Result<()> {
+/// [`Error::Unfit`].
+pub(super) fn check_memory(job: &Job, host: &Host, worker: &str) -> Result<()> {
     let wanted = job.spec.limits.memory_mb;
     let given = (host.memory_bytes_max() >> 20) as u64;
     if wanted <= given {
         return Ok(());
     }
-    Err(Error::refused(
+    Err(Error::unfit(
         format!(
-            "the job asks for {wanted} MiB of memory for each function, but {who} gives {given} MiB \
-             at most"
+            "the job asks for {wanted} MiB of memory for each function, but worker {worker} gives {given} \
+             MiB at most"
         ),
-        format!("submit it with --memory-mb {given}, or start {daemons} with --memory-mb {wanted}"),
+        format!("start workers with --memory-mb {wanted}, or submit it with --memory-mb {given}"),
     ))
 }
 

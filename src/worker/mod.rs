@@ -1,12 +1,13 @@
 //! The worker daemon: claims tasks of its shard and runs them, `slots` at a time.
 //!
-//! Reading order: [`daemon`] (the loop), `attempt` (one claimed task from claim to commit), `map`
-//! and `reduce` (the work), `guest` (a function and its failures), `combiner`, `reducer` (what
+//! Reading order: [`daemon`] (the loop), `attempt` (one claimed task from claim to commit), `map`,
+//! `reduce` and `publish_task` (the work), `guest` (a function and its failures), `combiner`, `reducer` (what
 //! happens to emits and groups), `writer` (to the database, behind the lease), `lines` (what functions log).
 
 mod attempt;
 mod collation;
 pub mod combiner;
+mod complete;
 pub mod daemon;
 pub mod deadline;
 pub mod guest;
@@ -16,6 +17,7 @@ pub mod local;
 mod map;
 pub mod once_more;
 pub mod pace;
+mod publish_task;
 mod reduce;
 pub mod reducer;
 mod stream;

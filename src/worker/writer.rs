@@ -129,6 +129,9 @@ async fn write_batch(
 ) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(200);
     let mut again = attempt.is_repeat();
+    if target == Target::Output {
+        attempt.confirm_claim().await?;
+    }
     loop {
         attempt.check()?;
         let written = match target {

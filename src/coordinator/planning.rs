@@ -1,82 +1,23 @@
-//! One look at every open job, and what can be done for it now.
+//! Planning a job: its snapshot, its splits, its partitions and its tasks; and what has to hold for them.
 
 use std::collections::BTreeMap;
 
 use bson::{Timestamp, doc};
 
-use super::{complete, plan, publish, sweep};
+use super::plan;
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::job::{Job, JobError, JobEvent, JobState, Output, OutputMode, ReadMode};
+use crate::job::{Job, JobEvent, JobState, Output, OutputMode, ReadMode};
 use crate::store::Store;
 use crate::store::output::{Described, Like};
 use crate::store::topology::Placement;
 use crate::task::{Task, TaskKind};
-use crate::wasm::Host;
-use crate::worker::loader::refuse_memory;
 
-/// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
-pub(super) async fn tick(store: &Store, host: &Host, settings: &Settings) -> Result<()> {
-    store.quarantine_exhausted().await?;
-    let mut away = None;
-    for job in store.jobs_to_tend().await? {
-        if let Err(error) = tend(store, host, settings, &job).await {
-            // A shard that is away holds up the jobs that need it, and no others.
-            if error.is_transient() {
-                away.get_or_insert(error);
-                continue;
-            }
-            tracing::warn!(job = %job.id, %error, "the job cannot go on");
-            if !job.state.is_terminal() {
-                let error = JobError {
-                    code: error.code().to_owned(),
-                    message: error.to_string(),
-                    task: None,
-                };
-                fail(store, &job, error).await?;
-            }
-        }
-    }
-    away.map_or(Ok(()), Err)
-}
-
-/// Moves a job on as far as it will go now.
-async fn tend(store: &Store, host: &Host, settings: &Settings, job: &Job) -> Result<()> {
-    let mut job = job.clone();
-    loop {
-        let before = job.state;
-        match job.state {
-            JobState::Submitted => {
-                store.transition(&job.id, JobEvent::Taken, doc! {}, doc! {}).await?;
-            }
-            JobState::Planning => {
-                // It reduces results into the target itself, and that a job should not learn at its end.
-                if job.spec.output.mode == OutputMode::Reduce {
-                    refuse_memory(&job, host, "the coordinator", "coordinators")?;
-                    complete::check(store, host, &job).await?;
-                }
-                make_plan(store, settings, &job).await?;
-            }
-            JobState::Mapping => tend_mapping(store, &job).await?,
-            JobState::Reducing => tend_reducing(store, &job).await?,
-            JobState::Publishing => publish::publish(store, host, &job).await?,
-            JobState::Succeeded | JobState::Failed | JobState::Cancelled => {
-                if !job.cleaned {
-                    sweep::clean_up(store, &job).await?;
-                }
-                return Ok(());
-            }
-        }
-        let Some(now) = store.job(&job.id).await? else { return Ok(()) };
-        if now.state == before {
-            return Ok(());
-        }
-        tracing::info!(job = %now.id, from = %before, to = %now.state, "job moved on");
-        job = now;
-    }
-}
-
-async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> {
+/// Plans a job and opens its mapping.
+///
+/// A plan is made at an instant of its own: one that a coordinator before this has fixed may be too old by
+/// now, and nothing has been read at it.
+pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> {
     crate::halt::point("plan").await;
     let input = &job.spec.input;
     let size = store.inspect_input(input).await?;
@@ -105,7 +46,7 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
 
     let hidden = Output::hidden(&job.id);
     store.create_hidden(&job.spec.output.db, &hidden, &target_options).await?;
-    let Some(number) = store.begin_plan(&job.id).await? else { return Ok(()) };
+    let Some(number) = store.begin_plan(job).await? else { return Ok(()) };
     let map_tasks = pieces.len();
     let planned = |kind, n, shard: &str| Task {
         priority: job.priority,
@@ -131,7 +72,7 @@ async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> 
     };
     set.extend(identity.map(|uuid| ("input_uuid".to_owned(), uuid)));
     // The ranges are those of this instant: a coordinator that has fixed another has to plan for it.
-    let this = doc! { "plan": number, "snapshot": time };
+    let this = doc! { "plan": number, "snapshot": time, "role": job.role };
     store.transition(&job.id, JobEvent::Planned, this, set).await?;
     Ok(())
 }
@@ -163,25 +104,21 @@ async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)
     /// it is read is of no time; more than a few in a row do not happen.
     const TRIES_MAX: u32 = 10;
     let input = &job.spec.input;
-    let mut known = job.snapshot;
+    let mine = doc! {
+        "state": JobState::Planning.as_str(),
+        "plan": job.plan,
+        "role": job.role,
+    };
     for _ in 0..TRIES_MAX {
-        let time = match known {
-            Some(time) => time,
-            None => {
-                let time = store.cluster_time().await?;
-                let planning = doc! { "state": JobState::Planning.as_str() };
-                if !store.set_job(&job.id, planning, doc! { "snapshot": time }).await? {
-                    return Ok(None);
-                }
-                time
-            }
-        };
+        let time = store.cluster_time().await?;
+        if !store.set_job(&job.id, mine.clone(), doc! { "snapshot": time }).await? {
+            return Ok(None);
+        }
         let owned_at = (input.read == ReadMode::Snapshot).then_some(time);
         if let Some(placement) = store.placement(&input.db, &input.collection, owned_at).await? {
             return Ok(Some((placement, time)));
         }
         // Nothing has been read yet, so a later instant is as good.
-        known = None;
     }
     Err(Error::refused(
         "the input's chunks are being split or merged all the time, so that nobody knows who owned them",
@@ -260,30 +197,9 @@ fn is_by_id(key: &bson::Document) -> bool {
     key.len() == 1 && key.contains_key("_id")
 }
 
-async fn tend_mapping(store: &Store, job: &Job) -> Result<()> {
-    crate::halt::point("mapping").await;
-    let phases = store.phases(job).await?;
-    if phases.map.planned > 0 {
-        store.open_phase(job, TaskKind::Map).await?;
-    }
-    if phases.map.quarantined > 0 {
-        return fail_with_task(store, job).await;
-    }
-    if phases.map.done < u64::from(job.map_tasks) {
-        return Ok(());
-    }
-    refuse_lost_input(store, job).await?;
-    if job.reduce_tasks == 0 {
-        publish::begin(store, job, JobEvent::MappedOnly).await
-    } else {
-        store.transition(&job.id, JobEvent::Mapped, doc! { "plan": job.plan }, doc! {}).await?;
-        Ok(())
-    }
-}
-
 /// A collection that is dropped or renamed takes its history along, and whoever reads it then sees none of its
 /// documents, and no error: so a job whose input is no longer there has not read all of it.
-async fn refuse_lost_input(store: &Store, job: &Job) -> Result<()> {
+pub(super) async fn refuse_lost_input(store: &Store, job: &Job) -> Result<()> {
     let input = &job.spec.input;
     let Some(uuid) = &job.input_uuid else { return Ok(()) };
     if store.name_of(&input.db, uuid).await?.as_ref() == Some(&input.collection) {
@@ -296,45 +212,4 @@ async fn refuse_lost_input(store: &Store, job: &Job) -> Result<()> {
         ),
         "nothing was published; submit the job again when the collection is there to stay",
     ))
-}
-
-async fn tend_reducing(store: &Store, job: &Job) -> Result<()> {
-    crate::halt::point("reducing").await;
-    let phases = store.phases(job).await?;
-    if phases.reduce.planned > 0 {
-        store.open_phase(job, TaskKind::Reduce).await?;
-    }
-    if phases.reduce.quarantined > 0 || phases.map.quarantined > 0 {
-        return fail_with_task(store, job).await;
-    }
-    if phases.reduce.done < u64::from(job.reduce_tasks) {
-        return Ok(());
-    }
-    publish::begin(store, job, JobEvent::Reduced).await
-}
-
-async fn fail_with_task(store: &Store, job: &Job) -> Result<()> {
-    let Some(task) = store.quarantined(job).await? else { return Ok(()) };
-    let error = task.error.unwrap_or_default();
-    let text = |name: &str| error.get_str(name).unwrap_or("unknown").to_owned();
-    fail(
-        store,
-        job,
-        JobError {
-            code: text("code"),
-            message: text("message"),
-            task: Some(task.id.short().to_owned()),
-        },
-    )
-    .await
-}
-
-async fn fail(store: &Store, job: &Job, error: JobError) -> Result<()> {
-    let error = bson::serialize_to_bson(&error)
-        .map_err(|e| Error::Internal(format!("an error does not serialise: {e}")))?;
-    store.transition(&job.id, JobEvent::Failed, doc! {}, doc! { "error": error }).await?;
-    if let Some(job) = store.job(&job.id).await? {
-        sweep::clean_up(store, &job).await?;
-    }
-    Ok(())
 }

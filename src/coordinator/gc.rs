@@ -26,6 +26,14 @@ pub async fn clean_up(store: &Store, job: &Job) -> Result<()> {
     }
     crate::halt::point("clean").await;
     drop_hidden(store, job).await?;
+    let output = &job.spec.output;
+    if output.mode.adds() && job.publish.is_some() {
+        // Its source is gone by now. What it has on its way must not arrive in another job's turn.
+        store.end_merges(job.id.as_str()).await?;
+    }
+    if output.mode.has_target() {
+        store.release_turn(&job.id, output).await?;
+    }
     let counters = store.counters(job).await?;
     store.set_job(&job.id, doc! {}, doc! { "cleaned": true, "counters": counters }).await?;
     Ok(())
@@ -79,19 +87,44 @@ pub async fn sweep(store: &Store) -> Result<()> {
             store.delete_stale_plans(&job).await?;
         }
     }
+    for (turn, id) in store.turns().await? {
+        let job = look_up(store, &mut known, &id).await?;
+        if job.is_none_or(|job| job.state.is_terminal() && job.cleaned) {
+            store.drop_turn(&turn, &id).await?;
+        }
+    }
     for db in store.output_databases().await? {
-        for name in store.hidden_collections(&db).await? {
-            const ID_LEN: usize = 24;
-            let Some(id) = name.strip_prefix(HIDDEN_PREFIX).and_then(|rest| rest.get(..ID_LEN))
-            else {
-                continue;
-            };
-            // A job that is not in this database may be another Aviary's: leave it alone.
-            let job = look_up(store, &mut known, &JobId::from_text(id)).await?;
-            if let Some(job) = job.filter(|job| job.state.is_terminal() && job.spec.output.db == db)
-            {
+        // One database that cannot be listed must not keep the others' leftovers.
+        if let Err(error) = sweep_outputs(store, &mut known, &db).await {
+            tracing::warn!(db, %error, "could not look for leftovers");
+        }
+    }
+    Ok(())
+}
+
+/// Drops hidden collections that zombies of ended or removed jobs have brought back.
+async fn sweep_outputs(
+    store: &Store,
+    known: &mut HashMap<JobId, Option<Job>>,
+    db: &str,
+) -> Result<()> {
+    const ID_LEN: usize = 24;
+    for name in store.hidden_collections(db).await? {
+        let Some(id) = name.strip_prefix(HIDDEN_PREFIX).and_then(|rest| rest.get(..ID_LEN)) else {
+            continue;
+        };
+        let id = JobId::from_text(id);
+        match look_up(store, known, &id).await? {
+            Some(job) if job.state.is_terminal() && job.spec.output.db == db => {
                 drop_hidden(store, &job).await?;
             }
+            Some(_) => {}
+            // A job that was never in this database may be another Aviary's: leave it alone.
+            None if store.was_removed(&id, db).await? => {
+                tracing::info!(job = %id, name, "removing what is left of a removed job");
+                store.drop_collection(db, &name).await?;
+            }
+            None => {}
         }
     }
     Ok(())

@@ -1,0 +1,35 @@
+//! `aviary resume`: a job whose results were refused by its target goes on publishing.
+
+use bson::doc;
+
+use super::args::{Global, JobArg};
+use crate::error::{Error, Result};
+use crate::job::{JobEvent, JobState};
+
+pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
+    let store = global.store("aviary-resume").await?;
+    let job = store.find_job(&args.job).await?;
+    let refused = |state: JobState| {
+        Error::refused(
+            format!("job {} is {state}", job.id),
+            "only a job that stopped while publishing can be resumed",
+        )
+    };
+    if job.state != JobState::Stopped {
+        return Err(refused(job.state));
+    }
+    // The task first: a worker hands it back while the job is stopped, and a coordinator that met a job which
+    // publishes with a task that was given up would stop it again.
+    store.resume_publish(&job).await?;
+    let fence = doc! { "plan": job.plan };
+    if !store.transition(&job.id, JobEvent::Resumed, fence, doc! { "error": null }).await? {
+        let now = store.find_job(job.id.as_str()).await?;
+        if now.state != JobState::Publishing && now.state != JobState::Succeeded {
+            return Err(refused(now.state));
+        }
+    }
+    if !global.quiet {
+        eprintln!("job {0} goes on publishing; aviary status -w {0} follows it", job.id);
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! One look at every open job, and the moves that can be made for it now.
+//!
+//! Which moves those are is decided by [`crate::protocol::coordinate`]; this executes them. Every write names
+//! the job's state, its plan and the epoch of the role, so a coordinator that was superseded in the middle
+//! changes nothing more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bson::{Document, doc};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::{gc, planning};
+use crate::config::{self, Settings};
+use crate::error::{Error, Result};
+use crate::ids::JobId;
+use crate::job::{Job, JobError, JobEvent, JobState, Output};
+use crate::protocol::coordinate::{Move, PublishTask, View, moves};
+use crate::store::Store;
+use crate::store::retry::{self, within};
+use crate::task::{JobPhases, TaskKind};
+
+/// The holder of the role, for as long as it is trusted to be.
+pub(super) trait Held: Clone + Send + Sync + 'static {
+    /// The epoch of the role, unless it is lost.
+    fn epoch(&self) -> Option<i64>;
+}
+
+/// Reconciles jobs, each on its own: what is slow or wedged holds up no other.
+pub(super) struct Reconciler<H> {
+    store: Store,
+    settings: Settings,
+    role: H,
+    at_once: Arc<Semaphore>,
+    /// What is still being done for a job since an earlier look.
+    busy: HashMap<JobId, JoinHandle<()>>,
+}
+
+impl<H: Held> Reconciler<H> {
+    pub(super) fn new(store: Store, settings: Settings, role: H) -> Self {
+        let at_once = Arc::new(Semaphore::new(config::MOVES_AT_ONCE));
+        Self { store, settings, role, at_once, busy: HashMap::new() }
+    }
+
+    /// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
+    pub(super) async fn look(&mut self) -> Result<()> {
+        let store = self.store.clone();
+        let listing = async move {
+            let jobs = store.jobs_to_tend().await?;
+            // A shard that is away must not keep the jobs of the others from moving.
+            if let Err(error) = store.quarantine_exhausted().await {
+                tracing::warn!(%error, "could not look for exhausted tasks");
+            }
+            Ok(jobs)
+        };
+        let jobs = within(retry::ANSWER_MAX, "read open jobs", listing).await?;
+        self.busy.retain(|_, tending| !tending.is_finished());
+        let mut tending = Vec::new();
+        for job in jobs {
+            if self.busy.contains_key(&job.id) {
+                continue;
+            }
+            let (store, settings) = (self.store.clone(), self.settings.clone());
+            let (role, at_once, id) = (self.role.clone(), self.at_once.clone(), job.id.clone());
+            let handle = tokio::spawn(async move {
+                // Never closed.
+                let Ok(_permit) = at_once.acquire().await else { return };
+                tend(&store, &settings, &role, job).await;
+            });
+            tending.push((id, handle));
+        }
+        let until = tokio::time::Instant::now() + config::MOVE_MAX;
+        for (id, mut handle) in tending {
+            match tokio::time::timeout_at(until, &mut handle).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(job = %id, %error, "tending the job panicked"),
+                Err(_) => {
+                    tracing::warn!(job = %id, "what is done for the job takes long; going on without");
+                    self.busy.insert(id, handle);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) {
+    let id = seen.id.clone();
+    let waited = seen.waiting.is_some();
+    match reconcile(store, settings, role, seen).await {
+        Ok(()) if waited => {
+            if let Err(error) = store.note_moving(&id).await {
+                tracing::debug!(job = %id, %error, "could not note that the job moves");
+            }
+        }
+        Ok(()) => {}
+        Err(error) => {
+            tracing::warn!(job = %id, %error, "the job has to wait");
+            if let Err(error) = store.note_waiting(&id, &error.to_string()).await {
+                tracing::debug!(job = %id, %error, "could not note why the job waits");
+            }
+        }
+    }
+}
+
+/// Moves a job on as far as it will go now.
+///
+/// # Errors
+/// What keeps the job from moving for the time being.
+async fn reconcile<H: Held>(
+    store: &Store,
+    settings: &Settings,
+    role: &H,
+    seen: Job,
+) -> Result<()> {
+    let Some(epoch) = role.epoch() else { return Ok(()) };
+    let mut job = if seen.role == epoch {
+        seen
+    } else {
+        let Some(mine) = store.adopt(&seen.id, epoch).await? else { return Ok(()) };
+        mine
+    };
+    loop {
+        let view = view(store, &job).await?;
+        let planned = moves(&view);
+        if planned.is_empty() {
+            return Ok(());
+        }
+        for one in planned {
+            if role.epoch() != Some(epoch) {
+                return Ok(());
+            }
+            if let Err(error) = execute(store, settings, &job, one).await {
+                if error.is_transient() || !may_fail(job.state) {
+                    return Err(error);
+                }
+                tracing::warn!(job = %job.id, %error, "the job cannot go on");
+                let error = JobError {
+                    code: error.code().to_owned(),
+                    message: error.to_string(),
+                    task: None,
+                };
+                fail(store, &job, error).await?;
+            }
+        }
+        let Some(now) = store.job(&job.id).await? else { return Ok(()) };
+        if now.role != epoch {
+            return Ok(());
+        }
+        if now.state == job.state && now.cleaned == job.cleaned {
+            return Ok(());
+        }
+        if now.state != job.state {
+            tracing::info!(job = %now.id, from = %job.state, to = %now.state, "job moved on");
+        }
+        job = now;
+    }
+}
+
+/// Whether what the coordinator meets may end a job in this state. Once it publishes, only the publish task
+/// can tell what has become of the target.
+fn may_fail(state: JobState) -> bool {
+    match state {
+        JobState::Submitted | JobState::Planning | JobState::Mapping | JobState::Reducing => true,
+        JobState::Publishing
+        | JobState::Stopped
+        | JobState::Succeeded
+        | JobState::Failed
+        | JobState::Cancelled => false,
+    }
+}
+
+async fn view(store: &Store, job: &Job) -> Result<View> {
+    let phases = match job.state {
+        JobState::Mapping | JobState::Reducing => store.phases(job).await?,
+        _ => JobPhases::default(),
+    };
+    let publish = match job.state {
+        JobState::Publishing => store.publish_task(job).await?,
+        _ => None,
+    };
+    Ok(View {
+        state: job.state,
+        mode: job.spec.output.mode,
+        cancel: job.cancel,
+        cleaned: job.cleaned,
+        map_tasks: u64::from(job.map_tasks),
+        reduce_tasks: u64::from(job.reduce_tasks),
+        phases,
+        publish: publish.map(|task| PublishTask {
+            state: task.state,
+            marks: task.publish.map(|publish| publish.marks).unwrap_or_default(),
+        }),
+    })
+}
+
+/// What every move of a job names: its plan, and the coordinator that it belongs to.
+fn fence(job: &Job) -> Document {
+    doc! { "plan": job.plan, "role": job.role }
+}
+
+async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Result<()> {
+    let transition = async |event, set| {
+        store.transition(&job.id, event, fence(job), set).await.map(|_| ())
+    };
+    match one {
+        Move::Take => transition(JobEvent::Taken, doc! {}).await,
+        Move::Plan => planning::make_plan(store, settings, job).await,
+        Move::OpenMap => {
+            crate::halt::point("mapping").await;
+            store.open_phase(job, TaskKind::Map).await.map(|_| ())
+        }
+        Move::OpenReduce => {
+            crate::halt::point("reducing").await;
+            store.open_phase(job, TaskKind::Reduce).await.map(|_| ())
+        }
+        Move::Reduce => {
+            planning::refuse_lost_input(store, job).await?;
+            transition(JobEvent::Mapped, doc! {}).await
+        }
+        Move::Publish(event) => {
+            if event == JobEvent::MappedOnly {
+                planning::refuse_lost_input(store, job).await?;
+            }
+            begin_publish(store, job, event).await
+        }
+        Move::OpenPublish => store.open_publish(job).await,
+        Move::WithdrawPublish => store.withdraw_publish(job).await.map(|_| ()),
+        Move::Succeed => transition(JobEvent::Published, doc! {}).await,
+        Move::Fail => end_with_task(store, job, JobEvent::Failed).await,
+        Move::Stop => end_with_task(store, job, JobEvent::PublishStopped).await,
+        Move::Cancel => transition(JobEvent::PublishCancelled, cancelled(store, job).await?).await,
+        Move::CleanUp => gc::clean_up(store, job).await,
+    }
+}
+
+/// Notes the identity of the results, and moves the job to `publishing`.
+async fn begin_publish(store: &Store, job: &Job, event: JobEvent) -> Result<()> {
+    let output = &job.spec.output;
+    let hidden = Output::hidden(&job.id);
+    let described = store.describe(&output.db, &hidden).await?;
+    let uuid = described.and_then(|described| described.uuid).ok_or_else(|| {
+        Error::refused(
+            format!("the job's hidden collection {hidden} is gone"),
+            "somebody dropped it; nothing was published, so the job can be submitted again",
+        )
+    })?;
+    let counters = store.counters(job).await?;
+    let set = doc! { "publish": { "uuid": uuid }, "counters": counters };
+    store.transition(&job.id, event, fence(job), set).await?;
+    Ok(())
+}
+
+/// What a cancelled job says of its target.
+async fn cancelled(store: &Store, job: &Job) -> Result<Document> {
+    let Some(task) = store.publish_task(job).await? else { return Ok(doc! {}) };
+    let begun = task.publish.as_ref().is_some_and(|publish| publish.marks.begun);
+    if !begun || !job.spec.output.mode.adds() {
+        return Ok(doc! {});
+    }
+    let Output { db, collection, .. } = &job.spec.output;
+    let error = JobError {
+        code: "cancelled".into(),
+        message: format!(
+            "cancelled while its results were merged: {db}.{collection} holds about {} of {} of them",
+            task.progress.unwrap_or(0),
+            task.publish.map_or(0, |publish| publish.rows),
+        ),
+        task: Some(task.id.short().to_owned()),
+    };
+    Ok(doc! { "error": serialized(&error)? })
+}
+
+async fn end_with_task(store: &Store, job: &Job, event: JobEvent) -> Result<()> {
+    let Some(task) = store.quarantined(job).await? else { return Ok(()) };
+    let error = task.error.unwrap_or_default();
+    let text = |name: &str| error.get_str(name).unwrap_or("unknown").to_owned();
+    let error = JobError {
+        code: text("code"),
+        message: text("message"),
+        task: Some(task.id.short().to_owned()),
+    };
+    let set = doc! { "error": serialized(&error)? };
+    store.transition(&job.id, event, fence(job), set).await?;
+    Ok(())
+}
+
+async fn fail(store: &Store, job: &Job, error: JobError) -> Result<()> {
+    let mut and = fence(job);
+    and.insert("state", job.state.as_str());
+    let set = doc! { "error": serialized(&error)? };
+    store.transition(&job.id, JobEvent::Failed, and, set).await?;
+    Ok(())
+}
+
+fn serialized(error: &JobError) -> Result<bson::Bson> {
+    bson::serialize_to_bson(error)
+        .map_err(|e| Error::Internal(format!("an error does not serialize: {e}")))
+}

@@ -1,0 +1,334 @@
+//! A publish task: puts a job's results in place, the one step that touches a collection users own.
+//!
+//! What comes next is decided by [`crate::protocol::publish`]; this executes it. Reduce tasks (or, map-only,
+//! map tasks) have written a hidden collection of the job, whose identity the task's document holds. Every
+//! attempt first gives it a name of its own, so that earlier attempts find nothing to rename or merge.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::attempt::Attempt;
+use super::complete;
+use crate::config;
+use crate::error::{Error, Result};
+use crate::job::{Job, JobState, Output, OutputMode};
+use crate::protocol::publish::{Place, Step, View, next};
+use crate::store::Store;
+use crate::store::merging::Merged;
+use crate::store::retry;
+use crate::store::turns::Turn;
+use crate::task::{Marks, Publish, TaskResult};
+
+/// Runs the task's work; the caller commits.
+pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
+    let publish = attempt.task.publish.clone().ok_or_else(|| {
+        Error::Internal(format!("publish task {} does not say what it publishes", attempt.task.id))
+    })?;
+    let staged = Output::staged(&attempt.job.id, attempt.lease.token.as_str());
+    let mut publisher = Publisher {
+        attempt,
+        output: &attempt.job.spec.output,
+        publish,
+        staged,
+        has_turn: false,
+        indexed: false,
+        unsure: false,
+    };
+    publisher.publish().await?;
+    Ok(TaskResult {
+        token: attempt.lease.token.clone(),
+        parts: Vec::new(),
+        counters: bson::Document::new(),
+    })
+}
+
+struct Publisher<'a> {
+    attempt: &'a Arc<Attempt>,
+    output: &'a Output,
+    /// As the task's document has it.
+    publish: Publish,
+    /// The name that only this attempt gives the results.
+    staged: String,
+    has_turn: bool,
+    indexed: bool,
+    /// Whether a rename of this attempt may still be on its way.
+    unsure: bool,
+}
+
+impl Publisher<'_> {
+    fn store(&self) -> &Store {
+        &self.attempt.store
+    }
+
+    /// Takes step after step until the results are in place.
+    async fn publish(&mut self) -> Result<()> {
+        loop {
+            self.attempt.check()?;
+            let cancel = self.is_cancelled().await?;
+            let name = self.look().await?;
+            let view = View {
+                mode: self.output.mode,
+                marks: self.publish.marks,
+                place: self.place(name.as_deref()),
+                has_turn: self.has_turn,
+                indexed: self.indexed,
+                cancel,
+                exhausted: self.attempt.task.lost >= config::LOST_MAX - 1,
+            };
+            let step = next(&view);
+            tracing::debug!(task = %self.attempt.task.id, ?step, "publishing");
+            match step {
+                Step::Gone => self.gone().await?,
+                Step::TakeOver { end_merges } => {
+                    self.take_over(name.as_deref().unwrap_or_default(), end_merges).await?;
+                }
+                Step::TakeTurn => self.take_turn().await?,
+                Step::Count => self.count().await?,
+                Step::Complete => self.complete().await?,
+                Step::CopyIndexes => {
+                    let (db, target) = (&self.output.db, &self.output.collection);
+                    self.store().copy_indexes(db, target, &self.staged).await?;
+                    self.indexed = true;
+                }
+                Step::Begin => {
+                    crate::halt::point(match self.output.mode {
+                        OutputMode::Replace => "publish.rename",
+                        _ => "publish.merge",
+                    })
+                    .await;
+                    self.note(Marks { begun: true, ..self.publish.marks }).await?;
+                }
+                Step::Rename => self.rename().await?,
+                Step::Merge => {
+                    if self.merge().await? {
+                        crate::halt::point("publish.merged").await;
+                        return Ok(());
+                    }
+                }
+                Step::Commit => {
+                    crate::halt::point("publish.renamed").await;
+                    return Ok(());
+                }
+                Step::Cancel if self.unsure => self.disarm().await?,
+                Step::Cancel => return Err(Error::JobCancelled(self.attempt.job.id.to_string())),
+                Step::GiveUp => return Err(self.exhausted()),
+            }
+        }
+    }
+
+    /// Whether a person wants the job to end.
+    ///
+    /// # Errors
+    /// [`Error::JobCancelled`] when it has ended already, [`Error::NotYet`] while it is stopped.
+    async fn is_cancelled(&self) -> Result<bool> {
+        let mine = &self.attempt.job;
+        let ended = || Error::JobCancelled(mine.id.to_string());
+        let job = self.store().job(&mine.id).await?.ok_or_else(ended)?;
+        match job.state {
+            JobState::Publishing if job.plan == self.attempt.task.plan => Ok(job.cancel),
+            JobState::Stopped => Err(Error::NotYet(format!("job {} is stopped", job.id))),
+            _ => Err(ended()),
+        }
+    }
+
+    /// The name that the results bear now.
+    async fn look(&self) -> Result<Option<String>> {
+        self.store().name_of(&self.output.db, &self.publish.uuid).await
+    }
+
+    fn place(&self, name: Option<&str>) -> Place {
+        match name {
+            None => Place::Gone,
+            // An inline result stays where its tasks wrote it.
+            Some(name) if self.output.mode == OutputMode::Inline => {
+                let own = name == self.output.collection;
+                if own { Place::Mine } else { Place::Elsewhere }
+            }
+            Some(name) if name == self.staged => Place::Mine,
+            Some(name) if name == self.output.collection => Place::Target,
+            Some(_) => Place::Elsewhere,
+        }
+    }
+
+    /// Where the results are read from now.
+    fn source(&self) -> &str {
+        match self.output.mode {
+            OutputMode::Inline => &self.output.collection,
+            _ => &self.staged,
+        }
+    }
+
+    async fn note(&mut self, marks: Marks) -> Result<()> {
+        let publish = Publish { marks, ..self.publish.clone() };
+        self.store().note_publish(&self.attempt.lease, &publish).await?;
+        self.publish = publish;
+        Ok(())
+    }
+
+    /// Nobody believes that a collection is gone who may have been overtaken, or asked a stale server.
+    async fn gone(&self) -> Result<()> {
+        self.confirm().await?;
+        match self.look().await? {
+            Some(_) => Ok(()),
+            None => Err(vanished(&self.attempt.job)),
+        }
+    }
+
+    /// Makes sure that the task is still this attempt's, and that what is read from here on is no older than
+    /// this: both writes are acknowledged by a majority, and reads of a server that has not seen them fail.
+    async fn confirm(&self) -> Result<()> {
+        self.store().cluster_time().await?;
+        self.store().confirm(&self.attempt.lease).await
+    }
+
+    async fn take_over(&mut self, name: &str, end_merges: bool) -> Result<()> {
+        let store = self.store();
+        // What is found under the own name is a ghost, or the results before they were completed. The
+        // lease is asked for once more, since whoever took over may have completed them since.
+        self.confirm_lease().await?;
+        store.drop_collection(&self.output.db, &self.staged).await?;
+        let to = match self.output.mode {
+            OutputMode::Inline => &self.output.collection,
+            _ => &self.staged,
+        };
+        store.rename(&self.output.db, name, to, false).await?;
+        if end_merges {
+            // Nobody else can begin to merge from here on; what has begun ends first.
+            store.end_merges(self.attempt.job.id.as_str()).await?;
+        }
+        crate::halt::point("publish.staged").await;
+        Ok(())
+    }
+
+    async fn confirm_lease(&self) -> Result<()> {
+        self.store().confirm(&self.attempt.lease).await
+    }
+
+    async fn take_turn(&mut self) -> Result<()> {
+        match self.store().take_turn(&self.attempt.job).await? {
+            Turn::Mine => {
+                self.has_turn = true;
+                Ok(())
+            }
+            Turn::Taken(other) => {
+                let Output { db, collection, .. } = self.output;
+                Err(Error::NotYet(format!("job {other} publishes into {db}.{collection}")))
+            }
+        }
+    }
+
+    async fn count(&mut self) -> Result<()> {
+        self.check_count(self.source()).await?;
+        self.note(Marks { counted: true, ..self.publish.marks }).await
+    }
+
+    /// What the tasks say they wrote must be what is there, to the document.
+    async fn check_count(&self, name: &str) -> Result<()> {
+        let (db, rows) = (&self.output.db, self.publish.rows);
+        let is_right = |found: u64| u64::try_from(rows) == Ok(found);
+        if is_right(self.store().count_exactly(db, name).await?) {
+            return Ok(());
+        }
+        // Right after a failover, a majority read may lag behind what was acknowledged before.
+        self.confirm().await?;
+        let found = self.store().count_exactly(db, name).await?;
+        if is_right(found) {
+            return Ok(());
+        }
+        self.confirm_lease().await?;
+        let why = if self.attempt.job.spec.reduce.is_none() {
+            "a map-only job must emit each key once"
+        } else {
+            "a function is not deterministic, or somebody wrote to the job's hidden collection"
+        };
+        Err(Error::refused(
+            format!("the tasks wrote {rows} results, the collection holds {found}"),
+            format!("{why}; nothing was published"),
+        ))
+    }
+
+    /// Computes what the target is to hold, and makes that the result.
+    async fn complete(&mut self) -> Result<()> {
+        let whole = complete::complete(self.attempt, &self.staged).await?;
+        self.check_count(&whole.name).await?;
+        crate::halt::point("publish.completed").await;
+        let publish = Publish {
+            uuid: whole.uuid,
+            marks: Marks { completed: true, ..self.publish.marks },
+            ..self.publish.clone()
+        };
+        self.store().note_publish(&self.attempt.lease, &publish).await?;
+        self.publish = publish;
+        crate::halt::point("publish.recorded").await;
+        Ok(())
+    }
+
+    async fn rename(&mut self) -> Result<()> {
+        let Output { db, collection, .. } = self.output;
+        match self.store().rename(db, &self.staged, collection, true).await {
+            // Not there any more: looking for it again tells where it is.
+            Ok(_) => Ok(()),
+            Err(error) if error.is_transient() => {
+                tracing::debug!(%error, "the rename's outcome is unknown; looking for it");
+                self.unsure = true;
+                tokio::time::sleep(retry::HOLDER.pause).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A rename that this attempt has sent may still wait for a lock. Behind another one it has either taken
+    /// effect, or finds nothing to rename.
+    async fn disarm(&mut self) -> Result<()> {
+        let (db, other) = (&self.output.db, format!("{}-kept", self.staged));
+        self.store().drop_collection(db, &other).await?;
+        self.store().rename(db, &self.staged, &other, false).await?;
+        self.staged = other;
+        self.unsure = false;
+        Ok(())
+    }
+
+    /// Merges the results into the target, a piece at a time. `false` when a person wants the job to end.
+    async fn merge(&self) -> Result<bool> {
+        let mut merged = Merged::default();
+        loop {
+            self.attempt.check()?;
+            if self.is_cancelled().await? {
+                return Ok(false);
+            }
+            let next = retry::while_transient(retry::HOLDER, || self.merge_piece(&merged)).await?;
+            self.attempt.progress.store(next.rows, Ordering::Relaxed);
+            let ended = next.is_last;
+            merged = next;
+            if ended {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn merge_piece(&self, merged: &Merged) -> Result<Merged> {
+        self.attempt.check()?;
+        let job = &self.attempt.job.id;
+        self.store().merge_piece(self.output, &self.staged, job, merged).await
+    }
+
+    fn exhausted(&self) -> Error {
+        let task = &self.attempt.task;
+        Error::refused(
+            format!(
+                "the worker vanished in {} attempts to publish, the last time before {}",
+                task.lost,
+                task.worker.as_deref().unwrap_or("?")
+            ),
+            "see the workers' logs: reduce and finalize run while publishing, or memory ran out",
+        )
+    }
+}
+
+fn vanished(job: &Job) -> Error {
+    Error::refused(
+        format!("the job's hidden collection {} is gone", Output::hidden(&job.id)),
+        "somebody dropped it; nothing was published, so the job can be submitted again",
+    )
+}
