@@ -158,7 +158,7 @@ pub(super) enum Command {
     Counters(JobArg),
     /// Print a job's results as JSON lines; of a collection that it wrote to, what that holds now.
     Results(ResultsArgs),
-    /// End a job; nothing is published.
+    /// End a job. What is merged into its target already stays there.
     Cancel(JobArg),
     /// Go on publishing a job that stopped because its target refused a result.
     Resume(JobArg),

@@ -14,16 +14,17 @@ use crate::common::Bed;
 use crate::jobs::{self, Ask};
 
 /// Every place at which a coordinator can be made to halt, with the job's state there.
-const PLACES: [(&str, &str); 8] = [
+const PLACES: [(&str, &str); 5] = [
     ("plan", "planning"),
     ("plan.written", "planning"),
     ("mapping", "mapping"),
     ("reducing", "reducing"),
-    ("publish.staged", "publishing"),
-    ("publish.rename", "publishing"),
-    ("publish.renamed", "publishing"),
     ("clean", "succeeded"),
 ];
+
+/// Every place at which a worker that replaces a target can be made to halt.
+const PUBLISHING: [&str; 4] =
+    ["publish.staged", "publish.rename", "publish.renamed", "publish.commit"];
 
 /// 3,000 results: more than a reader gets in one reply.
 const MAP: &str = "function () { emit(this.k % 3000, {n: 1, total: this.v}); }";
@@ -59,6 +60,34 @@ pub async fn killed_coordinators_change_nothing(bed: &Bed) {
     }
     one_job_outlives_a_coordinator_at_every_step(bed, &calm).await;
     jobs::stop(&worker).await;
+    killed_publishers_change_nothing(bed, &calm).await;
+}
+
+async fn killed_publishers_change_nothing(bed: &Bed, calm: &[Document]) {
+    let coordinator = jobs::coordinator(bed);
+    for place in PUBLISHING {
+        let reader = with_old_target(bed, calm).await;
+        let doomed = bed.halting_worker(place);
+        let id = submit(bed, TARGET).await;
+        jobs::kill_at(&doomed, place).await;
+        assert_eq!(jobs::text(&jobs::job(bed, &id).await, "state"), "publishing", "{place}");
+        let next = bed.worker();
+        jobs::succeeded(bed, &id).await;
+        published(bed, reader, calm, place).await;
+        jobs::stop(&next).await;
+    }
+    // One job, and a publisher that dies at each step of it.
+    let reader = with_old_target(bed, calm).await;
+    let id = submit(bed, TARGET).await;
+    for place in PUBLISHING {
+        let doomed = bed.halting_worker(place);
+        jobs::kill_at(&doomed, place).await;
+    }
+    let last = bed.worker();
+    jobs::succeeded(bed, &id).await;
+    published(bed, reader, calm, "every step of publishing").await;
+    jobs::stop(&last).await;
+    jobs::stop(&coordinator).await;
 }
 
 async fn one_job_outlives_a_coordinator_at_every_step(bed: &Bed, calm: &[Document]) {

@@ -74,6 +74,18 @@ impl Gate {
         .await;
     }
 
+    /// Lets the command that is held go, and holds the next one of this name.
+    pub async fn pass_and_hold(&self, command: &'static str) {
+        *self.state.wanted.lock().expect("a lock") = Some(command);
+        self.state.held.store(false, Ordering::SeqCst);
+        self.state.going.add_permits(1);
+        wait_for("the server's answer", || async {
+            self.state.answered.load(Ordering::SeqCst).then_some(())
+        })
+        .await;
+        self.state.answered.store(false, Ordering::SeqCst);
+    }
+
     /// Lets the command go, and waits until the server has answered it.
     pub async fn let_go(&self) {
         assert!(self.state.held.load(Ordering::SeqCst), "a command is held until now");

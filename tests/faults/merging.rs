@@ -5,15 +5,14 @@ use bson::{Bson, doc};
 use crate::common::Bed;
 use crate::jobs::{self, Ask};
 
-/// Every place at which a publisher that merges can be made to halt, with the job's state there. Those of
-/// `reduce` alone come first.
-const PLACES: [(&str, &str); 6] = [
-    ("publish.completed", "publishing"),
-    ("publish.recorded", "publishing"),
-    ("publish.staged", "publishing"),
-    ("publish.merge", "publishing"),
-    ("publish.merged", "publishing"),
-    ("clean", "succeeded"),
+/// Every place at which a worker that merges results can be made to halt. Those of `reduce` alone come first.
+const PLACES: [&str; 6] = [
+    "publish.completed",
+    "publish.recorded",
+    "publish.staged",
+    "publish.merge",
+    "publish.merged",
+    "publish.commit",
 ];
 const OF_REDUCE: usize = 2;
 
@@ -26,16 +25,17 @@ const TARGET: &str = "merged";
 
 pub async fn killed_publishers_merge_nothing_twice(bed: &Bed) {
     jobs::load_many(bed).await;
-    let worker = bed.worker();
+    let coordinator = jobs::coordinator(bed);
     let finalize = bed.file("finalize.js", FINALIZE).display().to_string();
     for (mode, places) in [("reduce", &PLACES[..]), ("merge", &PLACES[OF_REDUCE..])] {
-        for (place, state) in places {
+        for place in places {
             with_old_target(bed).await;
-            let doomed = halting(bed, place);
+            let doomed = bed.halting_worker(place);
             let id = submit(bed, mode, &finalize).await;
             jobs::kill_at(&doomed, place).await;
-            assert_eq!(jobs::text(&jobs::job(bed, &id).await, "state"), *state, "{mode} {place}");
-            let next = jobs::coordinator(bed);
+            let job = jobs::job(bed, &id).await;
+            assert_eq!(jobs::text(&job, "state"), "publishing", "{mode} {place}");
+            let next = bed.worker();
             jobs::succeeded(bed, &id).await;
             merged(bed, mode, place).await;
             jobs::stop(&next).await;
@@ -44,29 +44,29 @@ pub async fn killed_publishers_merge_nothing_twice(bed: &Bed) {
     // One job, and a publisher that dies at each step of it.
     with_old_target(bed).await;
     let id = submit(bed, "reduce", &finalize).await;
-    for (place, _) in PLACES {
-        let doomed = halting(bed, place);
+    for place in PLACES {
+        let doomed = bed.halting_worker(place);
         jobs::kill_at(&doomed, place).await;
     }
-    let last = jobs::coordinator(bed);
+    let last = bed.worker();
     jobs::succeeded(bed, &id).await;
     merged(bed, "reduce", "every step").await;
     jobs::stop(&last).await;
 
     overtaken(bed, &finalize).await;
-    jobs::stop(&worker).await;
+    jobs::stop(&coordinator).await;
 }
 
 /// A publisher that wakes up after another has finished its job writes nothing.
 async fn overtaken(bed: &Bed, finalize: &str) {
     for place in ["publish.completed", "publish.merge"] {
         with_old_target(bed).await;
-        let slow = bed.pause(place, |env| bed.spawn("slow", &["coordinator"], env));
+        let slow = bed.paused_worker(place);
         let id = submit(bed, "reduce", finalize).await;
         slow.arrived().await;
-        // Frozen, it loses the role to the next.
+        // Frozen, it loses its lease to the next.
         slow.process.freeze().expect("frozen");
-        let next = jobs::coordinator(bed);
+        let next = bed.worker();
         jobs::succeeded(bed, &id).await;
         merged(bed, "reduce", place).await;
         // Whoever owns the target goes on with it.
@@ -75,8 +75,7 @@ async fn overtaken(bed: &Bed, finalize: &str) {
         slow.go_on();
         slow.process.thaw().expect("thawed");
         // It says so once it has found out.
-        let stopped = slow.process.wait_for_log("\"holds\":false").await;
-        stopped.expect("it learns that the role is not its own");
+        slow.process.wait_for_log("fenced").await.expect("it learns that its lease is lost");
         jobs::stop(&slow.process).await;
         assert_eq!(bed.all(TARGET).await, [doc! { "_id": 1, "value": "later" }], "{place}");
         jobs::nothing_left(bed).await;
@@ -89,11 +88,6 @@ async fn submit(bed: &Bed, mode: &'static str, finalize: &str) -> String {
     // A flag lives as long as the test.
     let finalize: &'static str = finalize.to_owned().leak();
     Ask { flags: vec!["--finalize", finalize], ..ask }.submit(bed).await
-}
-
-fn halting(bed: &Bed, place: &str) -> aviary_testcontainers::Managed {
-    let env = [("AVIARY_HALT_AT", place), ("AVIARY_SPLIT_BYTES", jobs::SPLIT_BYTES)];
-    bed.spawn("halting", &["coordinator"], &env)
 }
 
 /// Half of what is there has a key that the job knows.

@@ -72,38 +72,34 @@ async fn output_of_a_zombie_is_swept(bed: &Bed, gate: &Gate) {
     }
 }
 
+/// The first rename takes the results over, the second puts them in place.
 async fn a_rename_of_a_zombie_moves_nothing(bed: &Bed, gate: &Gate) {
-    gate.hold("renameCollection");
-    let env = [
-        ("AVIARY_URI", gate.uri()),
-        ("AVIARY_SPLIT_BYTES", jobs::SPLIT_BYTES.to_owned()),
-        ("AVIARY_LEASE_TTL_MS", LEASE_TTL_MS.to_owned()),
-    ];
-    let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let zombie = bed.spawn("coordinator", &["coordinator"], &env);
-    let worker = bed.worker();
-    let id = Ask::new("few", "late-rename").submit(bed).await;
-    gate.holds().await;
-    zombie.freeze().expect("frozen");
-    let epoch = jobs::role_epoch(bed).await;
-    let coordinator = jobs::coordinator(bed);
-    jobs::succeeded(bed, &id).await;
-    assert!(jobs::role_epoch(bed).await > epoch, "the role changed hands");
-    // The result is its owner's now, who changes it.
-    let owners = doc! { "_id": "mine" };
-    bed.coll("late-rename").insert_one(owners.clone()).await.expect("inserted");
-    gate.let_go().await;
-    zombie.thaw().expect("thawed");
-    zombie.wait_for_log("\"holds\":false").await.expect("it learns that it lost the role");
+    for (which, output) in [(1, "late-takeover"), (2, "late-rename")] {
+        gate.hold("renameCollection");
+        let coordinator = jobs::coordinator(bed);
+        let zombie = worker_through(bed, gate);
+        let id = Ask::new("few", output).submit(bed).await;
+        for _ in 1..which {
+            gate.holds().await;
+            gate.pass_and_hold("renameCollection").await;
+        }
+        let worker = others_finish(bed, gate, &zombie, &id).await;
+        // The result is its owner's now, who changes it.
+        let owners = doc! { "_id": "mine" };
+        bed.coll(output).insert_one(owners.clone()).await.expect("inserted");
+        gate.let_go().await;
+        zombie.thaw().expect("thawed");
+        zombie.wait_for_log("fenced").await.expect("it learns that its lease is lost");
 
-    let mut expected = bed.all("calm").await;
-    expected.push(owners);
-    assert_eq!(bed.all("late-rename").await, expected);
-    jobs::nothing_left(bed).await;
-    for daemon in [&worker, &zombie, &coordinator] {
-        jobs::stop(daemon).await;
+        let mut expected = bed.all("calm").await;
+        expected.push(owners);
+        assert_eq!(bed.all(output).await, expected);
+        jobs::nothing_left(bed).await;
+        for daemon in [&worker, &zombie, &coordinator] {
+            jobs::stop(daemon).await;
+        }
+        assert_eq!(bed.all(output).await, expected);
     }
-    assert_eq!(bed.all("late-rename").await, expected);
 }
 
 /// A worker whose every command passes the gate, and which will be frozen.
