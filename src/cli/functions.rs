@@ -9,7 +9,7 @@ use super::output;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::functions::{self, CheckedFor, Source};
-use crate::job::Limits;
+use crate::job::{Limits, OutputMode};
 use crate::store::Store;
 use crate::store::functions::{FunctionRow, StoredFunction};
 use crate::toolchain::Language;
@@ -26,7 +26,8 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
     // Which memory it may use is for the jobs to say.
     let limits = Limits { memory_mb: config::GUEST_MEMORY_MB_MAX, ..Limits::default() };
     let host = super::daemons::host(limits.memory_mb)?;
-    let any_job = CheckedFor { scope: &bson::Document::new(), limits: &limits };
+    let any_job =
+        CheckedFor { scope: &bson::Document::new(), limits: &limits, mode: OutputMode::Inline };
     let mut sources = Vec::new();
     for group in &groups {
         let source = match group.as_slice() {

@@ -79,7 +79,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
             crate::coordinator::refuse_target(&spec.output, &target)?;
         }
     }
-    let checked_for = CheckedFor { scope: &spec.scope, limits: &spec.limits };
+    let checked_for = CheckedFor { scope: &spec.scope, limits: &spec.limits, mode };
     let found = find(Some(&store), &host, &args.job, &checked_for).await?;
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;

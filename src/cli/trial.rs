@@ -11,7 +11,7 @@ use super::submit::{self, FoundReduce};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::functions::{CheckedFor, Given};
-use crate::job::ReadMode;
+use crate::job::{OutputMode, ReadMode};
 use crate::store::Store;
 use crate::wasm::{Host, Stage};
 use crate::worker::deadline::Deadline;
@@ -43,9 +43,13 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     let store = store.as_ref();
     // What a worker that suits the job would give.
     let host = super::daemons::host(limits.memory_mb.max(config::WORKER_MEMORY_MB_DEFAULT))?;
-    let found =
-        submit::find(store, &host, &args.job, &CheckedFor { scope: &scope, limits: &limits })
-            .await?;
+    let found = submit::find(
+        store,
+        &host,
+        &args.job,
+        &CheckedFor { scope: &scope, limits: &limits, mode: OutputMode::Inline },
+    )
+    .await?;
     let around = Surroundings {
         now_ms: bson::DateTime::now().timestamp_millis(),
         seed: *blake3::hash(b"try").as_bytes(),

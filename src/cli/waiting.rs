@@ -108,9 +108,7 @@ fn vanished(task: &Task, alive: &[WorkerRow]) -> Option<Reason> {
 
 /// The reasons for scripts.
 pub(super) fn json(reasons: &[Reason]) -> Value {
-    let one = |reason: &Reason| {
-        json!({ "task": reason.task, "why": reason.why, "since": output::date(reason.since) })
-    };
+    let one = |reason: &Reason| json!({ "task": reason.task, "why": reason.why, "since": output::date(reason.since) });
     Value::Array(reasons.iter().map(one).collect())
 }
 

@@ -108,12 +108,7 @@ async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) 
 ///
 /// # Errors
 /// What keeps the job from moving for the time being.
-async fn reconcile<H: Held>(
-    store: &Store,
-    settings: &Settings,
-    role: &H,
-    seen: Job,
-) -> Result<()> {
+async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) -> Result<()> {
     let Some(epoch) = role.epoch() else { return Ok(()) };
     let mut job = if seen.role == epoch {
         seen
@@ -201,9 +196,8 @@ fn fence(job: &Job) -> Document {
 }
 
 async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Result<()> {
-    let transition = async |event, set| {
-        store.transition(&job.id, event, fence(job), set).await.map(|_| ())
-    };
+    let transition =
+        async |event, set| store.transition(&job.id, event, fence(job), set).await.map(|_| ());
     match one {
         Move::Take => transition(JobEvent::Taken, doc! {}).await,
         Move::Plan => planning::make_plan(store, settings, job).await,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::error::{Error, Result};
-use crate::job::{FunctionRef, Reducer};
+use crate::job::{FunctionRef, OutputMode, Reducer};
 use crate::store::Store;
 use crate::store::functions::{SourceFile, StoredFunction};
 use crate::toolchain::{self, Language};
@@ -119,18 +119,23 @@ impl Source {
             .map_err(|e| refused(e.to_string()))?;
         let options: InstanceOptions = loaded.options.clone();
         let started = tokio::task::spawn_blocking(move || {
-            crate::wasm::Instance::new(&loaded.module, options, Nowhere).map(|_| ())
+            crate::wasm::Instance::new(&loaded.module, options, Nowhere)
+                .map(|instance| instance.streams())
         })
         .await
         .map_err(|e| Error::Internal(format!("starting a function panicked: {e}")))?;
-        started.map_err(|e| match e {
+        let streams = started.map_err(|e| match e {
             crate::wasm::GuestError::Failed { message, .. } => refused(message),
             // What a language's runtime says before it gives up says more than the trap.
             crate::wasm::GuestError::Trap { ref stderr, .. } if !stderr.is_empty() => {
                 refused(format!("{e}\n{stderr}"))
             }
             other => refused(other.to_string()),
-        })
+        })?;
+        if streams && stage == Stage::Reduce && job.mode == OutputMode::Reduce {
+            return Err(crate::worker::once_more::refuse_streaming());
+        }
+        Ok(())
     }
 
     /// The content's digest.
@@ -174,6 +179,8 @@ pub struct CheckedFor<'a> {
     pub scope: &'a bson::Document,
     /// What its functions may use.
     pub limits: &'a crate::job::Limits,
+    /// How its results get to their place.
+    pub mode: OutputMode,
 }
 
 /// What no name of a function has, and every text of one.

@@ -155,7 +155,8 @@ mod tests {
             let publish = Some(PublishTask { state: TaskState::Quarantined, marks });
             let stopped = View { mode, publish, ..view(JobState::Publishing) };
             assert_eq!(moves(&stopped), [Move::Stop]);
-            let publish = Some(PublishTask { state: TaskState::Quarantined, marks: Marks::default() });
+            let publish =
+                Some(PublishTask { state: TaskState::Quarantined, marks: Marks::default() });
             let failed = View { mode, publish, ..view(JobState::Publishing) };
             assert_eq!(moves(&failed), [Move::Fail]);
         }

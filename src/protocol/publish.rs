@@ -154,8 +154,7 @@ mod tests {
                 for bits in 0..64_u32 {
                     let bit = |n: u32| flags[usize::from(bits & (1 << n) != 0)];
                     for indexed in flags {
-                        let marks =
-                            Marks { counted: bit(0), completed: bit(1), begun: bit(2) };
+                        let marks = Marks { counted: bit(0), completed: bit(1), begun: bit(2) };
                         views.push(View {
                             mode,
                             marks,

@@ -345,10 +345,7 @@ impl Store {
             "expires": { "$add": ["$$NOW", KEPT_MS] },
         } };
         self.aviary()
-            .update_one(
-                doc! { "_id": id, "shard": self.home(), "kind": "job" },
-                vec![tombstone],
-            )
+            .update_one(doc! { "_id": id, "shard": self.home(), "kind": "job" }, vec![tombstone])
             .await
             .action("remove the job")?;
         Ok(())

@@ -99,7 +99,8 @@ async fn candidates(
         .await
         .action("look for tasks")?
         .try_filter_map(async |found| {
-            let publishes = found.get_str("kind").is_ok_and(|kind| kind == TaskKind::Publish.as_str());
+            let publishes =
+                found.get_str("kind").is_ok_and(|kind| kind == TaskKind::Publish.as_str());
             let (id, shard) = (found.get_str("_id").ok(), found.get_str("shard").ok());
             Ok(id.zip(shard).map(|(id, shard)| Candidate {
                 id: TaskId::from_text(id),
@@ -252,7 +253,8 @@ impl Store {
 
     /// A holder's write that a majority holds once it returns. It must be one that can be repeated.
     async fn fenced(&self, lease: &Lease, update: Vec<Document>, action: &str) -> Result<()> {
-        retry::while_transient(retry::HOLDER, || self.fenced_once(lease, update.clone(), action)).await
+        retry::while_transient(retry::HOLDER, || self.fenced_once(lease, update.clone(), action))
+            .await
     }
 
     async fn fenced_once(&self, lease: &Lease, update: Vec<Document>, action: &str) -> Result<()> {
@@ -405,11 +407,14 @@ impl Store {
             "history": closed_attempt(outcome, why.as_deref()),
         };
         if let Some(why) = why {
-            set.insert("waiting", doc! {
-                "why": { "$literal": why },
-                "since": { "$ifNull": ["$waiting.since", "$$NOW"] },
-                "times": { "$add": [met(), 1_i64] },
-            });
+            set.insert(
+                "waiting",
+                doc! {
+                    "why": { "$literal": why },
+                    "since": { "$ifNull": ["$waiting.since", "$$NOW"] },
+                    "times": { "$add": [met(), 1_i64] },
+                },
+            );
         }
         let update = vec![doc! { "$set": set }, doc! { "$unset": ["token", "until"] }];
         let outcome = self

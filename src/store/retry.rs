@@ -91,7 +91,9 @@ pub async fn within<T: Send + 'static>(
 ) -> Result<T> {
     match tokio::time::timeout(limit, tokio::spawn(call)).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Err(Error::Internal(format!("panicked while trying to {action}: {error}"))),
+        Ok(Err(error)) => {
+            Err(Error::Internal(format!("panicked while trying to {action}: {error}")))
+        }
         Err(_) => Err(Error::Store {
             action: action.to_owned(),
             source: StoreError {

@@ -11,9 +11,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token};
 use crate::job::Job;
 use crate::task::state::TaskEvent;
-use crate::task::{
-    JobPhases, Marks, PartManifest, Publish, Task, TaskKind, TaskState, Waiting,
-};
+use crate::task::{JobPhases, Marks, PartManifest, Publish, Task, TaskKind, TaskState, Waiting};
 
 /// One map task's committed runs for one partition.
 #[derive(Debug, Clone)]
@@ -300,9 +298,10 @@ impl Store {
     /// # Errors
     /// [`Error::Internal`] for a job without results, [`Error::Store`].
     pub async fn open_publish(&self, job: &Job) -> Result<()> {
-        let results = job.publish.as_ref().ok_or_else(|| {
-            Error::Internal(format!("job {} has no results to publish", job.id))
-        })?;
+        let results = job
+            .publish
+            .as_ref()
+            .ok_or_else(|| Error::Internal(format!("job {} has no results to publish", job.id)))?;
         let rows = job.counters.as_ref().and_then(|counters| counters.get_i64("output").ok());
         let task = Task {
             state: TaskState::Ready,

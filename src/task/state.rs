@@ -70,21 +70,11 @@ impl TaskState {
 
             (
                 S::Planned,
-                E::Claimed
-                | E::Committed
-                | E::HandedBack
-                | E::GivenUp
-                | E::BlocksLost
-                | E::Resumed,
+                E::Claimed | E::Committed | E::HandedBack | E::GivenUp | E::BlocksLost | E::Resumed,
             )
             | (
                 S::Ready,
-                E::Opened
-                | E::Committed
-                | E::HandedBack
-                | E::GivenUp
-                | E::BlocksLost
-                | E::Resumed,
+                E::Opened | E::Committed | E::HandedBack | E::GivenUp | E::BlocksLost | E::Resumed,
             )
             | (S::Leased, E::Opened | E::BlocksLost | E::Resumed)
             | (

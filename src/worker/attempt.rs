@@ -135,10 +135,7 @@ impl Attempt {
         if self.is_repeat() {
             return Ok(());
         }
-        self.confirmed
-            .get_or_try_init(|| self.store.confirm(&self.lease))
-            .await
-            .map(|_| ())
+        self.confirmed.get_or_try_init(|| self.store.confirm(&self.lease)).await.map(|_| ())
     }
 }
 
@@ -304,7 +301,8 @@ async fn give_up(store: &Store, lease: &Arc<Lease>, error: Error) {
         }
         Error::BlockMissing { task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
-            let released = release(store, lease, HandBack::waiting("block missing", error.to_string())).await;
+            let released =
+                release(store, lease, HandBack::waiting("block missing", error.to_string())).await;
             // The blocks of a job that has ended are gone for good, and so is the lease: a job's tasks are
             // cancelled before its blocks are removed.
             if matches!(released, Ok(true))

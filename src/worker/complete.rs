@@ -56,7 +56,9 @@ pub(super) async fn complete(attempt: &Arc<Attempt>, staged: &str) -> Result<Who
         let mut ids = Vec::with_capacity(results.len());
         for result in results {
             let id = value_of(&result, "_id")?;
-            ids.push(id.to_bson().map_err(|e| Error::Internal(format!("a key is malformed: {e}")))?);
+            ids.push(
+                id.to_bson().map_err(|e| Error::Internal(format!("a key is malformed: {e}")))?,
+            );
             left.insert(encoded(id)?, result);
         }
         let mut known = store.documents_of_ids(&output.db, &output.collection, ids).await?;
@@ -72,15 +74,13 @@ pub(super) async fn complete(attempt: &Arc<Attempt>, staged: &str) -> Result<Who
                     pairs.insert(key, document);
                 }
             }
-            let mut worker =
-                reducer.take().ok_or_else(|| Error::Internal("no reducer".into()))?;
+            let mut worker = reducer.take().ok_or_else(|| Error::Internal("no reducer".into()))?;
             let computing = tokio::task::spawn_blocking(move || {
                 let whole = worker.batch(&these, &pairs);
                 (worker, whole)
             });
-            let (worker, whole) = computing
-                .await
-                .map_err(|e| Error::Internal(format!("reducing panicked: {e}")))?;
+            let (worker, whole) =
+                computing.await.map_err(|e| Error::Internal(format!("reducing panicked: {e}")))?;
             reducer = Some(worker);
             write(attempt, &name, whole?).await?;
         }

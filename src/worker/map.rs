@@ -11,10 +11,11 @@ use super::combiner::{Collect, Combiner, TakeBlocks, boxed};
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
+use super::once_more;
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::job::Reducer;
+use crate::job::{OutputMode, Reducer};
 use crate::shuffle::block::Block;
 use crate::shuffle::builtin::Builtin;
 use crate::shuffle::table::Combine;
@@ -207,6 +208,11 @@ fn compute(
                 None => None,
             };
             // Only the function itself knows: a script says so once it is loaded.
+            if attempt.job.spec.output.mode == OutputMode::Reduce
+                && combine.as_ref().is_some_and(Guest::streams)
+            {
+                return Err(once_more::refuse_streaming());
+            }
             let combine = combine.filter(|function| !function.streams());
             Emits::Shuffle(Box::new(Combiner::new(
                 how,

@@ -41,11 +41,7 @@ impl OnceMore {
     pub fn function(reduce: Loaded, finalize: Option<Loaded>) -> Result<Self> {
         let reduce = start(reduce)?;
         if reduce.streams() {
-            return Err(Error::refused(
-                "a reduce that streams cannot be reduced into a collection",
-                "it is not associative, and would be given its own results: use --out merge:NAME, or \
-                 a reduce that combines",
-            ));
+            return Err(refuse_streaming());
         }
         Self::new(How::Function(Box::new(reduce)), finalize)
     }
@@ -93,6 +89,15 @@ impl OnceMore {
         whole.extend(alone);
         Ok(whole)
     }
+}
+
+/// A reduce that streams would be given its own results.
+pub(crate) fn refuse_streaming() -> Error {
+    Error::refused(
+        "a reduce that streams cannot be reduced into a collection",
+        "it is not associative, and would be given its own results: use --out merge:NAME, or a reduce that \
+         combines",
+    )
 }
 
 /// An instance whose lines nobody reads: the functions have run before, and there is no task to log for.

@@ -228,6 +228,13 @@ impl RunSource for StoredRun {
 /// can be told from a damaged one.
 fn from_merge(error: MergeError) -> Error {
     let text = error.to_string();
+    // Another worker may have the disk that this one lacks.
+    if matches!(error, MergeError::Temp { .. } | MergeError::TempFull { .. }) {
+        return Error::unfit(
+            format!("failed to merge: {text}"),
+            "give the worker a directory for temporary files with room in it (TMPDIR)",
+        );
+    }
     match source_of(error) {
         Some(source) => match source.downcast::<Error>() {
             Ok(ours) => *ours,

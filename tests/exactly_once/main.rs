@@ -1,0 +1,18 @@
+//! "Exactly one result" under ordinary faults. Each test is named for the promise that was broken once.
+//!
+//! Everything here is done to the real binary and a real server: processes are frozen and killed at named
+//! places, commands are cut off on their way, servers are stopped.
+
+#![cfg(test)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod cutter;
+mod jobs;
+mod locks;
+mod overtaken;
+mod refused;
+mod removed;
+mod rolled_back;
+mod turns;
+mod unfit;
