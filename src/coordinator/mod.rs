@@ -15,6 +15,7 @@ mod reconcile;
 
 pub(crate) use planning::refuse_target;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ use reconcile::{Held, Reconciler};
 pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> Result<()> {
     /// How often leftovers of zombies are looked for.
     const SWEEP_EVERY: Duration = Duration::from_secs(30);
+    /// How often in a row a look at the jobs may fail before the role is left to others for a while.
+    const FAILURES_MAX: u32 = 3;
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
@@ -51,10 +54,20 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
     let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
     let mut swept: Option<Instant> = None;
+    let mut failures = 0;
     while !stop.is_cancelled() {
         if keeper.role.epoch().is_some() {
-            if let Err(error) = reconciler.look().await {
-                tracing::warn!(%error, "could not tend the jobs; trying again");
+            match reconciler.look().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(%error, failures, "could not tend the jobs; trying again");
+                }
+            }
+            if failures >= FAILURES_MAX {
+                // It can hold the role and not use it: another one may be better placed.
+                failures = 0;
+                keeper.step_aside();
             }
             if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
                 let sweeping = store.clone();
@@ -104,6 +117,7 @@ impl Held for Known {
 struct Keeper {
     role: Known,
     changed: Arc<Notify>,
+    aside: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -119,10 +133,22 @@ impl Keeper {
         let changed = Arc::new(Notify::new());
         let (store, id, token, settings, stop) =
             (store.clone(), id.clone(), token.clone(), settings.clone(), stop.clone());
-        let (held, bell) = (role.clone(), changed.clone());
+        let aside = Arc::new(AtomicBool::new(false));
+        let (held, bell, stepping) = (role.clone(), changed.clone(), aside.clone());
         let task = tokio::spawn(async move {
             let mut had = None;
             while !stop.is_cancelled() {
+                if stepping.swap(false, Ordering::AcqRel) {
+                    // The lease runs out by itself, and nobody who waits for it may be slower than this one.
+                    *held.lock() = None;
+                    had = None;
+                    let aside = Duration::from_millis(settings.lease_ttl_ms * 2);
+                    tokio::select! {
+                        () = tokio::time::sleep(aside) => {}
+                        () = stop.cancelled() => {}
+                    }
+                    continue;
+                }
                 let asking = {
                     let (store, id, token, settings) =
                         (store.clone(), id.clone(), token.clone(), settings.clone());
@@ -147,7 +173,13 @@ impl Keeper {
                 }
             }
         });
-        Self { role, changed, task }
+        Self { role, changed, aside, task }
+    }
+
+    /// Leaves the role to others for a while.
+    fn step_aside(&self) {
+        *self.role.lock() = None;
+        self.aside.store(true, Ordering::Release);
     }
 
     async fn ended(self) {

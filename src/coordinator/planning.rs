@@ -202,7 +202,15 @@ fn is_by_id(key: &bson::Document) -> bool {
 pub(super) async fn refuse_lost_input(store: &Store, job: &Job) -> Result<()> {
     let input = &job.spec.input;
     let Some(uuid) = &job.input_uuid else { return Ok(()) };
-    if store.name_of(&input.db, uuid).await?.as_ref() == Some(&input.collection) {
+    let is_there = async || -> Result<bool> {
+        Ok(store.name_of(&input.db, uuid).await?.as_ref() == Some(&input.collection))
+    };
+    if is_there().await? {
+        return Ok(());
+    }
+    // A server that was superseded may not know yet. It acknowledges no write, and after one it is not asked.
+    store.cluster_time().await?;
+    if is_there().await? {
         return Ok(());
     }
     Err(Error::refused(

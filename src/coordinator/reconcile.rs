@@ -233,8 +233,14 @@ async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Re
 async fn begin_publish(store: &Store, job: &Job, event: JobEvent) -> Result<()> {
     let output = &job.spec.output;
     let hidden = Output::hidden(&job.id);
-    let described = store.describe(&output.db, &hidden).await?;
-    let uuid = described.and_then(|described| described.uuid).ok_or_else(|| {
+    let mut uuid = store.identity(&output.db, &hidden).await?;
+    if uuid.is_none() {
+        // A server that was superseded may not know of it. It acknowledges no write, and after one it is not
+        // asked.
+        store.cluster_time().await?;
+        uuid = store.identity(&output.db, &hidden).await?;
+    }
+    let uuid = uuid.ok_or_else(|| {
         Error::refused(
             format!("the job's hidden collection {hidden} is gone"),
             "somebody dropped it; nothing was published, so the job can be submitted again",

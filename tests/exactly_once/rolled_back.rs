@@ -9,7 +9,9 @@ use crate::jobs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolled_back_claim_does_not_fail_a_map_only_job() {
-    let bed = Bed::with(ReplicaSetOptions { members: 3, ..ReplicaSetOptions::default() }).await;
+    let options =
+        ReplicaSetOptions { members: 3, test_commands: true, ..ReplicaSetOptions::default() };
+    let bed = Bed::with(options).await;
     jobs::load(&bed, "docs", 40, 40).await;
     let coordinator = bed.coordinator();
     let id = jobs::submit(&bed, "docs", "replace:copies", &["--map-only"]).await;
@@ -51,8 +53,6 @@ async fn replication(bed: &Bed, member: usize, mode: &str) {
     let port = bed.set().port(member).expect("a port");
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let admin = Client::with_uri_str(uri).await.expect("a client").database("admin");
-    for point in ["stopReplProducer"] {
-        let set = doc! { "configureFailPoint": point, "mode": mode };
-        let _: Document = admin.run_command(set).await.expect("a fail point");
-    }
+    let set = doc! { "configureFailPoint": "stopReplProducer", "mode": mode };
+    let _: Document = admin.run_command(set).await.expect("a fail point");
 }
