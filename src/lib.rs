@@ -30,6 +30,7 @@ pub mod functions;
 pub mod halt;
 pub mod ids;
 pub mod job;
+pub mod planted;
 pub mod protocol;
 pub mod shuffle;
 pub mod store;

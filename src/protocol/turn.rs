@@ -42,7 +42,11 @@ pub fn ask(holder: Holder) -> Ask {
     match holder {
         Holder::Myself => Ask::Mine,
         Holder::Nobody | Holder::Removed => Ask::Take,
-        Holder::Other(state, cleaned) if state.is_terminal() && cleaned => Ask::Take,
+        Holder::Other(state, cleaned)
+            if state.is_terminal() && (cleaned || crate::planted::planted("turn-early")) =>
+        {
+            Ask::Take
+        }
         Holder::Other(..) => Ask::Wait,
     }
 }

@@ -145,6 +145,49 @@ impl Store {
     }
 }
 
+#[cfg(feature = "mutants")]
+impl Store {
+    /// Every run of a partition that anybody has written, committed or not: a fault, for the tests to find.
+    pub(super) async fn every_run(
+        &self,
+        task: &crate::task::Task,
+    ) -> Result<Vec<super::tasks::MapRuns>> {
+        use futures_util::TryStreamExt;
+        use std::collections::BTreeMap;
+        let prefix = format!("{}/p{:04}/", task.job, task.n);
+        let mut found = self
+            .intermediates()
+            .clone_with_type::<bson::Document>()
+            .find(doc! { "shard": &task.shard, "_id": { "$regex": format!("^{prefix}") } })
+            .projection(doc! { "_id": 1 })
+            .await
+            .action("look for blocks")?;
+        let mut blocks: BTreeMap<(u32, String, u32), u32> = BTreeMap::new();
+        while let Some(row) = found.try_next().await.action("look for blocks")? {
+            let id = row.get_str("_id").unwrap_or_default();
+            let parts: Vec<&str> = id.split('/').collect();
+            let [_, _, n, token, place] = parts.as_slice() else { continue };
+            let run = place.split('.').next().unwrap_or_default();
+            let (Ok(n), Ok(run)) = (n.parse(), run.parse()) else { continue };
+            *blocks.entry((n, (*token).to_owned(), run)).or_default() += 1;
+        }
+        let mut runs: BTreeMap<(u32, String), Vec<u32>> = BTreeMap::new();
+        for ((n, token, _), count) in blocks {
+            runs.entry((n, token)).or_default().push(count);
+        }
+        Ok(runs
+            .into_iter()
+            .map(|((n, token), runs)| super::tasks::MapRuns {
+                task: TaskId::map(&task.job, task.plan, n),
+                shard: task.shard.clone(),
+                n,
+                token: Token::from_text(token),
+                runs,
+            })
+            .collect())
+    }
+}
+
 fn job_range(job: &JobId) -> bson::Document {
     doc! { "$gte": format!("{job}/"), "$lt": format!("{job}0") }
 }

@@ -77,6 +77,7 @@ pub(crate) fn classify(error: &DriverError) -> StoreError {
         (Some(48), _) => StoreErrorKind::NamespaceExists,
         (Some(239), _) => StoreErrorKind::SnapshotTooOld,
         (Some(250), _) => StoreErrorKind::OwnersForgotten,
+        (Some(46 | 117), _) if crate::planted::planted("lock-fatal") => StoreErrorKind::Fatal,
         (Some(code), _) if TRANSIENT_CODES.contains(&code) => StoreErrorKind::Transient,
         (_, ErrorKind::Authentication { .. }) => StoreErrorKind::Unauthorized,
         (

@@ -12,6 +12,7 @@ use super::error::Action;
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
+use crate::planted::planted;
 
 /// What a listing of jobs is narrowed to.
 #[derive(Debug, Clone, Default)]
@@ -344,10 +345,31 @@ impl Store {
             "removed": "$$NOW",
             "expires": { "$add": ["$$NOW", KEPT_MS] },
         } };
+        if planted("tombstone-dropped") {
+            self.aviary()
+                .delete_one(doc! { "_id": id, "shard": self.home() })
+                .await
+                .action("remove the job")?;
+            return Ok(());
+        }
         self.aviary()
             .update_one(doc! { "_id": id, "shard": self.home(), "kind": "job" }, vec![tombstone])
             .await
             .action("remove the job")?;
+        Ok(())
+    }
+
+    /// Counts what an attempt has done before it commits: a fault, for the tests to find.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn count_early(&self, id: &JobId, counters: &Document) -> Result<()> {
+        let early: Document =
+            counters.iter().map(|(name, n)| (format!("early.{name}"), n.clone())).collect();
+        self.aviary()
+            .update_one(doc! { "_id": id, "shard": self.home() }, doc! { "$inc": early })
+            .await
+            .action("count too early")?;
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::retry::{self, twice};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token, WorkerId};
+use crate::planted::planted;
 use crate::task::state::TaskEvent;
 use crate::task::{Lease, Publish, Task, TaskKind, TaskResult, TaskState};
 
@@ -224,7 +225,7 @@ impl Store {
         } }];
         let outcome = self
             .aviary_at(&lease.shard)
-            .update_one(fence(lease, TaskState::Leased), update)
+            .update_one(fence(lease, "renewal-unfenced"), update)
             .write_concern(WriteConcern::builder().w(Acknowledgment::Nodes(1)).build())
             .await
             .action("renew a lease")?;
@@ -261,7 +262,7 @@ impl Store {
         lease.check()?;
         let outcome = self
             .aviary_at(&lease.shard)
-            .update_one(fence(lease, TaskState::Leased), update)
+            .update_one(fence(lease, "record-unfenced"), update)
             .write_concern(WriteConcern::majority())
             .await
             .action(action)?;
@@ -285,7 +286,7 @@ impl Store {
         ];
         let outcome = self
             .aviary_at(&lease.shard)
-            .update_one(fence(lease, TaskState::Leased), update)
+            .update_one(fence(lease, ""), update)
             .await
             .action("end a cancelled task")?;
         Ok(outcome.matched_count == 1)
@@ -313,7 +314,7 @@ impl Store {
         loop {
             let written = self
                 .aviary_at(&lease.shard)
-                .update_one(fence(lease, TaskState::Leased), update.clone())
+                .update_one(fence(lease, "commit-unfenced"), update.clone())
                 .write_concern(WriteConcern::majority())
                 .await;
             match written {
@@ -384,7 +385,7 @@ impl Store {
         ];
         let outcome = self
             .aviary_at(&lease.shard)
-            .update_one(fence(lease, TaskState::Leased), update)
+            .update_one(fence(lease, "failure-unfenced"), update)
             .await
             .action("record a failed attempt")?;
         Ok(outcome.matched_count == 1)
@@ -419,7 +420,7 @@ impl Store {
         let update = vec![doc! { "$set": set }, doc! { "$unset": ["token", "until"] }];
         let outcome = self
             .aviary_at(&lease.shard)
-            .update_one(fence(lease, TaskState::Leased), update)
+            .update_one(fence(lease, ""), update)
             .await
             .action("hand a lease back")?;
         Ok(outcome.matched_count == 1)
@@ -617,6 +618,8 @@ const ROLE: &str = "coordinator";
 
 /// Tasks of these shards that may be claimed now.
 fn claimable(shards: Bson) -> Document {
+    let now: Bson =
+        if planted("client-clock") { bson::DateTime::now().into() } else { "$$NOW".into() };
     doc! {
         "shard": shards,
         "kind": { "$in": TaskKind::ALL.map(TaskKind::as_str).to_vec() },
@@ -625,7 +628,7 @@ fn claimable(shards: Bson) -> Document {
             { "$eq": ["$state", TaskState::Ready.as_str()] },
             { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
             { "$and": [
-                { "$lt": ["$until", "$$NOW"] },
+                { "$lt": ["$until", now] },
                 // The last one is the coordinator's, to give up. Whoever gives up a publish task has to disarm
                 // the one before first, which takes a claim.
                 { "$or": [
@@ -637,13 +640,16 @@ fn claimable(shards: Bson) -> Document {
     }
 }
 
-/// The filter behind which every write of a holder stands.
-fn fence(lease: &Lease, state: TaskState) -> Document {
+/// The filter behind which every write of a holder stands; `mutant` is what it is called to leave that out.
+fn fence(lease: &Lease, mutant: &str) -> Document {
+    if planted(mutant) {
+        return doc! { "_id": &lease.task, "shard": &lease.shard };
+    }
     doc! {
         "_id": &lease.task,
         "shard": &lease.shard,
         "token": &lease.token,
-        "state": state.as_str(),
+        "state": TaskState::Leased.as_str(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::error::{Action, classify};
 use crate::error::{Result, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobState, Output};
+use crate::planted::planted;
 use crate::protocol::turn::{Ask, Holder, ask};
 
 /// The kind of these documents.
@@ -29,6 +30,9 @@ impl Store {
     /// [`crate::error::Error::Store`]: whether the job has the turn is unknown, and asking again tells.
     pub async fn take_turn(&self, job: &Job) -> Result<Turn> {
         let id = turn_of(&job.spec.output);
+        if planted("turn-ignored") {
+            return Ok(Turn::Mine);
+        }
         loop {
             let held = self.turn_holder(&id).await?;
             let holder = match &held {

@@ -16,6 +16,7 @@ use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::ids::{JobId, WorkerId};
 use crate::job::{Job, JobState, OutputMode};
+use crate::planted::planted;
 use crate::store::Store;
 use crate::store::leases::{Claimed, Failure, HandBack};
 use crate::store::retry::{self, within};
@@ -132,7 +133,7 @@ impl Attempt {
     /// Makes sure, before a map task's first result is written, that no failover can roll the claim back: the
     /// next attempt would have the same epoch, and would take this one's results for somebody else's.
     pub(super) async fn confirm_claim(&self) -> Result<()> {
-        if self.is_repeat() {
+        if self.is_repeat() || planted("claim-unconfirmed") {
             return Ok(());
         }
         self.confirmed.get_or_try_init(|| self.store.confirm(&self.lease)).await.map(|_| ())
@@ -236,6 +237,9 @@ async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         TaskKind::Reduce => reduce::run(attempt).await?,
         TaskKind::Publish => publish_task::run(attempt).await?,
     };
+    if planted("counters-early") {
+        attempt.store.count_early(&attempt.job.id, &result.counters).await?;
+    }
     crate::halt::point(match kind {
         TaskKind::Map => "map.commit",
         TaskKind::Reduce => "reduce.commit",
@@ -291,7 +295,7 @@ async fn give_up(store: &Store, lease: &Arc<Lease>, error: Error) {
             tracing::debug!(task = %lease.task, why, "not yet");
             release(store, lease, HandBack::waiting("waited", why)).await
         }
-        Error::Unfit { .. } => {
+        Error::Unfit { .. } if !planted("unfit-fails") => {
             tracing::warn!(task = %lease.task, %error, "leaving the task to another worker");
             release(store, lease, HandBack::waiting("left to others", error.to_string())).await
         }

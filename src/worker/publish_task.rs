@@ -12,6 +12,7 @@ use super::complete;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobState, Output, OutputMode};
+use crate::planted::planted;
 use crate::protocol::publish::{Place, Step, View, next};
 use crate::store::Store;
 use crate::store::merging::Merged;
@@ -159,6 +160,12 @@ impl Publisher<'_> {
     }
 
     async fn note(&mut self, marks: Marks) -> Result<()> {
+        let unmarked = marks.begun && planted("begin-unmarked")
+            || marks.counted && !marks.begun && planted("count-unmarked");
+        if unmarked {
+            self.publish.marks = marks;
+            return Ok(());
+        }
         let publish = Publish { marks, ..self.publish.clone() };
         self.store().note_publish(&self.attempt.lease, &publish).await?;
         self.publish = publish;
@@ -167,6 +174,9 @@ impl Publisher<'_> {
 
     /// Nobody believes that a collection is gone who may have been overtaken, or asked a stale server.
     async fn gone(&self) -> Result<()> {
+        if planted("failure-unfenced") {
+            return Err(vanished(&self.attempt.job));
+        }
         self.confirm().await?;
         match self.look().await? {
             Some(_) => Ok(()),
@@ -183,6 +193,10 @@ impl Publisher<'_> {
 
     async fn take_over(&mut self, name: &str, end_merges: bool) -> Result<()> {
         let store = self.store();
+        if planted("takeover-in-place") {
+            self.staged = name.to_owned();
+            return Ok(());
+        }
         // What is found under the own name is a ghost, or the results before they were completed. The
         // lease is asked for once more, since whoever took over may have completed them since.
         self.confirm_lease().await?;
