@@ -280,6 +280,6 @@ async fn check(bed: &Bed, case: &Case, count: i64) {
     assert!(written > 100, "{written} writes");
     for Paused { process, .. } in &workers {
         process.terminate().expect("it runs");
-        process.wait_gone(common::CEILING).await.expect("it ends");
+        process.wait_gone(common::ceiling()).await.expect("it ends");
     }
 }

@@ -194,7 +194,7 @@ async fn meanwhile(bed: &Bed, out: &str, deed: impl AsyncFnOnce()) -> common::Ra
     let ended = bed.aviary(&["status", &id, "-w", "--quiet"]).await;
     bed.nothing_left(out).await;
     worker.process.terminate().expect("it runs");
-    worker.process.wait_gone(common::CEILING).await.expect("it ends");
+    worker.process.wait_gone(common::ceiling()).await.expect("it ends");
     ended
 }
 

@@ -14,7 +14,11 @@ use futures_util::TryStreamExt;
 use mongodb::{Client, Collection, Database};
 
 /// No condition is waited for longer than this; nothing depends on how long it takes.
-pub const CEILING: Duration = Duration::from_secs(900);
+pub fn ceiling() -> Duration {
+    const CEILING_S: u64 = 900;
+    let given = std::env::var("AVIARY_TEST_CEILING_S").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(given.unwrap_or(CEILING_S))
+}
 
 /// The binary under test.
 pub const AVIARY: &str = env!("CARGO_BIN_EXE_aviary");
@@ -400,7 +404,7 @@ pub async fn run<S: AsRef<std::ffi::OsStr>>(args: &[S], env: &[(String, String)]
     let mut command = tokio::process::Command::new(AVIARY);
     command.args(args).envs(env.iter().cloned()).stdin(std::process::Stdio::null());
     let Output { status, stdout, stderr } =
-        tokio::time::timeout(CEILING * 2, command.kill_on_drop(true).output())
+        tokio::time::timeout(ceiling() * 2, command.kill_on_drop(true).output())
             .await
             .expect("the binary ends")
             .expect("the binary runs");
@@ -432,7 +436,7 @@ where
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(began.elapsed() < CEILING, "waited too long for {what}");
+        assert!(began.elapsed() < ceiling(), "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }

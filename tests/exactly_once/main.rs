@@ -5,6 +5,7 @@
 
 #![cfg(test)]
 
+mod attempts;
 #[path = "../common/mod.rs"]
 mod common;
 mod cutter;

@@ -83,3 +83,46 @@ async fn a_publisher_that_is_told_to_stop_hands_its_task_over() {
         jobs::stop(&_next).await;
     }
 }
+
+/// One publisher is frozen before it records what the target is to hold. Once another has merged, and the target's
+/// owner has gone on, it wakes up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_is_overtaken_records_nothing() {
+    let bed = Bed::start(1).await;
+    jobs::load(&bed, "docs", 1_000, 10).await;
+    bed.load("sums", (0..10).map(|n| doc! { "_id": n, "value": 1_001 }).collect()).await;
+    let _coordinator = bed.coordinator();
+    let first = bed.paused_worker("publish.completed");
+    let id = jobs::submit(&bed, "docs", "reduce:sums", &[]).await;
+    first.arrived().await;
+    first.process.freeze().expect("frozen");
+    let second = bed.paused_worker("publish.merged");
+    second.arrived().await;
+    let owners = doc! { "$set": { "value": 5 } };
+    bed.coll("sums").update_one(doc! { "_id": 0 }, owners).await.expect("updated");
+    first.go_on();
+    first.process.thaw().expect("thawed");
+    first.process.wait_for_log("fenced").await.expect("it learns that its lease is lost");
+    jobs::stop(&first.process).await;
+    second.go_on();
+    jobs::succeeded(&bed, &id).await;
+    assert_eq!(jobs::total(&bed, "sums").await, 9 * 1_101 + 5);
+    jobs::nothing_left(&bed).await;
+}
+
+/// The publisher dies once the result is in place, and its owner drops it before anybody has looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_its_owner_has_dropped_was_published() {
+    let bed = Bed::start(1).await;
+    jobs::load(&bed, "docs", 400, 10).await;
+    let _coordinator = bed.coordinator();
+    let doomed = bed.halting_worker("publish.renamed");
+    let id = jobs::submit(&bed, "docs", "replace:counts", &[]).await;
+    jobs::kill(&doomed).await;
+    assert_eq!(jobs::total(&bed, "counts").await, 400);
+    bed.coll("counts").drop().await.expect("dropped");
+    let _next = bed.worker();
+    jobs::succeeded(&bed, &id).await;
+    assert_eq!(bed.all("counts").await.len(), 0);
+    jobs::nothing_left(&bed).await;
+}

@@ -6,7 +6,7 @@ use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::{ChangeStreamEvent, OperationType};
 use mongodb::options::FullDocumentType;
 
-use super::common::CEILING;
+use super::common::ceiling;
 use super::{bed, thirds};
 
 type Stream = ChangeStream<ChangeStreamEvent<Document>>;
@@ -69,7 +69,7 @@ async fn a_stream_reports_every_shards_changes_in_order() {
 async fn take(stream: &mut Stream, count: usize) -> Vec<ChangeStreamEvent<Document>> {
     let mut events = Vec::new();
     while events.len() < count {
-        let next = tokio::time::timeout(CEILING, stream.try_next());
+        let next = tokio::time::timeout(ceiling(), stream.try_next());
         events.push(next.await.expect("an event in time").unwrap().expect("the stream goes on"));
     }
     events

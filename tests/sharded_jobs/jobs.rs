@@ -6,7 +6,7 @@ use aviary_testcontainers::Managed;
 use bson::oid::ObjectId;
 use bson::{Bson, DateTime, Document, doc};
 
-use crate::common::{Bed, CEILING};
+use crate::common::{Bed, ceiling};
 
 /// Keys of many types, some of them equal across types.
 pub const MAP: &str = "function () { emit(this.key, {n: 1, total: this.v, low: this.v}); }";
@@ -161,6 +161,6 @@ pub async fn stop(daemons: Vec<Managed>) {
         daemon.terminate().expect("it runs");
     }
     for daemon in &daemons {
-        daemon.wait_gone(CEILING).await.expect("it ends");
+        daemon.wait_gone(ceiling()).await.expect("it ends");
     }
 }
