@@ -20,7 +20,6 @@ use crate::shuffle::block::{Block, BlockLimits};
 use crate::shuffle::merge::{Merge, MergeError, MergeLimits};
 use crate::shuffle::reader::{RunError, RunSource, SourceError};
 use crate::shuffle::value::RawValBuf;
-use crate::store::Store;
 use crate::store::blocks::BlockName;
 use crate::store::tasks::MapRuns;
 use crate::task::{Counters, TaskResult};
@@ -100,7 +99,8 @@ fn compute(
         block: BlockLimits { raw_bytes_target: config::BLOCK_RAW_BYTES_TARGET },
         ..MergeLimits::default()
     };
-    let mut merge = Merge::new(sources(attempt, manifest), &limits).map_err(from_merge)?;
+    let runs = runs_of(manifest);
+    let mut merge = Merge::new(sources(attempt, &runs), &limits).map_err(from_merge)?;
     let mut counters = Counters::default();
     let mut output = 0_i64;
     let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
@@ -162,53 +162,75 @@ fn check_deadline(attempt: &Attempt, key: &RawValBuf) -> Result<()> {
     Err(deadline.error(Stage::Reduce.name(), function, Some(guest::name_key(key.as_raw()))))
 }
 
-fn sources(attempt: &Arc<Attempt>, manifest: Vec<MapRuns>) -> Vec<Box<dyn RunSource + Send>> {
-    let mut sources: Vec<Box<dyn RunSource + Send>> = Vec::new();
-    for of_task in manifest {
-        for (run, blocks) in (0_u32..).zip(&of_task.runs) {
-            let first = BlockName {
-                shard: attempt.task.shard.clone(),
-                job: attempt.job.id.clone(),
-                partition: attempt.task.n,
-                n: of_task.n,
-                token: of_task.token.clone(),
-                run,
-                seq: 0,
-            };
-            sources.push(Box::new(StoredRun {
-                store: attempt.store.clone(),
-                task: of_task.task.clone(),
-                shard: of_task.shard.clone(),
-                runtime: Handle::current(),
-                next: first,
-                blocks: *blocks,
-                ahead: None,
-            }));
-        }
-    }
-    sources
+/// A run that a map task wrote. There may be very many, so what a task's runs have in common is held once.
+#[derive(Clone)]
+struct RunOf {
+    task: Arc<MapRuns>,
+    run: u32,
 }
 
-/// One run in the database, read a block ahead.
+/// The runs of a partition, in the order in which they are merged.
+fn runs_of(manifest: Vec<MapRuns>) -> Vec<RunOf> {
+    let tasks = manifest.into_iter().map(Arc::new);
+    let of_task = |task: Arc<MapRuns>| {
+        let runs = u32::try_from(task.runs.len()).unwrap_or(u32::MAX);
+        (0..runs).map(move |run| RunOf { task: task.clone(), run })
+    };
+    tasks.flat_map(of_task).collect()
+}
+
+impl RunOf {
+    fn block(&self, attempt: &Attempt, seq: u32) -> BlockName {
+        BlockName {
+            shard: attempt.task.shard.clone(),
+            job: attempt.job.id.clone(),
+            partition: attempt.task.n,
+            n: self.task.n,
+            token: self.task.token.clone(),
+            run: self.run,
+            seq,
+        }
+    }
+}
+
+fn sources(attempt: &Arc<Attempt>, runs: &[RunOf]) -> Vec<Box<dyn RunSource + Send>> {
+    let source = |of: &RunOf| -> Box<dyn RunSource + Send> {
+        let runtime = Handle::current();
+        Box::new(StoredRun {
+            attempt: attempt.clone(),
+            runtime,
+            of: of.clone(),
+            next: 0,
+            ahead: None,
+        })
+    };
+    runs.iter().map(source).collect()
+}
+
+/// One run in the database. From its first block on it is read a block ahead; a merge begins no more runs at
+/// a time than its fan-in.
 struct StoredRun {
-    store: Store,
-    task: crate::ids::TaskId,
-    shard: String,
+    attempt: Arc<Attempt>,
     runtime: Handle,
-    next: BlockName,
-    blocks: u32,
+    of: RunOf,
+    next: u32,
     ahead: Option<JoinHandle<Result<Block>>>,
 }
 
 impl StoredRun {
     fn fetch(&mut self) -> Option<JoinHandle<Result<Block>>> {
-        if self.next.seq >= self.blocks {
+        let task = &self.of.task;
+        let blocks = usize::try_from(self.of.run).ok().and_then(|run| task.runs.get(run));
+        if self.next >= blocks.copied().unwrap_or(0) {
             return None;
         }
-        let (store, name) = (self.store.clone(), self.next.clone());
-        let (task, shard) = (self.task.clone(), self.shard.clone());
-        self.next.seq += 1;
-        Some(self.runtime.spawn(async move { store.block(&name, &task, &shard).await }))
+        let name = self.of.block(&self.attempt, self.next);
+        self.next += 1;
+        let (attempt, task) = (self.attempt.clone(), task.clone());
+        Some(
+            self.runtime
+                .spawn(async move { attempt.store.block(&name, &task.task, &task.shard).await }),
+        )
     }
 }
 
@@ -240,6 +262,9 @@ fn from_merge(error: MergeError) -> Error {
 fn source_of(error: MergeError) -> Option<SourceError> {
     match error {
         MergeError::Run { source: RunError::Source { source, .. }, .. } => Some(source),
-        MergeError::Run { .. } | MergeError::Temp { .. } | MergeError::TempFull { .. } => None,
+        MergeError::Run { .. }
+        | MergeError::TempRun { .. }
+        | MergeError::Temp { .. }
+        | MergeError::TempFull { .. } => None,
     }
 }
