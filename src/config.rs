@@ -19,6 +19,9 @@ pub const LOST_MAX: i32 = 8;
 pub const BACKOFF_BASE_MS: i64 = 500;
 /// No retry waits longer than this.
 pub const BACKOFF_MAX_MS: i64 = 30_000;
+/// Damaged blocks of the shuffle that a reduce task has made again. One more, and they are not damaged by
+/// chance: a disk is, or a worker of another version has written them.
+pub const BLOCKS_DAMAGED_MAX: usize = 8;
 /// Attempts kept in a task's history.
 pub const HISTORY_MAX: i32 = 16;
 /// Candidate tasks a claimer reads before it picks among them at random.

@@ -82,7 +82,7 @@ impl Store {
     /// Reads one block that a committed manifest names; `task` on `shard` is the one that wrote it.
     ///
     /// # Errors
-    /// [`Error::BlockMissing`] when it is not there, [`Error::Store`].
+    /// [`Error::BlockMissing`] when it is not there or its document is damaged, [`Error::Store`].
     pub async fn block(&self, name: &BlockName, task: &TaskId, shard: &str) -> Result<Block> {
         let found = self
             .near(&name.shard)
@@ -90,14 +90,15 @@ impl Store {
             .find_one(doc! { "_id": name.id(), "shard": &name.shard })
             .await
             .action("read a block of the shuffle")?;
-        let missing = || Error::BlockMissing {
+        let lost = |damage: Option<&str>| Error::BlockMissing {
             block: name.id(),
+            damage: damage.map(str::to_owned),
             task: task.clone(),
             shard: shard.to_owned(),
             token: name.token.clone(),
         };
-        let found = found.ok_or_else(missing)?;
-        read_block(&found, name.seq).ok_or_else(missing)
+        let found = found.ok_or_else(|| lost(None))?;
+        read_block(&found, name.seq).ok_or_else(|| lost(Some("its document is malformed")))
     }
 
     /// Removes every block of a job.

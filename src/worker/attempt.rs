@@ -209,12 +209,12 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
             tracing::debug!(task = %lease.task, why, "not yet");
             retrying(|| store.release(lease, "waited", None, NOT_YET_PAUSE_MS)).await
         }
-        Error::BlockMissing { task, shard, token, .. } => {
+        Error::BlockMissing { damage, task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
+            let outcome = if damage.is_some() { reduce::BLOCK_DAMAGED } else { "block missing" };
             let why = error.to_string();
             let released =
-                retrying(|| store.release(lease, "block missing", Some(&why), NOT_YET_PAUSE_MS))
-                    .await;
+                retrying(|| store.release(lease, outcome, Some(&why), NOT_YET_PAUSE_MS)).await;
             // The blocks of a job that has ended are gone for good, and so is the lease: a job's tasks are
             // cancelled before its blocks are removed.
             if matches!(released, Ok(true))

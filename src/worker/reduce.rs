@@ -100,7 +100,8 @@ fn compute(
         ..MergeLimits::default()
     };
     let runs = runs_of(manifest);
-    let mut merge = Merge::new(sources(attempt, &runs), &limits).map_err(from_merge)?;
+    let failed = |error| from_merge(error, attempt, &runs);
+    let mut merge = Merge::new(sources(attempt, &runs), &limits).map_err(failed)?;
     let mut counters = Counters::default();
     let mut output = 0_i64;
     let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
@@ -108,7 +109,7 @@ fn compute(
         writer.push(document_of_result(key, value)?)
     };
     let (mut key, mut encoded) = (RawValBuf::new(), Vec::new());
-    while merge.next_group().map_err(from_merge)? {
+    while merge.next_group().map_err(failed)? {
         crate::halt::point_blocking("reduce.read");
         attempt.check()?;
         counters.reduce += 1;
@@ -125,7 +126,7 @@ fn compute(
                 attempt.check()?;
                 check_deadline(attempt, &key)?;
             }
-            match merge.next_value().map_err(from_merge)? {
+            match merge.next_value().map_err(failed)? {
                 Some(next) => {
                     value.set(next);
                     Ok(true)
@@ -246,25 +247,59 @@ impl RunSource for StoredRun {
     }
 }
 
-/// A merge's error as ours: what the database said comes back unchanged, so that a missing block
-/// can be told from a damaged one.
-fn from_merge(error: MergeError) -> Error {
-    let text = error.to_string();
-    match source_of(error) {
-        Some(source) => match source.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(other) => Error::Internal(other.to_string()),
+/// The history's word for an attempt that met a damaged block.
+pub(super) const BLOCK_DAMAGED: &str = "block damaged";
+
+/// A merge's error as ours. What the database said comes back unchanged. A run that does not read as it was
+/// written has lost a block to its map task, as if the block were missing.
+fn from_merge(error: MergeError, attempt: &Attempt, runs: &[RunOf]) -> Error {
+    let lost = match error {
+        MergeError::Run { source: RunError::Source { source, .. }, .. } => {
+            match source.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(other) => return Error::Internal(other.to_string()),
+            }
+        }
+        MergeError::Run { run, source } => match runs.get(run) {
+            Some(of) => damaged(attempt, of, &source),
+            None => return Error::Internal(format!("failed to merge: run {run}: {source}")),
         },
-        None => Error::Internal(format!("failed to merge: {text}")),
+        error @ (MergeError::TempRun { .. }
+        | MergeError::Temp { .. }
+        | MergeError::TempFull { .. }) => {
+            return Error::Internal(format!("failed to merge: {error}"));
+        }
+    };
+    if !matches!(lost, Error::BlockMissing { damage: Some(_), .. }) {
+        return lost;
     }
+    let is_damage = |ended: &&bson::Document| {
+        ended.get_str("outcome").is_ok_and(|outcome| outcome == BLOCK_DAMAGED)
+    };
+    let before = attempt.task.history.iter().filter(is_damage).count();
+    if before < config::BLOCKS_DAMAGED_MAX {
+        return lost;
+    }
+    Error::refused(
+        format!("{lost}, as {before} times before"),
+        "look for a failing disk, and give every worker the same version",
+    )
 }
 
-fn source_of(error: MergeError) -> Option<SourceError> {
-    match error {
-        MergeError::Run { source: RunError::Source { source, .. }, .. } => Some(source),
-        MergeError::Run { .. }
-        | MergeError::TempRun { .. }
-        | MergeError::Temp { .. }
-        | MergeError::TempFull { .. } => None,
+fn damaged(attempt: &Attempt, of: &RunOf, why: &RunError) -> Error {
+    let seq = match why {
+        RunError::Source { seq, .. }
+        | RunError::Block { seq, .. }
+        | RunError::Sequence { expected: seq, .. }
+        | RunError::Fragment { seq }
+        | RunError::Unsorted { seq, .. }
+        | RunError::Key { seq, .. } => *seq,
+    };
+    Error::BlockMissing {
+        block: of.block(attempt, seq).id(),
+        damage: Some(why.to_string()),
+        task: of.task.task.clone(),
+        shard: of.task.shard.clone(),
+        token: of.task.token.clone(),
     }
 }
