@@ -1,5 +1,5 @@
 //! What the shuffle leaves in the database between map and reduce: blocks that are damaged there are made
-//! again.
+//! again, and a map task may leave more runs than its own document has room for.
 
 #![cfg(test)]
 
@@ -132,6 +132,72 @@ async fn blocks_that_are_damaged_again_and_again_end_the_job() {
         assert!(waited.stderr.contains(word), "{word:?} is missing: {waited:#?}");
     }
     assert!(bed.all("kept").await.is_empty());
+    jobs::stop(&worker).await;
+    jobs::stop(&coordinator).await;
+}
+
+/// 150 MB of emits that nothing combines: a map task spills them in several runs.
+const WIDE_MAP: &str = "function () {
+  const pad = 'x'.repeat(100000);
+  for (let n = 0; n < 5; n++) emit(this._id * 5 + n, { n: n, pad: pad });
+}";
+const WIDE_REDUCE: &str = "function (key, values) { throw new Error('one value a key'); }";
+const WIDE_FINALIZE: &str =
+    "function (key, value) { return { n: value.n, length: value.pad.length }; }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_too_large_for_its_task_is_read_from_beside_the_blocks() {
+    let bed = Bed::start(1).await;
+    bed.load("wide", (0..300).map(|n| doc! { "_id": n }).collect()).await;
+    // No manifest fits.
+    let env = [("AVIARY_MANIFEST_BYTES", "100")];
+    let worker = bed.spawn("worker", &["worker", "--slots", "1"], &env);
+    let finalize = bed.file("finalize.js", WIDE_FINALIZE).display().to_string();
+    let finalize: &'static str = finalize.leak();
+    let ask = Ask {
+        functions: Some((WIDE_MAP, WIDE_REDUCE)),
+        flags: vec!["--sort", r#"{"_id": 1}"#, "--finalize", finalize, "--skip-single-values"],
+        ..Ask::new("wide", "narrow")
+    };
+    let id = mapped(&bed, &ask).await;
+    let tasks = jobs::tasks(&bed, &id).await;
+    let [map] = of_kind(&tasks, "map")[..] else { panic!("a sorted job has one map task") };
+    let result = map.get_document("result").expect("a result");
+    let parts = result.get_array("parts").expect("parts");
+    assert_eq!(parts.len(), 3);
+    for part in parts {
+        let part = part.as_document().expect("a document");
+        assert!(jobs::number(part, "apart") > 1 && !part.contains_key("runs"), "{part}");
+    }
+    let of_job = blocks(&bed, &id).await;
+    let is_runs = |block: &&Document| jobs::text(block, "_id").ends_with("/runs");
+    let runs: Vec<&Document> = of_job.iter().filter(is_runs).collect();
+    assert_eq!(runs.len(), 3, "one for each partition");
+
+    // One is lost and another damaged: each is made again with the blocks it names.
+    let this = doc! { "_id": runs[0].get("_id"), "shard": runs[0].get("shard") };
+    let gone = bed.coll("aviary-intermediates").delete_one(this).await.expect("deleted");
+    assert_eq!(gone.deleted_count, 1);
+    let mut bytes = data(runs[1]);
+    bytes[0] ^= 1;
+    change(&bed, runs[1], doc! { "data": binary(bytes) }).await;
+
+    let coordinator = jobs::coordinator(&bed);
+    jobs::succeeded(&bed, &id).await;
+    let found = bed.all("narrow").await;
+    assert_eq!(found.len(), 1_500);
+    for (key, row) in (0_i64..).zip(&found) {
+        let value = row.get_document("value").expect("a value");
+        assert_eq!(jobs::number(row, "_id"), key);
+        assert_eq!(jobs::number(value, "n"), key % 5, "{row}");
+        assert_eq!(jobs::number(value, "length"), 100_000, "{row}");
+    }
+    let tasks = jobs::tasks(&bed, &id).await;
+    let of_map = jobs::outcomes(of_kind(&tasks, "map")[0]);
+    assert!(of_map.len() > 1 && of_map.iter().all(|outcome| outcome == "done"), "{of_map:?}");
+    let met: Vec<String> = of_kind(&tasks, "reduce").into_iter().flat_map(jobs::outcomes).collect();
+    assert!(met.iter().any(|outcome| outcome.starts_with("block ")), "{met:?}");
+    jobs::nothing_left(&bed).await;
     jobs::stop(&worker).await;
     jobs::stop(&coordinator).await;
 }

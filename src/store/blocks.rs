@@ -37,10 +37,12 @@ pub struct BlockName {
 impl BlockName {
     /// The block's `_id`.
     pub fn id(&self) -> String {
-        format!(
-            "{}/p{:04}/{:05}/{}/{:04}.{:05}",
-            self.job, self.partition, self.n, self.token, self.run, self.seq
-        )
+        format!("{}/{:04}.{:05}", self.attempt(), self.run, self.seq)
+    }
+
+    /// What the `_id`s of all that the attempt wrote for the partition begin with.
+    pub(super) fn attempt(&self) -> String {
+        format!("{}/p{:04}/{:05}/{}", self.job, self.partition, self.n, self.token)
     }
 }
 
@@ -54,16 +56,7 @@ impl Store {
     /// # Errors
     /// [`Error::Internal`] when it does not fit into a document.
     pub fn block_document(name: &BlockName, block: &Block) -> RawDocumentBuf {
-        rawdoc! {
-            "_id": name.id(),
-            "shard": name.shard.as_str(),
-            "job": name.job.as_str(),
-            "records": i64::from(block.records),
-            "raw_bytes": i64::from(block.raw_bytes),
-            "crc32": i64::from(block.crc32),
-            "codec": i32::from(block.codec),
-            "data": bson::raw::RawBsonRef::Binary(bson::raw::RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &block.data }),
-        }
+        block_document(name.id(), name, block)
     }
 
     /// Writes blocks with `w: majority`.
@@ -150,7 +143,20 @@ fn job_range(job: &JobId) -> bson::Document {
     doc! { "$gte": format!("{job}/"), "$lt": format!("{job}0") }
 }
 
-fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
+pub(super) fn block_document(id: String, name: &BlockName, block: &Block) -> RawDocumentBuf {
+    rawdoc! {
+        "_id": id,
+        "shard": name.shard.as_str(),
+        "job": name.job.as_str(),
+        "records": i64::from(block.records),
+        "raw_bytes": i64::from(block.raw_bytes),
+        "crc32": i64::from(block.crc32),
+        "codec": i32::from(block.codec),
+        "data": bson::raw::RawBsonRef::Binary(bson::raw::RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &block.data }),
+    }
+}
+
+pub(super) fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
     let int = |name: &str| match raw.get(name).ok()?? {
         bson::RawBsonRef::Int64(n) => Some(n),
         bson::RawBsonRef::Int32(n) => Some(i64::from(n)),

@@ -43,6 +43,8 @@ pub(super) struct Attempt {
     pub(super) lines: Arc<Lines>,
     /// When its computing must have ended.
     pub(super) deadline: Option<Deadline>,
+    /// Bytes that a map task's manifest may have in the task's document.
+    pub(super) manifest_bytes_max: usize,
     stop: CancellationToken,
 }
 
@@ -116,6 +118,7 @@ pub(super) async fn run(context: &Context, claimed: Claimed) {
                 task,
                 lease: lease.clone(),
                 progress: AtomicI64::new(0),
+                manifest_bytes_max: context.settings.manifest_bytes_max,
                 stop: context.stop.clone(),
             });
             // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.

@@ -11,6 +11,7 @@ use super::combiner::{Collect, Combiner, TakeBlocks, boxed};
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
+use super::manifest;
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::shuffle::value::{RawVal, close_document, tag};
 use crate::store::Store;
 use crate::store::blocks::BlockName;
 use crate::store::input::{InputBatch, InputSize};
+use crate::store::manifests::runs_document;
 use crate::task::{Counters, PartManifest, TaskResult};
 use crate::wasm::{Level, Sink, SinkError, Stage};
 
@@ -213,6 +215,7 @@ fn compute(
                 combine,
                 attempt.job.spec.partitions,
                 config::TABLE_BYTES_MAX,
+                attempt.manifest_bytes_max,
                 block_sink(attempt, writer),
             )))
         }
@@ -262,20 +265,32 @@ struct ToDatabase {
     writer: Writer,
 }
 
-impl TakeBlocks for ToDatabase {
-    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
+impl ToDatabase {
+    fn name(&self, partition: u32, run: u32, seq: u32) -> BlockName {
         let attempt = &self.attempt;
-        attempt.check()?;
-        let name = BlockName {
+        BlockName {
             shard: attempt.job.reducing_shard(partition).to_owned(),
             job: attempt.job.id.clone(),
             partition,
             n: attempt.task.n,
             token: attempt.lease.token.clone(),
             run,
-            seq: block.seq,
-        };
+            seq,
+        }
+    }
+}
+
+impl TakeBlocks for ToDatabase {
+    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
+        self.attempt.check()?;
+        let name = self.name(partition, run, block.seq);
         self.writer.push(Store::block_document(&name, block))
+    }
+
+    fn take_runs(&mut self, partition: u32, runs: &[u32]) -> Result<()> {
+        self.attempt.check()?;
+        let document = runs_document(&self.name(partition, 0, 0), runs);
+        self.writer.push(document.ok_or_else(|| manifest::too_many(partition))?)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -13,6 +13,7 @@ pub mod guest;
 pub mod lines;
 pub mod loader;
 pub mod local;
+mod manifest;
 mod map;
 pub mod once_more;
 pub mod pace;

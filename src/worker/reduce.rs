@@ -43,7 +43,8 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         combine: load(spec.combine.as_ref(), Stage::Combine).await?,
         finalize: load(spec.finalize.as_ref(), Stage::Finalize).await?,
     };
-    let manifest = store.manifest(&attempt.task, attempt.job.map_tasks).await?;
+    let manifest = store.manifest(&attempt.task, attempt.job.map_tasks).await;
+    let manifest = manifest.map_err(|error| at_most_so_often(attempt, error))?;
     let (writer, written) = writer::start(attempt, Target::Output);
     let work = attempt.clone();
     let computed = tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer))
@@ -270,6 +271,11 @@ fn from_merge(error: MergeError, attempt: &Attempt, runs: &[RunOf]) -> Error {
             return Error::Internal(format!("failed to merge: {error}"));
         }
     };
+    at_most_so_often(attempt, lost)
+}
+
+/// Gives up on a task that meets damaged blocks again and again.
+fn at_most_so_often(attempt: &Attempt, lost: Error) -> Error {
     if !matches!(lost, Error::BlockMissing { damage: Some(_), .. }) {
         return lost;
     }
