@@ -10,7 +10,7 @@ use crate::ids::{JobId, TaskId, Token};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
-    /// Reads a split, writes blocks (or, in a map-only job, output).
+    /// Reads a split, writes blocks (or, in a map-only job that reads a snapshot, output).
     Map,
     /// Merges the blocks of one partition, writes output.
     Reduce,

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::deadline::Deadline;
 use super::lines::{self, Lines};
-use super::{loader, map, reduce};
+use super::{loader, map, reduce, runs};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::ids::{JobId, WorkerId};
@@ -214,7 +214,7 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
         }
         Error::BlockMissing { damage, task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
-            let outcome = if damage.is_some() { reduce::BLOCK_DAMAGED } else { "block missing" };
+            let outcome = if damage.is_some() { runs::BLOCK_DAMAGED } else { "block missing" };
             let why = error.to_string();
             let released =
                 retrying(|| store.release(lease, outcome, Some(&why), NOT_YET_PAUSE_MS)).await;

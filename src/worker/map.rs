@@ -39,7 +39,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let size =
         InputSize { documents: unsigned(job.input_documents), bytes: unsigned(job.input_bytes) };
     let input = store.read_split(&job.spec.input, &attempt.task.shard, &split, job.snapshot, size);
-    let target = if job.spec.reduce.is_some() { Target::Blocks } else { Target::Output };
+    let target = if job.reduce_tasks > 0 { Target::Blocks } else { Target::Output };
     let (writer, written) = writer::start(attempt, target);
     let work = attempt.clone();
     let computed = tokio::task::spawn_blocking(move || compute(&work, map, combine, input, writer))
@@ -195,11 +195,11 @@ fn compute(
     writer: Writer,
 ) -> Result<(Vec<PartManifest>, Counters)> {
     let emits = match &attempt.job.spec.reduce {
-        None => Emits::Output(writer),
-        Some(reduce) => {
+        None if attempt.job.reduce_tasks == 0 => Emits::Output(writer),
+        reduce => {
             let how = match reduce {
-                Reducer::Builtin(name) => Combine::Builtin(builtin(name)?),
-                Reducer::Function(_) => Combine::Values,
+                Some(Reducer::Builtin(name)) => Combine::Builtin(builtin(name)?),
+                Some(Reducer::Function(_)) | None => Combine::Values,
             };
             let combine = match combine {
                 Some(loaded) => {

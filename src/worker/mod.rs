@@ -19,6 +19,7 @@ pub mod once_more;
 pub mod pace;
 mod reduce;
 pub mod reducer;
+mod runs;
 mod stream;
 mod writer;
 

@@ -1,26 +1,25 @@
 //! A reduce task: merges its partition's runs, reduces and finalizes group by group, writes output.
+//!
+//! A map-only job that reads without a snapshot has such tasks too, which hand on what was emitted: its map
+//! tasks may not write output themselves, since one that is tried again may emit other keys than before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use super::attempt::Attempt;
 use super::guest::{self, Guest};
 use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
-use super::map::{builtin, document_of_result};
+use super::map::{builtin, document_of_emit, document_of_result};
 use super::reducer::{How, Long, Pairs, Reducer};
+use super::runs::{RunOf, at_most_so_often, from_merge, runs_of, sources};
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job;
-use crate::shuffle::block::{Block, BlockLimits};
-use crate::shuffle::merge::{Merge, MergeError, MergeLimits};
-use crate::shuffle::reader::{RunError, RunSource, SourceError};
+use crate::shuffle::block::BlockLimits;
+use crate::shuffle::merge::{Merge, MergeLimits};
 use crate::shuffle::value::RawValBuf;
-use crate::store::blocks::BlockName;
 use crate::store::tasks::MapRuns;
 use crate::task::{Counters, TaskResult};
 use crate::wasm::Stage;
@@ -92,9 +91,8 @@ fn compute(
     attempt: &Arc<Attempt>,
     manifest: Vec<MapRuns>,
     functions: Functions,
-    mut writer: Writer,
+    writer: Writer,
 ) -> Result<Counters> {
-    let mut reducer = reducer(attempt, functions)?;
     let limits = MergeLimits {
         fan_in_max: config::FAN_IN_MAX,
         block: BlockLimits { raw_bytes_target: config::BLOCK_RAW_BYTES_TARGET },
@@ -102,7 +100,22 @@ fn compute(
     };
     let runs = runs_of(manifest);
     let failed = |error| from_merge(error, attempt, &runs);
-    let mut merge = Merge::new(sources(attempt, &runs), &limits).map_err(failed)?;
+    let merge = Merge::new(sources(attempt, &runs), &limits).map_err(failed)?;
+    match &attempt.job.spec.reduce {
+        Some(_) => reduce(attempt, merge, &runs, functions, writer),
+        None => hand_on(attempt, merge, &runs, writer),
+    }
+}
+
+fn reduce(
+    attempt: &Arc<Attempt>,
+    mut merge: Merge,
+    runs: &[RunOf],
+    functions: Functions,
+    mut writer: Writer,
+) -> Result<Counters> {
+    let mut reducer = reducer(attempt, functions)?;
+    let failed = |error| from_merge(error, attempt, runs);
     let mut counters = Counters::default();
     let mut output = 0_i64;
     let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
@@ -151,6 +164,38 @@ fn compute(
     Ok(counters)
 }
 
+/// Writes what a map-only job emitted.
+fn hand_on(
+    attempt: &Arc<Attempt>,
+    mut merge: Merge,
+    runs: &[RunOf],
+    mut writer: Writer,
+) -> Result<Counters> {
+    let failed = |error| from_merge(error, attempt, runs);
+    let mut counters = Counters::default();
+    let (mut key, mut value) = (RawValBuf::new(), RawValBuf::new());
+    while merge.next_group().map_err(failed)? {
+        crate::halt::point_blocking("reduce.read");
+        attempt.check()?;
+        attempt.progress.fetch_add(1, Ordering::Relaxed);
+        key.set(merge.key());
+        check_deadline(attempt, &key)?;
+        let Some(emitted) = merge.next_value().map_err(failed)? else { continue };
+        value.set(emitted);
+        if merge.next_value().map_err(failed)?.is_some() {
+            return Err(Error::refused(
+                format!("two results have the same key, which would be their _id: {key}"),
+                "a map-only job must emit each key once",
+            ));
+        }
+        counters.output += 1;
+        writer.push(document_of_emit(key.as_raw(), value.as_raw())?)?;
+    }
+    attempt.check()?;
+    writer.finish()?;
+    Ok(counters)
+}
+
 /// Ends a task that has gone past its time. Functions look for themselves; built-ins do not.
 fn check_deadline(attempt: &Attempt, key: &RawValBuf) -> Result<()> {
     let Some(deadline) = attempt.deadline.filter(|deadline| deadline.left().is_zero()) else {
@@ -162,150 +207,4 @@ fn check_deadline(attempt: &Attempt, key: &RawValBuf) -> Result<()> {
         None => None,
     };
     Err(deadline.error(Stage::Reduce.name(), function, Some(guest::name_key(key.as_raw()))))
-}
-
-/// A run that a map task wrote. There may be very many, so what a task's runs have in common is held once.
-#[derive(Clone)]
-struct RunOf {
-    task: Arc<MapRuns>,
-    run: u32,
-}
-
-/// The runs of a partition, in the order in which they are merged.
-fn runs_of(manifest: Vec<MapRuns>) -> Vec<RunOf> {
-    let tasks = manifest.into_iter().map(Arc::new);
-    let of_task = |task: Arc<MapRuns>| {
-        let runs = u32::try_from(task.runs.len()).unwrap_or(u32::MAX);
-        (0..runs).map(move |run| RunOf { task: task.clone(), run })
-    };
-    tasks.flat_map(of_task).collect()
-}
-
-impl RunOf {
-    fn block(&self, attempt: &Attempt, seq: u32) -> BlockName {
-        BlockName {
-            shard: attempt.task.shard.clone(),
-            job: attempt.job.id.clone(),
-            partition: attempt.task.n,
-            n: self.task.n,
-            token: self.task.token.clone(),
-            run: self.run,
-            seq,
-        }
-    }
-}
-
-fn sources(attempt: &Arc<Attempt>, runs: &[RunOf]) -> Vec<Box<dyn RunSource + Send>> {
-    let source = |of: &RunOf| -> Box<dyn RunSource + Send> {
-        let runtime = Handle::current();
-        Box::new(StoredRun {
-            attempt: attempt.clone(),
-            runtime,
-            of: of.clone(),
-            next: 0,
-            ahead: None,
-        })
-    };
-    runs.iter().map(source).collect()
-}
-
-/// One run in the database. From its first block on it is read a block ahead; a merge begins no more runs at
-/// a time than its fan-in.
-struct StoredRun {
-    attempt: Arc<Attempt>,
-    runtime: Handle,
-    of: RunOf,
-    next: u32,
-    ahead: Option<JoinHandle<Result<Block>>>,
-}
-
-impl StoredRun {
-    fn fetch(&mut self) -> Option<JoinHandle<Result<Block>>> {
-        let task = &self.of.task;
-        let blocks = usize::try_from(self.of.run).ok().and_then(|run| task.runs.get(run));
-        if self.next >= blocks.copied().unwrap_or(0) {
-            return None;
-        }
-        let name = self.of.block(&self.attempt, self.next);
-        self.next += 1;
-        let (attempt, task) = (self.attempt.clone(), task.clone());
-        Some(
-            self.runtime
-                .spawn(async move { attempt.store.block(&name, &task.task, &task.shard).await }),
-        )
-    }
-}
-
-impl RunSource for StoredRun {
-    fn next_block(&mut self) -> std::result::Result<Option<Block>, SourceError> {
-        let Some(pending) = self.ahead.take().or_else(|| self.fetch()) else { return Ok(None) };
-        let block = self
-            .runtime
-            .block_on(pending)
-            .map_err(|e| Box::new(Error::Internal(format!("reading a block panicked: {e}"))))??;
-        self.ahead = self.fetch();
-        Ok(Some(block))
-    }
-}
-
-/// The history's word for an attempt that met a damaged block.
-pub(super) const BLOCK_DAMAGED: &str = "block damaged";
-
-/// A merge's error as ours. What the database said comes back unchanged. A run that does not read as it was
-/// written has lost a block to its map task, as if the block were missing.
-fn from_merge(error: MergeError, attempt: &Attempt, runs: &[RunOf]) -> Error {
-    let lost = match error {
-        MergeError::Run { source: RunError::Source { source, .. }, .. } => {
-            match source.downcast::<Error>() {
-                Ok(ours) => *ours,
-                Err(other) => return Error::Internal(other.to_string()),
-            }
-        }
-        MergeError::Run { run, source } => match runs.get(run) {
-            Some(of) => damaged(attempt, of, &source),
-            None => return Error::Internal(format!("failed to merge: run {run}: {source}")),
-        },
-        error @ (MergeError::TempRun { .. }
-        | MergeError::Temp { .. }
-        | MergeError::TempFull { .. }) => {
-            return Error::Internal(format!("failed to merge: {error}"));
-        }
-    };
-    at_most_so_often(attempt, lost)
-}
-
-/// Gives up on a task that meets damaged blocks again and again.
-fn at_most_so_often(attempt: &Attempt, lost: Error) -> Error {
-    if !matches!(lost, Error::BlockMissing { damage: Some(_), .. }) {
-        return lost;
-    }
-    let is_damage = |ended: &&bson::Document| {
-        ended.get_str("outcome").is_ok_and(|outcome| outcome == BLOCK_DAMAGED)
-    };
-    let before = attempt.task.history.iter().filter(is_damage).count();
-    if before < config::BLOCKS_DAMAGED_MAX {
-        return lost;
-    }
-    Error::refused(
-        format!("{lost}, as {before} times before"),
-        "look for a failing disk, and give every worker the same version",
-    )
-}
-
-fn damaged(attempt: &Attempt, of: &RunOf, why: &RunError) -> Error {
-    let seq = match why {
-        RunError::Source { seq, .. }
-        | RunError::Block { seq, .. }
-        | RunError::Sequence { expected: seq, .. }
-        | RunError::Fragment { seq }
-        | RunError::Unsorted { seq, .. }
-        | RunError::Key { seq, .. } => *seq,
-    };
-    Error::BlockMissing {
-        block: of.block(attempt, seq).id(),
-        damage: Some(why.to_string()),
-        task: of.task.task.clone(),
-        shard: of.task.shard.clone(),
-        token: of.task.token.clone(),
-    }
 }
