@@ -95,3 +95,57 @@ async fn replace_keeps_every_option_or_refuses() {
     }
     bed.nothing_left("refusals").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_option_that_changes_while_a_job_runs_is_kept_or_ends_the_job() {
+    let bed = bed().await;
+    let _worker = bed.worker();
+    let change = async |options: Document| {
+        let mut modify = doc! { "collMod": "totals" };
+        modify.extend(options);
+        bed.db().run_command(modify).await.expect("changed");
+    };
+    create(&bed, "totals", Document::new()).await;
+    bed.coll("totals").insert_one(doc! { "_id": "old", "value": 1 }).await.expect("written");
+    let on = |enabled: bool| doc! { "changeStreamPreAndPostImages": { "enabled": enabled } };
+    let cases = [
+        (on(true), None),
+        (on(false), None),
+        (doc! { "validator": { "value": { "$lt": 5 } } }, Some("the option validator")),
+    ];
+    for (changed, refused) in cases {
+        let slow = bed.pause("reducing", |env| bed.spawn("slow", &["coordinator"], env));
+        let args = submission(&bed, "replace:totals");
+        let submitted = bed.aviary(&args);
+        let meanwhile = async {
+            slow.arrived().await;
+            change(changed.clone()).await;
+            let before = whole(&bed, "totals").await;
+            slow.go_on();
+            before
+        };
+        let (ran, (options, rows)) = tokio::join!(submitted, meanwhile);
+        let (after, results) = whole(&bed, "totals").await;
+        match refused {
+            None => {
+                ran.ok();
+                let kept = |options: &Document| {
+                    let images = options.get_document("changeStreamPreAndPostImages");
+                    images.is_ok_and(|images| images.get_bool("enabled").unwrap_or(false))
+                };
+                assert_eq!(kept(&after), kept(&options), "{after}");
+                assert_eq!(values(&results), [Some(10.0); 3]);
+            }
+            Some(word) => {
+                assert_eq!(ran.code, 3, "{ran:#?}");
+                for word in [word, "test.totals", "was changed while the job ran", "submit"] {
+                    assert!(ran.stderr.contains(word), "{word:?} is missing: {ran:#?}");
+                }
+                assert_eq!((after, results), (options, rows), "the target is as it was");
+            }
+        }
+        bed.nothing_left("a change").await;
+        slow.process.terminate().expect("it runs");
+        slow.process.wait_gone(std::time::Duration::from_secs(60)).await.expect("it ends");
+    }
+}

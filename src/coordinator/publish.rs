@@ -163,6 +163,7 @@ async fn replace(store: &Store, job: &Job, uuid: &Bson) -> Result<bool> {
             Some(name) if name == output.collection => return Ok(true),
             Some(name) if name == staged => {
                 check_count(store, job, &staged).await?;
+                store.catch_up(output, &staged).await?;
                 store.copy_indexes(&output.db, &output.collection, &staged).await?;
                 crate::halt::point("publish.rename").await;
                 // From here on a vanished UUID means that the result was in place and has been

@@ -123,11 +123,16 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut change = doc! { "collMod": results };
+        let mut change = doc! { "collMod": results, "writeConcern": { "w": "majority" } };
         change.extend(changes);
-        let changed = self.other_db(&output.db).run_command(change).await;
-        changed.action("give the results the target's options").map_err(|e| self.explain(e))?;
-        Ok(())
+        match self.other_db(&output.db).run_command(change).await {
+            Ok(_) => Ok(()),
+            // Another publisher has moved them on, and sees to it.
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => Ok(()),
+            Err(e) => {
+                Err(e).action("give the results the target's options").map_err(|e| self.explain(e))
+            }
+        }
     }
 
     /// Writes results with `w: majority`.
