@@ -117,9 +117,12 @@ async fn blocks_that_are_damaged_again_and_again_end_the_job() {
     let name = jobs::text(&block, "_id").to_owned();
     let partition = name.split('/').nth(1).expect("a partition");
     let partition: i64 = partition.trim_start_matches('p').parse().expect("a number");
-    let reduce = doc! { "job": &id, "kind": "reduce", "n": partition };
+    let tasks = jobs::tasks(&bed, &id).await;
+    let mut reduce = of_kind(&tasks, "reduce").into_iter();
+    let reduce = reduce.find(|task| jobs::number(task, "n") == partition).expect("its task");
+    let this = doc! { "_id": reduce.get("_id"), "shard": reduce.get("shard") };
     let set = doc! { "$set": { "history": before } };
-    let changed = bed.coll("aviary").update_one(reduce, set).await.expect("changed");
+    let changed = bed.coll("aviary").update_one(this, set).await.expect("changed");
     assert_eq!(changed.modified_count, 1);
     let mut bytes = data(&block);
     bytes[3] ^= 1;
