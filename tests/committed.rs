@@ -130,3 +130,57 @@ async fn a_map_only_job_without_a_snapshot_does_what_one_with_a_snapshot_does() 
     let shown = bed.aviary(&["status", "last"]).await.ok();
     assert!(shown.stdout.contains("none (map-only)"), "{shown:#?}");
 }
+
+/// Without a snapshot a map task that runs again finds other documents than those whose keys were reduced
+/// already, so that a document could be missing from the result, or be in it twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_block_of_a_job_without_a_snapshot_ends_it() {
+    let bed = Bed::start(1).await;
+    load(&bed).await;
+    let worker = bed.worker();
+    let map = "function () { emit(this.k, { from: this._id }); }";
+    let map_only = ["--out", "replace:kept", "--partitions", "2", "--detach", "-o", "name"];
+    let reduced = [&["--reduce", "_count"], &map_only[..]].concat();
+    for more in [&reduced[..], &map_only] {
+        let doomed = bed.halting(&["coordinator"], "reducing");
+        let ran = submit(&bed, map, more).await.ok();
+        let id = ran.stdout.trim();
+        jobs::kill_at(&doomed, "reducing").await;
+        // One partition waits until the other is done and its own block is gone.
+        let tasks = jobs::tasks(&bed, id).await;
+        let is_last =
+            |task: &&Document| jobs::text(task, "kind") == "reduce" && jobs::number(task, "n") == 1;
+        let last = tasks.iter().find(is_last).expect("a reduce task");
+        let this = doc! { "_id": last.get("_id"), "shard": last.get("shard") };
+        let aviary = bed.coll("aviary");
+        let later = bson::DateTime::from_millis(bson::DateTime::now().timestamp_millis() << 1);
+        let wait = doc! { "$set": { "not_before": later } };
+        assert_eq!(aviary.update_one(this.clone(), wait).await.unwrap().modified_count, 1);
+        let coordinator = bed.coordinator();
+        common::wait_for("the other partition", || async {
+            let done = doc! { "job": id, "kind": "reduce", "state": "done" };
+            (aviary.count_documents(done).await.ok()? == 1).then_some(())
+        })
+        .await;
+        let block = doc! { "_id": { "$regex": format!("^{id}/p0001/") } };
+        let blocks = bed.coll("aviary-intermediates");
+        assert!(blocks.delete_many(block).await.unwrap().deleted_count > 0);
+        let moved = doc! { "$inc": { "k": MOVED } };
+        bed.coll("docs").update_many(doc! {}, moved).await.expect("changed");
+        aviary.update_one(this, doc! { "$unset": { "not_before": "" } }).await.unwrap();
+
+        let waited = bed.aviary(&["status", "--watch", id]).await;
+        let from = bed.all("kept").await.len();
+        assert_eq!(
+            waited.code, 3,
+            "{from} of {DOCUMENTS} documents are in the result: {waited:#?}"
+        );
+        for word in ["is missing", "--read committed", "submit the job again"] {
+            assert!(waited.stderr.contains(word), "{word:?} is missing: {waited:#?}");
+        }
+        assert_eq!(from, 0, "nothing was published");
+        bed.nothing_left("a lost block").await;
+        jobs::stop(&coordinator).await;
+    }
+    jobs::stop(&worker).await;
+}

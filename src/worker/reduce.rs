@@ -12,7 +12,7 @@ use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
 use super::map::{builtin, document_of_emit, document_of_result};
 use super::reducer::{How, Long, Pairs, Reducer};
-use super::runs::{RunOf, at_most_so_often, from_merge, runs_of, sources};
+use super::runs::{RunOf, from_merge, runs_of, sources, unless_in_vain};
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         finalize: load(spec.finalize.as_ref(), Stage::Finalize).await?,
     };
     let manifest = store.manifest(&attempt.task, attempt.job.map_tasks).await;
-    let manifest = manifest.map_err(|error| at_most_so_often(attempt, error))?;
+    let manifest = manifest.map_err(|error| unless_in_vain(attempt, error))?;
     let (writer, written) = writer::start(attempt, Target::Output);
     let work = attempt.clone();
     let computed = tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer))

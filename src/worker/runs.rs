@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::attempt::Attempt;
 use crate::config;
 use crate::error::{Error, Result};
+use crate::job::ReadMode;
 use crate::shuffle::block::Block;
 use crate::shuffle::merge::MergeError;
 use crate::shuffle::reader::{RunError, RunSource, SourceError};
@@ -122,23 +123,33 @@ pub(super) fn from_merge(error: MergeError, attempt: &Attempt, runs: &[RunOf]) -
             return Error::Internal(format!("failed to merge: {error}"));
         }
     };
-    at_most_so_often(attempt, lost)
+    unless_in_vain(attempt, lost)
 }
 
-/// Gives up on a task that meets damaged blocks again and again.
-pub(super) fn at_most_so_often(attempt: &Attempt, lost: Error) -> Error {
-    if !matches!(lost, Error::BlockMissing { damage: Some(_), .. }) {
-        return lost;
+/// What becomes of an attempt that has lost a block. As a rule the block's map task runs again; not where that
+/// would not help, or would make something else of it.
+pub(super) fn unless_in_vain(attempt: &Attempt, lost: Error) -> Error {
+    let Error::BlockMissing { block, damage, .. } = &lost else { return lost };
+    let what = damage.as_ref().map_or("missing".to_owned(), |why| format!("damaged ({why})"));
+    if attempt.job.spec.input.read == ReadMode::Committed {
+        // Reduce tasks may have written what the old block says, and others would go by the new one.
+        return Error::refused(
+            format!(
+                "block {block} of the shuffle is {what}, and with --read committed its map task would \
+                 find other documents than those that are reduced already"
+            ),
+            "nothing was published; submit the job again",
+        );
     }
     let is_damage = |ended: &&bson::Document| {
         ended.get_str("outcome").is_ok_and(|outcome| outcome == BLOCK_DAMAGED)
     };
     let before = attempt.task.history.iter().filter(is_damage).count();
-    if before < config::BLOCKS_DAMAGED_MAX {
+    if damage.is_none() || before < config::BLOCKS_DAMAGED_MAX {
         return lost;
     }
     Error::refused(
-        format!("{lost}, as {before} times before"),
+        format!("block {block} of the shuffle is {what}, as others were {before} times before"),
         "look for a failing disk, and give every worker the same version",
     )
 }
