@@ -19,6 +19,9 @@ pub const LOST_MAX: i32 = 8;
 pub const BACKOFF_BASE_MS: i64 = 500;
 /// No retry waits longer than this.
 pub const BACKOFF_MAX_MS: i64 = 30_000;
+/// Damaged blocks of the shuffle that a reduce task has made again. One more, and they are not damaged by
+/// chance: a disk is, or a worker of another version has written them.
+pub const BLOCKS_DAMAGED_MAX: usize = 8;
 /// Attempts kept in a task's history.
 pub const HISTORY_MAX: i32 = 16;
 /// Candidate tasks a claimer reads before it picks among them at random.
@@ -67,6 +70,8 @@ pub const SESSION_REFRESH: Duration = Duration::from_secs(300);
 pub const CALL_BYTES_TARGET: usize = 256 << 10;
 /// A call is made smaller when it lasts longer than this, so that deadlines stay per record.
 pub const CALL_TARGET_MS: u128 = 20;
+/// Bytes of a map task's manifest in the task's document; what a larger one names is written beside the blocks.
+pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// Emits held in memory by one map task before they are combined and spilled.
 pub const TABLE_BYTES_MAX: usize = 48 << 20;
 /// Bytes of values gathered for one call of a user's reduce or combine.
@@ -154,6 +159,8 @@ pub struct Settings {
     pub watch: bool,
     /// Bytes of input a map task should read; only the coordinator's value counts.
     pub split_bytes: u64,
+    /// Bytes of a map task's manifest in the task's document.
+    pub manifest_bytes_max: usize,
 }
 
 impl Default for Settings {
@@ -164,12 +171,14 @@ impl Default for Settings {
             poll_ms: POLL_MS,
             watch: true,
             split_bytes: SPLIT_BYTES_TARGET,
+            manifest_bytes_max: MANIFEST_BYTES_MAX,
         }
     }
 }
 
 impl Settings {
-    /// Reads `AVIARY_LEASE_TTL_MS`, `AVIARY_POLL_MS`, `AVIARY_WATCH` and `AVIARY_SPLIT_BYTES`.
+    /// Reads `AVIARY_LEASE_TTL_MS`, `AVIARY_POLL_MS`, `AVIARY_WATCH`, `AVIARY_SPLIT_BYTES` and
+    /// `AVIARY_MANIFEST_BYTES`.
     ///
     /// # Errors
     /// Names the variable whose value is no number, or a time to live too short to be renewed.
@@ -189,6 +198,10 @@ impl Settings {
         }
         if let Some(bytes) = number("AVIARY_SPLIT_BYTES")? {
             settings.split_bytes = bytes.max(1);
+        }
+        if let Some(bytes) = number("AVIARY_MANIFEST_BYTES")? {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            settings.manifest_bytes_max = bytes.min(MANIFEST_BYTES_MAX);
         }
         settings.watch = std::env::var("AVIARY_WATCH").map_or(true, |v| v != "0");
         Ok(settings)

@@ -50,11 +50,13 @@ pub enum Error {
     /// An attempt's computing took longer than its job allows.
     #[error("{0}")]
     TaskTimeout(Box<FunctionError>),
-    /// A block that a committed manifest names does not exist.
-    #[error("block {block} of the shuffle is missing; its map task runs again")]
+    /// A block that a committed manifest names does not exist, or not as it was written.
+    #[error("block {block} of the shuffle is {what}; its map task runs again", what = damaged(.damage))]
     BlockMissing {
-        /// The missing block's `_id`.
+        /// The block's `_id`.
         block: String,
+        /// What is wrong with it; nothing if it does not exist.
+        damage: Option<String>,
         /// The map task that wrote it.
         task: crate::ids::TaskId,
         /// The shard that task's document lives on.
@@ -111,6 +113,10 @@ pub enum Error {
     /// An assumption of the program itself does not hold.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn damaged(damage: &Option<String>) -> String {
+    damage.as_ref().map_or("missing".into(), |why| format!("damaged ({why})"))
 }
 
 fn with_hint(text: &str) -> String {

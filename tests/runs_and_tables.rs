@@ -482,6 +482,44 @@ fn temporary_files_are_limited_and_leave_nothing() {
     assert!(matches!(read_all(vec![run; 5], &limits), Err(MergeError::TempFull { limit: 1000 })));
 }
 
+/// Runs itself again as a process that may have few files open, and merges there.
+#[test]
+fn a_merge_of_many_runs_keeps_few_files_open() {
+    const NAME: &str = "a_merge_of_many_runs_keeps_few_files_open";
+    const INSIDE: &str = "AVIARY_TEST_FEW_FILES";
+    if std::env::var_os(INSIDE).is_none() {
+        let program = std::env::current_exe().unwrap();
+        let ran = std::process::Command::new("bash")
+            .args(["-c", "ulimit -S -n 64 && exec \"$0\" --exact --nocapture \"$1\""])
+            .args([program.as_os_str(), NAME.as_ref()])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned()
+            + &String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    // One file for each temporary run would be 250 in the first pass.
+    const RUNS: i32 = 1_000;
+    let run = |n: i32| {
+        let of = |key: i32| (raw(&key.into()), raw(&n.into()));
+        write_run(&[of(0), of(1 + n % 7), of(10 + n)], 64)
+    };
+    for fan_in_max in [2, 5] {
+        let limits = MergeLimits { fan_in_max, ..MergeLimits::default() };
+        let groups = read_all((0..RUNS).map(run).collect(), &limits).unwrap();
+        let keys: Vec<i32> = groups.iter().map(|(key, _)| key.as_raw().as_i32().unwrap()).collect();
+        assert!(keys.is_sorted() && keys.len() == 8 + 1_000, "{keys:?}");
+        // Values come in the order of the runs, whatever files they went through.
+        for ((_, values), (first, step)) in groups.iter().zip([(0, 1), (0, 7), (1, 7)]) {
+            let values: Vec<i32> = values.iter().map(|v| v.as_raw().as_i32().unwrap()).collect();
+            let expected: Vec<i32> = (first..RUNS).step_by(step).collect();
+            assert_eq!(values, expected);
+        }
+    }
+}
+
 #[test]
 fn a_table_says_what_memory_it_holds() {
     let mut table = Table::new(Combine::Values);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document};
 
 use crate::config;
-use crate::job::{Input, JobSpec};
+use crate::job::{Input, JobSpec, ReadMode};
 use crate::shuffle::{key, value::RawValBuf};
 use crate::store::input::InputSize;
 use crate::store::topology::{Chunk, Placement};
@@ -278,8 +278,12 @@ pub fn reduce_on(partitions: u32, slots: &BTreeMap<String, u32>) -> Vec<String> 
 }
 
 /// How many partitions the shuffle has when the job names no number.
+///
+/// A map-only job has none as long as its tasks always read the same: they write results themselves, and again
+/// if they are tried again. Without a snapshot one may read another document the next time, and what it had
+/// written before would stay; so its emits go through blocks, which count only once their task commits.
 pub fn partition_count(spec: &JobSpec, size: InputSize, slots: u32) -> u32 {
-    if spec.reduce.is_none() {
+    if spec.reduce.is_none() && spec.input.read == ReadMode::Snapshot {
         return 0;
     }
     if spec.partitions > 0 {

@@ -7,7 +7,8 @@ use bson::{Timestamp, doc};
 use super::plan;
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::job::{Job, JobEvent, JobState, Output, OutputMode, ReadMode};
+use crate::job::target::options_for;
+use crate::job::{Job, JobEvent, JobState, Output, ReadMode};
 use crate::store::Store;
 use crate::store::output::{Described, Like};
 use crate::store::topology::Placement;
@@ -136,17 +137,13 @@ async fn check_target(store: &Store, job: &Job) -> Result<Like> {
         return Ok(Like::default());
     };
     refuse_target(output, &target)?;
+    let options = options_for(output, &target.options)?;
     if output.mode.adds() {
-        // Its chunks are for what is renamed; validator and collation are for every result.
-        let mut options = target.options;
-        if output.mode == OutputMode::Update {
-            // What is set is part of a document, which the whole has to satisfy.
-            options.remove("validator");
-        }
+        // Its chunks are for what is renamed.
         return Ok(Like { options, ..Like::default() });
     }
     let collection = output.collection.clone();
-    Ok(Like { options: target.options, shard_key: target.shard_key, collection })
+    Ok(Like { options, shard_key: target.shard_key, collection })
 }
 
 /// Refuses targets that cannot take results, or that a rename cannot replace without losing what they are.
@@ -154,11 +151,11 @@ async fn check_target(store: &Store, job: &Job) -> Result<Like> {
 /// # Errors
 /// [`Error::Refused`].
 pub(crate) fn refuse_target(output: &Output, target: &Described) -> Result<()> {
-    let (kind, options) = (target.kind.as_str(), &target.options);
-    if output.mode == OutputMode::Reduce && options.contains_key("collation") {
+    options_for(output, &target.options)?;
+    if target.kind != "collection" {
         return Err(Error::refused(
-            format!("the output {}.{} has a collation", output.db, output.collection),
-            "reduce cannot tell which results that makes one: name a collection without",
+            format!("the output {}.{} is a {}", output.db, output.collection, target.kind),
+            "results go to plain collections: name another",
         ));
     }
     if let Some(key) = target.shard_key.as_ref().filter(|key| !is_by_id(key)) {
@@ -176,21 +173,7 @@ pub(crate) fn refuse_target(output: &Output, target: &Described) -> Result<()> {
             "a cluster does not let such a collection be replaced: use merge, reduce or update, or name another",
         ));
     }
-    let what = if kind == "view" {
-        "a view"
-    } else if kind == "timeseries" {
-        "a time series collection"
-    } else if options.get_bool("capped").unwrap_or(false) {
-        "a capped collection"
-    } else if options.contains_key("clusteredIndex") {
-        "a clustered collection"
-    } else {
-        return Ok(());
-    };
-    Err(Error::refused(
-        format!("the output {}.{} is {what}", output.db, output.collection),
-        "results go to plain collections: name another",
-    ))
+    Ok(())
 }
 
 fn is_by_id(key: &bson::Document) -> bool {

@@ -4,7 +4,8 @@
 //! A record larger than a block is put together in its place, so where every run stands on a record
 //! of the largest size, a merge holds the fan-in times
 //! [`RECORD_BYTES_MAX`](super::block::RECORD_BYTES_MAX). More runs than the fan-in are first merged,
-//! neighbours with neighbours, into temporary files. Values of one key come in the order of the runs,
+//! neighbours with neighbours, into temporary files: a few for each pass, however many runs there are.
+//! Values of one key come in the order of the runs,
 //! and within a run in the order in which they were written, whatever the fan-in is; so the result
 //! depends on nothing but the order in which runs are given.
 
@@ -13,13 +14,16 @@ use std::path::PathBuf;
 
 use super::block::BlockLimits;
 use super::reader::{RunCursor, RunError, RunSource, Step};
-use super::spill::{SpillWriter, SpilledRun};
+use super::spill::{SpillWriter, TempBytes};
 use super::table::key_prefix;
 use super::value::RawVal;
 use super::writer::RunWriter;
 
 /// How many new keys are compared before their shared beginning is looked for again.
 const REFRESH_KEYS: u32 = 4096;
+/// Most temporary files of one pass. A pass reads those of the pass before, so twice as many may be open.
+/// A file goes when all of its runs were read, so fewer files would hold more on disk that nobody needs.
+pub const TEMP_FILES_PER_PASS_MAX: usize = 8;
 /// Fewest runs that can be merged at once.
 const FAN_IN_MIN: usize = 2;
 
@@ -54,8 +58,14 @@ pub enum MergeError {
     /// A run cannot be read.
     #[error("run {run}: {source}")]
     Run {
-        /// The run's number in the list that was given, or that of the first run merged into it.
+        /// The run's number in the list that was given.
         run: usize,
+        /// What is wrong.
+        source: RunError,
+    },
+    /// A temporary run cannot be read back.
+    #[error("temporary run: {source}")]
+    TempRun {
         /// What is wrong.
         source: RunError,
     },
@@ -77,11 +87,26 @@ pub enum MergeError {
 
 /// A run that waits to be opened.
 struct Waiting {
-    /// Its number in the list that was given.
-    number: usize,
+    origin: Origin,
     source: Box<dyn RunSource + Send>,
-    /// Length of its temporary file.
-    temp_bytes: u64,
+}
+
+/// Where a run is from.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// It has this number in the list that was given.
+    Given(usize),
+    /// It was made by merging others.
+    Merged,
+}
+
+impl Origin {
+    fn error(self, source: RunError) -> MergeError {
+        match self {
+            Origin::Given(run) => MergeError::Run { run, source },
+            Origin::Merged => MergeError::TempRun { source },
+        }
+    }
 }
 
 /// Walks the groups of several runs in key order.
@@ -104,11 +129,12 @@ impl Merge {
         let mut runs: Vec<Waiting> = runs
             .into_iter()
             .enumerate()
-            .map(|(number, source)| Waiting { number, source, temp_bytes: 0 })
+            .map(|(number, source)| Waiting { origin: Origin::Given(number), source })
             .collect();
         let mut passes = 0;
+        let temp_bytes = TempBytes::default();
         while runs.len() > fan_in {
-            runs = merge_down(runs, fan_in, limits)?;
+            runs = merge_down(runs, fan_in, limits, &temp_bytes)?;
             passes += 1;
         }
         Ok(Self { merger: Merger::open(runs)?, passes })
@@ -155,11 +181,14 @@ fn merge_down(
     runs: Vec<Waiting>,
     fan_in: usize,
     limits: &MergeLimits,
+    temp_bytes: &TempBytes,
 ) -> Result<Vec<Waiting>, MergeError> {
     let mut excess = runs.len() - fan_in;
-    let mut temp_bytes: u64 = runs.iter().map(|run| run.temp_bytes).sum();
+    let batches = excess.div_ceil(fan_in - 1).min(runs.len().div_ceil(fan_in));
+    let runs_per_file = batches.div_ceil(TEMP_FILES_PER_PASS_MAX);
     let mut left = runs.into_iter();
     let mut merged = Vec::new();
+    let mut file: Option<SpillWriter> = None;
     while excess > 0 {
         // Merging n runs removes n - 1 of them; no more is merged than must be.
         let batch: Vec<Waiting> = left.by_ref().take(fan_in.min(excess + 1)).collect();
@@ -168,29 +197,33 @@ fn merge_down(
             break;
         }
         excess -= batch.len() - 1;
-        let freed: u64 = batch.iter().map(|run| run.temp_bytes).sum();
-        let run = merge_to_file(batch, limits.temp_bytes_max.saturating_sub(temp_bytes), limits)?;
-        temp_bytes = temp_bytes.saturating_add(run.temp_bytes).saturating_sub(freed);
+        let open = file.take().filter(|file| file.runs() < runs_per_file);
+        let (run, open) = merge_to_file(batch, open, limits, temp_bytes)?;
         merged.push(run);
+        file = Some(open);
     }
     merged.extend(left);
     Ok(merged)
 }
 
+/// Merges some runs into one at the end of a temporary file, which is a new one if none is open.
 fn merge_to_file(
     batch: Vec<Waiting>,
-    bytes_max: u64,
+    open: Option<SpillWriter>,
     limits: &MergeLimits,
-) -> Result<Waiting, MergeError> {
+    temp_bytes: &TempBytes,
+) -> Result<(Waiting, SpillWriter), MergeError> {
     let dir = limits.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
     let temp_error = |source| MergeError::Temp { dir: dir.clone(), source };
-    let number = batch.first().map_or(0, |run| run.number);
     let mut merger = Merger::open(batch)?;
-    let mut spill = SpillWriter::create(&dir).map_err(temp_error)?;
+    let mut spill = match open {
+        Some(open) => open,
+        None => SpillWriter::create(&dir, temp_bytes).map_err(temp_error)?,
+    };
     let mut writer = RunWriter::new(limits.block);
     let mut sink = |block| {
         spill.write(&block).map_err(temp_error)?;
-        if spill.bytes() > bytes_max {
+        if temp_bytes.get() > limits.temp_bytes_max {
             return Err(MergeError::TempFull { limit: limits.temp_bytes_max });
         }
         Ok(())
@@ -204,9 +237,8 @@ fn merge_to_file(
         }
     }
     writer.finish(&mut sink)?;
-    let temp_bytes = spill.bytes();
-    let run: SpilledRun = spill.into_run().map_err(temp_error)?;
-    Ok(Waiting { number, source: Box::new(run), temp_bytes })
+    let run = spill.end_run().map_err(temp_error)?;
+    Ok((Waiting { origin: Origin::Merged, source: Box::new(run) }, spill))
 }
 
 /// A k-way merge of open runs.
@@ -214,7 +246,7 @@ fn merge_to_file(
 /// `heap` is a binary heap over (encoded key, place of the run). The run whose values are being read
 /// stays at its root, and sinks when it reaches another key.
 struct Merger {
-    cursors: Vec<(usize, RunCursor)>,
+    cursors: Vec<(Origin, RunCursor)>,
     heap: Vec<HeapItem>,
     key: Vec<u8>,
     encoded: Vec<u8>,
@@ -247,15 +279,14 @@ impl Merger {
         let mut heap = Vec::with_capacity(runs.len());
         for (number, run) in runs.into_iter().enumerate() {
             let mut cursor = RunCursor::new(run.source);
-            let step =
-                cursor.advance().map_err(|source| MergeError::Run { run: run.number, source })?;
+            let step = cursor.advance().map_err(|source| run.origin.error(source))?;
             if step != Step::End {
                 heap.push(HeapItem {
                     prefix: 0,
                     cursor: u32::try_from(number).unwrap_or(u32::MAX),
                 });
             }
-            cursors.push((run.number, cursor));
+            cursors.push((run.origin, cursor));
         }
         let mut merger = Self {
             cursors,
@@ -311,11 +342,11 @@ impl Merger {
             self.state = GroupState::Between;
             return Ok(());
         };
-        let Some((number, cursor)) = self.cursors.get_mut(root.cursor as usize) else {
+        let Some((origin, cursor)) = self.cursors.get_mut(root.cursor as usize) else {
             self.state = GroupState::Between;
             return Ok(());
         };
-        let step = cursor.advance().map_err(|source| MergeError::Run { run: *number, source })?;
+        let step = cursor.advance().map_err(|source| origin.error(source))?;
         match step {
             Step::SameKey => {
                 self.state = GroupState::Fresh;

@@ -1,71 +1,123 @@
 //! Runs in temporary files, for merges of more runs than the fan-in.
 //!
-//! A file holds the blocks of one run, each after its fields and the length of its data. It has no name
-//! from the start, so it is gone when it is closed, even when the process is killed.
+//! A file holds several runs, one after the other, and is opened once: a process may have only so many
+//! files open, and a merge any number of runs. A run is the blocks of it, each after its fields and the
+//! length of its data. A file has no name from the start, so it is gone when the last of its runs is,
+//! even when the process is killed.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::block::{BLOCK_DATA_BYTES_MAX, Block};
 use super::reader::{RunSource, SourceError};
 
 /// Sequence, records, raw bytes, checksum and data length as u32 LE, and the codec.
 const HEAD_BYTES: usize = 21;
+/// Small blocks are gathered to so many bytes before they are written.
+const BUFFER_BYTES: usize = 256 * 1024;
 
-/// A run that is being written to a temporary file.
+/// Bytes of the temporary files that there are now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TempBytes(Arc<AtomicU64>);
+
+impl TempBytes {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A temporary file, gone when nobody has it any more.
+struct TempFile {
+    file: File,
+    bytes: AtomicU64,
+    all: TempBytes,
+}
+
+impl TempFile {
+    fn grew(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.all.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
+}
+
+/// Writes runs to a temporary file, one after the other.
 pub(crate) struct SpillWriter {
-    file: BufWriter<File>,
-    bytes: u64,
+    file: Arc<TempFile>,
+    buffer: Vec<u8>,
+    /// Where the buffer belongs in the file.
+    at: u64,
+    /// Where the run that is being written begins.
+    start: u64,
+    /// How many were written.
+    runs: usize,
 }
 
 impl SpillWriter {
-    pub(crate) fn create(dir: &Path) -> io::Result<Self> {
-        Ok(Self { file: BufWriter::new(tempfile::tempfile_in(dir)?), bytes: 0 })
+    pub(crate) fn create(dir: &Path, all: &TempBytes) -> io::Result<Self> {
+        let file = tempfile::tempfile_in(dir)?;
+        let file = TempFile { file, bytes: AtomicU64::new(0), all: all.clone() };
+        Ok(Self { file: Arc::new(file), buffer: Vec::new(), at: 0, start: 0, runs: 0 })
     }
 
     pub(crate) fn write(&mut self, block: &Block) -> io::Result<()> {
         let len = u32::try_from(block.data.len()).unwrap_or(u32::MAX);
         for field in [block.seq, block.records, block.raw_bytes, block.crc32, len] {
-            self.file.write_all(&field.to_le_bytes())?;
+            self.buffer.extend_from_slice(&field.to_le_bytes());
         }
-        self.file.write_all(&[block.codec])?;
-        self.file.write_all(&block.data)?;
-        self.bytes += (HEAD_BYTES + block.data.len()) as u64;
+        self.buffer.push(block.codec);
+        self.buffer.extend_from_slice(&block.data);
+        self.file.grew(HEAD_BYTES + block.data.len());
+        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends the run; what is written from here on belongs to the next.
+    pub(crate) fn end_run(&mut self) -> io::Result<SpilledRun> {
+        self.flush()?;
+        let run = SpilledRun { file: self.file.clone(), at: self.start, end: self.at };
+        self.start = self.at;
+        self.runs += 1;
+        Ok(run)
+    }
+
+    /// How many runs were written to the file.
+    pub(crate) fn runs(&self) -> usize {
+        self.runs
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.file.write_all_at(&self.buffer, self.at)?;
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
         Ok(())
-    }
-
-    /// Length of the file so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Turns to reading, from the start.
-    pub(crate) fn into_run(self) -> io::Result<SpilledRun> {
-        let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
-        Ok(SpilledRun { file: BufReader::new(file), bytes_left: self.bytes })
     }
 }
 
 /// A run in a temporary file.
 pub(crate) struct SpilledRun {
-    file: BufReader<File>,
-    bytes_left: u64,
+    file: Arc<TempFile>,
+    /// Where its next block is.
+    at: u64,
+    end: u64,
 }
 
 impl SpilledRun {
-    fn field(&mut self) -> io::Result<u32> {
-        let mut bytes = [0; 4];
-        self.file.read_exact(&mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
-
     fn read_block(&mut self) -> io::Result<Block> {
-        let (seq, records, raw_bytes) = (self.field()?, self.field()?, self.field()?);
-        let (crc32, len) = (self.field()?, self.field()? as usize);
-        let mut codec = [0];
-        self.file.read_exact(&mut codec)?;
+        let mut head = [0; HEAD_BYTES];
+        self.file.file.read_exact_at(&mut head, self.at)?;
+        let ([seq, records, raw_bytes, crc32, len], &[codec]) = head.as_chunks::<4>() else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let len = u32::from_le_bytes(*len) as usize;
         if len > BLOCK_DATA_BYTES_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -73,16 +125,22 @@ impl SpilledRun {
             ));
         }
         let mut data = vec![0; len];
-        self.file.read_exact(&mut data)?;
-        self.bytes_left = self.bytes_left.saturating_sub((HEAD_BYTES + len) as u64);
-        let [codec] = codec;
-        Ok(Block { seq, records, raw_bytes, crc32, codec, data })
+        self.file.file.read_exact_at(&mut data, self.at + HEAD_BYTES as u64)?;
+        self.at += (HEAD_BYTES + len) as u64;
+        Ok(Block {
+            seq: u32::from_le_bytes(*seq),
+            records: u32::from_le_bytes(*records),
+            raw_bytes: u32::from_le_bytes(*raw_bytes),
+            crc32: u32::from_le_bytes(*crc32),
+            codec,
+            data,
+        })
     }
 }
 
 impl RunSource for SpilledRun {
     fn next_block(&mut self) -> Result<Option<Block>, SourceError> {
-        if self.bytes_left == 0 {
+        if self.at >= self.end {
             return Ok(None);
         }
         Ok(Some(self.read_block()?))

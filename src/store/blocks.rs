@@ -37,10 +37,12 @@ pub struct BlockName {
 impl BlockName {
     /// The block's `_id`.
     pub fn id(&self) -> String {
-        format!(
-            "{}/p{:04}/{:05}/{}/{:04}.{:05}",
-            self.job, self.partition, self.n, self.token, self.run, self.seq
-        )
+        format!("{}/{:04}.{:05}", self.attempt(), self.run, self.seq)
+    }
+
+    /// What the `_id`s of all that the attempt wrote for the partition begin with.
+    pub(super) fn attempt(&self) -> String {
+        format!("{}/p{:04}/{:05}/{}", self.job, self.partition, self.n, self.token)
     }
 }
 
@@ -54,16 +56,7 @@ impl Store {
     /// # Errors
     /// [`Error::Internal`] when it does not fit into a document.
     pub fn block_document(name: &BlockName, block: &Block) -> RawDocumentBuf {
-        rawdoc! {
-            "_id": name.id(),
-            "shard": name.shard.as_str(),
-            "job": name.job.as_str(),
-            "records": i64::from(block.records),
-            "raw_bytes": i64::from(block.raw_bytes),
-            "crc32": i64::from(block.crc32),
-            "codec": i32::from(block.codec),
-            "data": bson::raw::RawBsonRef::Binary(bson::raw::RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &block.data }),
-        }
+        block_document(name.id(), name, block)
     }
 
     /// Writes blocks with `w: majority`.
@@ -82,7 +75,7 @@ impl Store {
     /// Reads one block that a committed manifest names; `task` on `shard` is the one that wrote it.
     ///
     /// # Errors
-    /// [`Error::BlockMissing`] when it is not there, [`Error::Store`].
+    /// [`Error::BlockMissing`] when it is not there or its document is damaged, [`Error::Store`].
     pub async fn block(&self, name: &BlockName, task: &TaskId, shard: &str) -> Result<Block> {
         let found = self
             .near(&name.shard)
@@ -90,14 +83,15 @@ impl Store {
             .find_one(doc! { "_id": name.id(), "shard": &name.shard })
             .await
             .action("read a block of the shuffle")?;
-        let missing = || Error::BlockMissing {
+        let lost = |damage: Option<&str>| Error::BlockMissing {
             block: name.id(),
+            damage: damage.map(str::to_owned),
             task: task.clone(),
             shard: shard.to_owned(),
             token: name.token.clone(),
         };
-        let found = found.ok_or_else(missing)?;
-        read_block(&found, name.seq).ok_or_else(missing)
+        let found = found.ok_or_else(|| lost(None))?;
+        read_block(&found, name.seq).ok_or_else(|| lost(Some("its document is malformed")))
     }
 
     /// Removes every block of a job.
@@ -192,7 +186,20 @@ fn job_range(job: &JobId) -> bson::Document {
     doc! { "$gte": format!("{job}/"), "$lt": format!("{job}0") }
 }
 
-fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
+pub(super) fn block_document(id: String, name: &BlockName, block: &Block) -> RawDocumentBuf {
+    rawdoc! {
+        "_id": id,
+        "shard": name.shard.as_str(),
+        "job": name.job.as_str(),
+        "records": i64::from(block.records),
+        "raw_bytes": i64::from(block.raw_bytes),
+        "crc32": i64::from(block.crc32),
+        "codec": i32::from(block.codec),
+        "data": bson::raw::RawBsonRef::Binary(bson::raw::RawBinaryRef { subtype: BinarySubtype::Generic, bytes: &block.data }),
+    }
+}
+
+pub(super) fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
     let int = |name: &str| match raw.get(name).ok()?? {
         bson::RawBsonRef::Int64(n) => Some(n),
         bson::RawBsonRef::Int32(n) => Some(i64::from(n)),

@@ -426,7 +426,7 @@ impl Store {
         Ok(outcome.matched_count == 1)
     }
 
-    /// Sends a committed map task back because blocks of its attempt `token` are gone.
+    /// Sends a committed map task back because blocks of its attempt `token` are gone or damaged.
     ///
     /// # Errors
     /// [`Error::Store`].

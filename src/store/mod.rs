@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod leases;
 mod links;
 pub mod logs;
+pub mod manifests;
 mod members;
 pub mod merging;
 pub mod output;

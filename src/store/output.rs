@@ -10,6 +10,7 @@ use super::Store;
 use super::error::{Action, classify, only_existing_ids};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::spec::HIDDEN_PREFIX;
+use crate::job::{Output, target};
 
 /// A collection as `listCollections` describes it.
 #[derive(Debug, Clone)]
@@ -26,10 +27,10 @@ pub struct Described {
     pub zoned: bool,
 }
 
-/// A target of which only its namespace is left to create: what the hidden collection of a job gets.
+/// What the hidden collection of a job gets of its target.
 #[derive(Debug, Clone, Default)]
 pub struct Like {
-    /// The target's options.
+    /// The options to create it with ([`options_for`](crate::job::target::options_for)).
     pub options: Document,
     /// The target's shard key, if it is sharded.
     pub shard_key: Option<Document>,
@@ -82,27 +83,14 @@ impl Store {
         self.other_db(db).run_cursor_command(list).await?.try_next().await
     }
 
-    /// Creates a job's hidden collection with the options of the target it will replace, and sharded
-    /// like it.
+    /// Creates a job's hidden collection with what is to outlive the target's replacement, and sharded like
+    /// the target.
     ///
     /// # Errors
     /// [`Error::Refused`] without the privilege to shard it, [`Error::Store`].
     pub async fn create_hidden(&self, db: &str, name: &str, like: &Like) -> Result<()> {
-        const KEPT: [&str; 6] = [
-            "collation",
-            "validator",
-            "validationLevel",
-            "validationAction",
-            "storageEngine",
-            "indexOptionDefaults",
-        ];
         let mut create = doc! { "create": name };
-        create.extend(
-            like.options
-                .iter()
-                .filter(|(k, _)| KEPT.contains(&k.as_str()))
-                .map(|(k, v)| (k.clone(), v.clone())),
-        );
+        create.extend(like.options.clone());
         match self.other_db(db).run_command(create).await {
             Ok(_) => {}
             Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => {}
@@ -115,6 +103,35 @@ impl Store {
         match &like.shard_key {
             Some(key) => self.shard_like(db, name, key, &like.collection).await,
             None => Ok(()),
+        }
+    }
+
+    /// Gives the collection of a job's results what was changed of the target's options since it was created;
+    /// to be done before it takes the target's place.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is too late for a change, [`Error::Store`].
+    pub async fn catch_up(&self, output: &Output, results: &str) -> Result<()> {
+        let options = async |name: &str| {
+            let row = self.listed(&output.db, name).await;
+            let row = row.action(format!("look up {}.{name}", output.db))?;
+            Ok::<_, Error>(row.and_then(|row| row.get_document("options").ok().cloned()))
+        };
+        let (has, now) = (options(results).await?, options(&output.collection).await?);
+        let (Some(has), Some(now)) = (has, now) else { return Ok(()) };
+        let changes = target::catch_up(output, &has, &now)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut change = doc! { "collMod": results, "writeConcern": { "w": "majority" } };
+        change.extend(changes);
+        match self.other_db(&output.db).run_command(change).await {
+            Ok(_) => Ok(()),
+            // Another publisher has moved them on, and sees to it.
+            Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => Ok(()),
+            Err(e) => {
+                Err(e).action("give the results the target's options").map_err(|e| self.explain(e))
+            }
         }
     }
 

@@ -147,7 +147,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotYet`] while a map task of the plan is not committed (one whose blocks were lost
-    /// runs again), [`Error::Store`].
+    /// runs again), [`Error::BlockMissing`] when runs that are named apart are not there, [`Error::Store`].
     pub async fn manifest(&self, task: &Task, map_tasks: u32) -> Result<Vec<MapRuns>> {
         #[cfg(feature = "mutants")]
         if planted("blocks-uncommitted") {
@@ -188,13 +188,17 @@ impl Store {
             };
             let part: PartManifest = bson::deserialize_from_bson(part.clone())
                 .map_err(|e| Error::Internal(format!("a manifest is malformed: {e}")))?;
-            runs.push(MapRuns {
+            let mut of = MapRuns {
                 task: TaskId::from_text(id),
                 shard: shard.to_owned(),
                 n,
                 token: Token::from_text(token),
                 runs: part.runs,
-            });
+            };
+            if part.apart > 0 {
+                of.runs = self.runs_apart(task, &of, part.apart).await?;
+            }
+            runs.push(of);
         }
         if seen < map_tasks && !planted("maps-incomplete") {
             return Err(Error::NotYet(format!("{seen} of {map_tasks} map tasks are committed")));

@@ -10,7 +10,7 @@ use crate::ids::{JobId, TaskId, Token};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
-    /// Reads a split, writes blocks (or, in a map-only job, output).
+    /// Reads a split, writes blocks (or, in a map-only job that reads a snapshot, output).
     Map,
     /// Merges the blocks of one partition, writes output.
     Reduce,
@@ -238,10 +238,20 @@ pub struct TaskResult {
 pub struct PartManifest {
     /// The partition.
     pub p: u32,
-    /// Blocks in each sorted run.
+    /// Blocks in each sorted run. Left out where `apart` says how many there are, so that a program that does
+    /// not know of it cannot take the part for an empty one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<u32>,
+    /// How many runs there are if they are named in a document among the blocks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub apart: u32,
     /// Records in all of them.
     pub records: i64,
     /// Bytes of all of them as stored.
     pub bytes: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }

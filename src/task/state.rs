@@ -35,7 +35,7 @@ pub enum TaskEvent {
     HandedBack,
     /// It failed for good or too often.
     GivenUp,
-    /// Its committed blocks are gone, so it must run again.
+    /// Its committed blocks are gone or damaged, so it must run again.
     BlocksLost,
     /// Its job ended.
     JobEnded,

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::deadline::Deadline;
 use super::lines::{self, Lines};
-use super::{loader, map, publish_task, reduce};
+use super::{loader, map, publish_task, reduce, runs};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::ids::{JobId, WorkerId};
@@ -72,6 +72,8 @@ pub(super) struct Attempt {
     /// When its computing must have ended.
     pub(super) deadline: Option<Deadline>,
     confirmed: OnceCell<()>,
+    /// Bytes that a map task's manifest may have in the task's document.
+    pub(super) manifest_bytes_max: usize,
     stop: CancellationToken,
 }
 
@@ -210,6 +212,7 @@ async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result
         lease: lease.clone(),
         progress: AtomicI64::new(0),
         confirmed: OnceCell::new(),
+        manifest_bytes_max: context.settings.manifest_bytes_max,
         stop: context.stop.clone(),
     });
     // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.
@@ -303,10 +306,11 @@ async fn give_up(store: &Store, lease: &Arc<Lease>, error: Error) {
             tracing::info!(task = %lease.task, "the job has ended or is to end; so does the task");
             retry::while_transient(retry::FAREWELL, || store.cancel_own(lease)).await
         }
-        Error::BlockMissing { task, shard, token, .. } => {
+        Error::BlockMissing { damage, task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
+            let outcome = if damage.is_some() { runs::BLOCK_DAMAGED } else { "block missing" };
             let released =
-                release(store, lease, HandBack::waiting("block missing", error.to_string())).await;
+                release(store, lease, HandBack::waiting(outcome, error.to_string())).await;
             // The blocks of a job that has ended are gone for good, and so is the lease: a job's tasks are
             // cancelled before its blocks are removed.
             if matches!(released, Ok(true))

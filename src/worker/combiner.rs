@@ -11,6 +11,7 @@ use crate::wasm::{Level, Sink, SinkError};
 
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
+use super::manifest;
 
 /// Takes the blocks of spills.
 pub trait TakeBlocks: Send {
@@ -19,6 +20,12 @@ pub trait TakeBlocks: Send {
     /// # Errors
     /// Whatever keeps it from being written.
     fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()>;
+
+    /// Takes the numbers of blocks in the runs of a partition, for which the manifest has no room.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being written.
+    fn take_runs(&mut self, partition: u32, runs: &[u32]) -> Result<()>;
 
     /// Sends what is still waiting.
     ///
@@ -36,6 +43,7 @@ pub struct Combiner {
     combine: Option<Guest<Collect>>,
     partitions: u32,
     budget_bytes: usize,
+    manifest_bytes_max: usize,
     blocks: Box<dyn TakeBlocks>,
     parts: Vec<PartManifest>,
 }
@@ -89,6 +97,7 @@ impl Combiner {
         combine: Option<Guest<Collect>>,
         partitions: u32,
         budget_bytes: usize,
+        manifest_bytes_max: usize,
         blocks: Box<dyn TakeBlocks>,
     ) -> Self {
         Self {
@@ -96,6 +105,7 @@ impl Combiner {
             combine,
             partitions,
             budget_bytes,
+            manifest_bytes_max,
             blocks,
             parts: Vec::new(),
         }
@@ -136,8 +146,9 @@ impl Combiner {
     pub fn finish(mut self) -> Result<(Vec<PartManifest>, Counters)> {
         self.combine_table()?;
         self.spill()?;
-        self.blocks.finish()?;
         self.parts.sort_by_key(|part| part.p);
+        manifest::fit(&mut self.parts, self.manifest_bytes_max, self.blocks.as_mut())?;
+        self.blocks.finish()?;
         let counters = self
             .combine
             .as_mut()
@@ -273,7 +284,13 @@ impl OpenRun {
         let part = match parts.iter_mut().find(|part| part.p == partition) {
             Some(part) => part,
             None => {
-                parts.push(PartManifest { p: partition, runs: Vec::new(), records: 0, bytes: 0 });
+                parts.push(PartManifest {
+                    p: partition,
+                    runs: Vec::new(),
+                    apart: 0,
+                    records: 0,
+                    bytes: 0,
+                });
                 parts.last_mut().ok_or_else(|| Error::Internal("no part".into()))?
             }
         };

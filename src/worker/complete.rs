@@ -17,6 +17,7 @@ use super::loader::{self, Surroundings};
 use super::once_more::{OnceMore, encoded, value_of};
 use crate::config;
 use crate::error::{Error, Result};
+use crate::job::target::options_for;
 use crate::job::{Job, Output, Reducer};
 use crate::store::Store;
 use crate::store::output::Like;
@@ -108,7 +109,10 @@ async fn like_target(store: &Store, output: &Output) -> Result<Like> {
         return Ok(Like::default());
     }
     let target = store.describe(&output.db, &output.collection).await?;
-    let options = target.map(|target| target.options).unwrap_or_default();
+    let options = match target {
+        Some(target) => options_for(output, &target.options)?,
+        None => bson::Document::new(),
+    };
     Ok(Like { options, ..Like::default() })
 }
 

@@ -11,8 +11,8 @@ use super::combiner::{Collect, Combiner, TakeBlocks, boxed};
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
-use super::once_more;
 use super::writer::{self, Target, Writer};
+use super::{manifest, once_more};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job::{OutputMode, Reducer};
@@ -23,6 +23,7 @@ use crate::shuffle::value::{RawVal, close_document, tag};
 use crate::store::Store;
 use crate::store::blocks::BlockName;
 use crate::store::input::{InputBatch, InputSize};
+use crate::store::manifests::runs_document;
 use crate::task::{Counters, PartManifest, TaskResult};
 use crate::wasm::{Level, Sink, SinkError, Stage};
 
@@ -38,7 +39,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let size =
         InputSize { documents: unsigned(job.input_documents), bytes: unsigned(job.input_bytes) };
     let input = store.read_split(&job.spec.input, &attempt.task.shard, &split, job.snapshot, size);
-    let target = if job.spec.reduce.is_some() { Target::Blocks } else { Target::Output };
+    let target = if job.reduce_tasks > 0 { Target::Blocks } else { Target::Output };
     let (writer, written) = writer::start(attempt, target);
     let work = attempt.clone();
     let computed = tokio::task::spawn_blocking(move || compute(&work, map, combine, input, writer))
@@ -194,11 +195,11 @@ fn compute(
     writer: Writer,
 ) -> Result<(Vec<PartManifest>, Counters)> {
     let emits = match &attempt.job.spec.reduce {
-        None => Emits::Output(writer),
-        Some(reduce) => {
+        None if attempt.job.reduce_tasks == 0 => Emits::Output(writer),
+        reduce => {
             let how = match reduce {
-                Reducer::Builtin(name) => Combine::Builtin(builtin(name)?),
-                Reducer::Function(_) => Combine::Values,
+                Some(Reducer::Builtin(name)) => Combine::Builtin(builtin(name)?),
+                Some(Reducer::Function(_)) | None => Combine::Values,
             };
             let combine = match combine {
                 Some(loaded) => {
@@ -219,6 +220,7 @@ fn compute(
                 combine,
                 attempt.job.spec.partitions,
                 config::TABLE_BYTES_MAX,
+                attempt.manifest_bytes_max,
                 block_sink(attempt, writer),
             )))
         }
@@ -268,20 +270,32 @@ struct ToDatabase {
     writer: Writer,
 }
 
-impl TakeBlocks for ToDatabase {
-    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
+impl ToDatabase {
+    fn name(&self, partition: u32, run: u32, seq: u32) -> BlockName {
         let attempt = &self.attempt;
-        attempt.check()?;
-        let name = BlockName {
+        BlockName {
             shard: attempt.job.reducing_shard(partition).to_owned(),
             job: attempt.job.id.clone(),
             partition,
             n: attempt.task.n,
             token: attempt.lease.token.clone(),
             run,
-            seq: block.seq,
-        };
+            seq,
+        }
+    }
+}
+
+impl TakeBlocks for ToDatabase {
+    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
+        self.attempt.check()?;
+        let name = self.name(partition, run, block.seq);
         self.writer.push(Store::block_document(&name, block))
+    }
+
+    fn take_runs(&mut self, partition: u32, runs: &[u32]) -> Result<()> {
+        self.attempt.check()?;
+        let document = runs_document(&self.name(partition, 0, 0), runs);
+        self.writer.push(document.ok_or_else(|| manifest::too_many(partition))?)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

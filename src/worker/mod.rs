@@ -14,12 +14,14 @@ pub mod guest;
 pub mod lines;
 pub mod loader;
 pub mod local;
+mod manifest;
 mod map;
 pub mod once_more;
 pub mod pace;
 mod publish_task;
 mod reduce;
 pub mod reducer;
+mod runs;
 mod stream;
 mod writer;
 

@@ -88,6 +88,7 @@ impl Publisher<'_> {
                 Step::Complete => self.complete().await?,
                 Step::CopyIndexes => {
                     let (db, target) = (&self.output.db, &self.output.collection);
+                    self.store().catch_up(self.output, &self.staged).await?;
                     self.store().copy_indexes(db, target, &self.staged).await?;
                     self.indexed = true;
                 }
@@ -97,6 +98,10 @@ impl Publisher<'_> {
                         _ => "publish.merge",
                     })
                     .await;
+                    if self.output.mode.adds() {
+                        // What the target would refuse by now is told while nothing is merged.
+                        self.store().catch_up(self.output, &self.staged).await?;
+                    }
                     self.note(Marks { begun: true, ..self.publish.marks }).await?;
                 }
                 Step::Rename => self.rename().await?,

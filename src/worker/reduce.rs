@@ -1,27 +1,25 @@
 //! A reduce task: merges its partition's runs, reduces and finalizes group by group, writes output.
+//!
+//! A map-only job that reads without a snapshot has such tasks too, which hand on what was emitted: its map
+//! tasks may not write output themselves, since one that is tried again may emit other keys than before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use super::attempt::Attempt;
 use super::guest::{self, Guest};
 use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
-use super::map::{builtin, document_of_result};
+use super::map::{builtin, document_of_emit, document_of_result};
 use super::reducer::{How, Long, Pairs, Reducer};
+use super::runs::{RunOf, from_merge, runs_of, sources, unless_in_vain};
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job;
-use crate::shuffle::block::{Block, BlockLimits};
-use crate::shuffle::merge::{Merge, MergeError, MergeLimits};
-use crate::shuffle::reader::{RunError, RunSource, SourceError};
+use crate::shuffle::block::BlockLimits;
+use crate::shuffle::merge::{Merge, MergeLimits};
 use crate::shuffle::value::RawValBuf;
-use crate::store::Store;
-use crate::store::blocks::BlockName;
 use crate::store::tasks::MapRuns;
 use crate::task::{Counters, TaskResult};
 use crate::wasm::Stage;
@@ -44,7 +42,8 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         combine: load(spec.combine.as_ref(), Stage::Combine).await?,
         finalize: load(spec.finalize.as_ref(), Stage::Finalize).await?,
     };
-    let manifest = store.manifest(&attempt.task, attempt.job.map_tasks).await?;
+    let manifest = store.manifest(&attempt.task, attempt.job.map_tasks).await;
+    let manifest = manifest.map_err(|error| unless_in_vain(attempt, error))?;
     let (writer, written) = writer::start(attempt, Target::Output);
     let work = attempt.clone();
     let computed = tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer))
@@ -92,15 +91,31 @@ fn compute(
     attempt: &Arc<Attempt>,
     manifest: Vec<MapRuns>,
     functions: Functions,
-    mut writer: Writer,
+    writer: Writer,
 ) -> Result<Counters> {
-    let mut reducer = reducer(attempt, functions)?;
     let limits = MergeLimits {
         fan_in_max: config::FAN_IN_MAX,
         block: BlockLimits { raw_bytes_target: config::BLOCK_RAW_BYTES_TARGET },
         ..MergeLimits::default()
     };
-    let mut merge = Merge::new(sources(attempt, manifest), &limits).map_err(from_merge)?;
+    let runs = runs_of(manifest);
+    let failed = |error| from_merge(error, attempt, &runs);
+    let merge = Merge::new(sources(attempt, &runs), &limits).map_err(failed)?;
+    match &attempt.job.spec.reduce {
+        Some(_) => reduce(attempt, merge, &runs, functions, writer),
+        None => hand_on(attempt, merge, &runs, writer),
+    }
+}
+
+fn reduce(
+    attempt: &Arc<Attempt>,
+    mut merge: Merge,
+    runs: &[RunOf],
+    functions: Functions,
+    mut writer: Writer,
+) -> Result<Counters> {
+    let mut reducer = reducer(attempt, functions)?;
+    let failed = |error| from_merge(error, attempt, runs);
     let mut counters = Counters::default();
     let mut output = 0_i64;
     let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
@@ -108,7 +123,7 @@ fn compute(
         writer.push(document_of_result(key, value)?)
     };
     let (mut key, mut encoded) = (RawValBuf::new(), Vec::new());
-    while merge.next_group().map_err(from_merge)? {
+    while merge.next_group().map_err(failed)? {
         crate::halt::point_blocking("reduce.read");
         attempt.check()?;
         counters.reduce += 1;
@@ -125,7 +140,7 @@ fn compute(
                 attempt.check()?;
                 check_deadline(attempt, &key)?;
             }
-            match merge.next_value().map_err(from_merge)? {
+            match merge.next_value().map_err(failed)? {
                 Some(next) => {
                     value.set(next);
                     Ok(true)
@@ -149,6 +164,38 @@ fn compute(
     Ok(counters)
 }
 
+/// Writes what a map-only job emitted.
+fn hand_on(
+    attempt: &Arc<Attempt>,
+    mut merge: Merge,
+    runs: &[RunOf],
+    mut writer: Writer,
+) -> Result<Counters> {
+    let failed = |error| from_merge(error, attempt, runs);
+    let mut counters = Counters::default();
+    let (mut key, mut value) = (RawValBuf::new(), RawValBuf::new());
+    while merge.next_group().map_err(failed)? {
+        crate::halt::point_blocking("reduce.read");
+        attempt.check()?;
+        attempt.progress.fetch_add(1, Ordering::Relaxed);
+        key.set(merge.key());
+        check_deadline(attempt, &key)?;
+        let Some(emitted) = merge.next_value().map_err(failed)? else { continue };
+        value.set(emitted);
+        if merge.next_value().map_err(failed)?.is_some() {
+            return Err(Error::refused(
+                format!("two results have the same key, which would be their _id: {key}"),
+                "a map-only job must emit each key once",
+            ));
+        }
+        counters.output += 1;
+        writer.push(document_of_emit(key.as_raw(), value.as_raw())?)?;
+    }
+    attempt.check()?;
+    writer.finish()?;
+    Ok(counters)
+}
+
 /// Ends a task that has gone past its time. Functions look for themselves; built-ins do not.
 fn check_deadline(attempt: &Attempt, key: &RawValBuf) -> Result<()> {
     let Some(deadline) = attempt.deadline.filter(|deadline| deadline.left().is_zero()) else {
@@ -160,93 +207,4 @@ fn check_deadline(attempt: &Attempt, key: &RawValBuf) -> Result<()> {
         None => None,
     };
     Err(deadline.error(Stage::Reduce.name(), function, Some(guest::name_key(key.as_raw()))))
-}
-
-fn sources(attempt: &Arc<Attempt>, manifest: Vec<MapRuns>) -> Vec<Box<dyn RunSource + Send>> {
-    let mut sources: Vec<Box<dyn RunSource + Send>> = Vec::new();
-    for of_task in manifest {
-        for (run, blocks) in (0_u32..).zip(&of_task.runs) {
-            let first = BlockName {
-                shard: attempt.task.shard.clone(),
-                job: attempt.job.id.clone(),
-                partition: attempt.task.n,
-                n: of_task.n,
-                token: of_task.token.clone(),
-                run,
-                seq: 0,
-            };
-            sources.push(Box::new(StoredRun {
-                store: attempt.store.clone(),
-                task: of_task.task.clone(),
-                shard: of_task.shard.clone(),
-                runtime: Handle::current(),
-                next: first,
-                blocks: *blocks,
-                ahead: None,
-            }));
-        }
-    }
-    sources
-}
-
-/// One run in the database, read a block ahead.
-struct StoredRun {
-    store: Store,
-    task: crate::ids::TaskId,
-    shard: String,
-    runtime: Handle,
-    next: BlockName,
-    blocks: u32,
-    ahead: Option<JoinHandle<Result<Block>>>,
-}
-
-impl StoredRun {
-    fn fetch(&mut self) -> Option<JoinHandle<Result<Block>>> {
-        if self.next.seq >= self.blocks {
-            return None;
-        }
-        let (store, name) = (self.store.clone(), self.next.clone());
-        let (task, shard) = (self.task.clone(), self.shard.clone());
-        self.next.seq += 1;
-        Some(self.runtime.spawn(async move { store.block(&name, &task, &shard).await }))
-    }
-}
-
-impl RunSource for StoredRun {
-    fn next_block(&mut self) -> std::result::Result<Option<Block>, SourceError> {
-        let Some(pending) = self.ahead.take().or_else(|| self.fetch()) else { return Ok(None) };
-        let block = self
-            .runtime
-            .block_on(pending)
-            .map_err(|e| Box::new(Error::Internal(format!("reading a block panicked: {e}"))))??;
-        self.ahead = self.fetch();
-        Ok(Some(block))
-    }
-}
-
-/// A merge's error as ours: what the database said comes back unchanged, so that a missing block
-/// can be told from a damaged one.
-fn from_merge(error: MergeError) -> Error {
-    let text = error.to_string();
-    // Another worker may have the disk that this one lacks.
-    if matches!(error, MergeError::Temp { .. } | MergeError::TempFull { .. }) {
-        return Error::unfit(
-            format!("failed to merge: {text}"),
-            "give the worker a directory for temporary files with room in it (TMPDIR)",
-        );
-    }
-    match source_of(error) {
-        Some(source) => match source.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(other) => Error::Internal(other.to_string()),
-        },
-        None => Error::Internal(format!("failed to merge: {text}")),
-    }
-}
-
-fn source_of(error: MergeError) -> Option<SourceError> {
-    match error {
-        MergeError::Run { source: RunError::Source { source, .. }, .. } => Some(source),
-        MergeError::Run { .. } | MergeError::Temp { .. } | MergeError::TempFull { .. } => None,
-    }
 }

@@ -15,6 +15,7 @@ mod jobs;
 mod leases;
 mod merging;
 mod primary;
+mod ttl;
 mod worker;
 mod zombies;
 
