@@ -41,6 +41,16 @@ pub enum Error {
         /// What the server or the driver said.
         source: StoreError,
     },
+    /// A write may have taken effect or not, and the database did not answer when it was asked which.
+    #[error("it is not known whether {what}: {source}{hint}", hint = with_hint(.hint))]
+    OutcomeUnknown {
+        /// What may have happened, as a sentence.
+        what: String,
+        /// How to find out; may be empty.
+        hint: String,
+        /// What the server or the driver said last.
+        source: StoreError,
+    },
     /// A lease was lost: somebody else may own the task now, so nothing more may be written.
     #[error("the lease of {0} is lost")]
     LeaseLost(String),
@@ -163,7 +173,7 @@ impl Error {
             Error::JobFailed { .. } | Error::Function(_) | Error::TaskTimeout(_) => 3,
             Error::JobCancelled(_) => 4,
             Error::NotFound { .. } => 5,
-            Error::Connect { .. } => 6,
+            Error::Connect { .. } | Error::OutcomeUnknown { .. } => 6,
             Error::WaitTimeout(_) => 7,
             Error::Refused { .. } => 8,
             Error::Store { source, .. } => match source.kind {
@@ -202,6 +212,7 @@ impl Error {
                 | StoreErrorKind::NamespaceExists
                 | StoreErrorKind::Fatal => "database",
             },
+            Error::OutcomeUnknown { .. } => "outcome_unknown",
             Error::LeaseLost(_) => "lease_lost",
             Error::Function(_) => "function",
             Error::TaskTimeout(_) => "task_timeout",
@@ -239,6 +250,8 @@ impl Error {
             Error::Usage(_)
             | Error::NotFound { .. }
             | Error::Refused { .. }
+            // Again may be twice.
+            | Error::OutcomeUnknown { .. }
             | Error::JobFailed { .. }
             | Error::JobCancelled(_)
             | Error::WaitTimeout(_) => false,

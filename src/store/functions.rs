@@ -16,6 +16,7 @@ use mongodb::Collection;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Action, classify};
+use super::retry::until_known;
 use super::{FUNCTIONS, Store};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
@@ -442,6 +443,10 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] naming the jobs, [`crate::error::Error::Store`].
     pub async fn remove_function(&self, function: &StoredFunction) -> Result<()> {
+        until_known(async |again| self.try_remove(function, again).await).await
+    }
+
+    async fn try_remove(&self, function: &StoredFunction, again: bool) -> Result<()> {
         let digest = &function.digest;
         self.refuse_used(digest).await?;
         let action = "remove a function";
@@ -455,7 +460,8 @@ impl Store {
         }
         let still = doc! { "_id": digest, REMOVING: true };
         let gone = self.functions().delete_one(still).await.action(action)?;
-        if gone.deleted_count == 0 {
+        // An earlier try may have removed it; what is left are its names and parts.
+        if gone.deleted_count == 0 && !(again && self.function(digest).await?.is_none()) {
             return Err(Error::refused(
                 format!("function {digest} was stored again just now, or removed by somebody else"),
                 "see aviary functions list",

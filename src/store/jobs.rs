@@ -1,13 +1,15 @@
 //! Job documents: written by clients, moved on by conditional updates.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::Store;
-use super::error::Action;
-use crate::error::{Error, Result};
+use super::error::{Action, classify};
+use super::retry::until_known;
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
 
@@ -25,18 +27,57 @@ pub struct JobFilter {
 }
 
 impl Store {
-    /// Writes a new job.
+    /// Writes a new job, once: when the reply is lost, its id tells whether it was written.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::OutcomeUnknown`] when that cannot be learnt, [`Error::Store`].
     pub async fn insert_job(&self, job: &Job) -> Result<()> {
-        self.aviary()
-            .clone_with_type::<Job>()
-            .insert_one(job)
+        let unsure = AtomicBool::new(false);
+        let written = until_known(async |again| {
+            unsure.store(again, Ordering::Relaxed);
+            self.try_insert(job).await
+        })
+        .await;
+        match written {
+            Err(Error::Store { source, .. })
+                if unsure.into_inner() || source.kind == StoreErrorKind::Transient =>
+            {
+                let id = &job.id;
+                Err(Error::OutcomeUnknown {
+                    what: format!("job {id} was submitted"),
+                    hint: format!(
+                        "`aviary status {id}` tells once the database answers; submitting again may run it twice"
+                    ),
+                    source,
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_insert(&self, job: &Job) -> Result<()> {
+        let written = self.aviary().clone_with_type::<Job>().insert_one(job).await;
+        match written {
+            Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => {}
+            outcome => {
+                return outcome.action("write the job").map(|_| ()).map_err(|e| self.explain(e));
+            }
+        }
+        // The id is random, so it was an earlier try. What a majority does not have yet may still be lost.
+        let found = self
+            .aviary()
+            .find_one(doc! { "_id": &job.id, "shard": self.home() })
+            .projection(doc! { "_id": 1 })
             .await
-            .action("write the job")
-            .map_err(|e| self.explain(e))?;
-        Ok(())
+            .action("read the job")?;
+        found.map(|_| ()).ok_or_else(|| Error::Store {
+            action: "write the job".into(),
+            source: StoreError {
+                message: "a majority of the servers does not have it yet".into(),
+                code: None,
+                kind: StoreErrorKind::Transient,
+            },
+        })
     }
 
     /// Reads a job by its id.

@@ -17,6 +17,7 @@ mod members;
 pub mod merging;
 pub mod output;
 mod pinning;
+pub mod retry;
 pub mod schema;
 pub mod tasks;
 pub mod topology;
