@@ -37,6 +37,8 @@ pub async fn run(
 ) -> Result<()> {
     /// How often leftovers of zombies are looked for.
     const SWEEP_EVERY: Duration = Duration::from_secs(30);
+    /// How often new shards are looked for.
+    const LOOK_FOR_SHARDS_EVERY: Duration = Duration::from_secs(5);
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
@@ -46,7 +48,12 @@ pub async fn run(
     tracing::info!(coordinator = %id, "coordinator started");
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
     let mut swept: Option<Instant> = None;
+    let mut looked = Instant::now();
     while !stop.is_cancelled() {
+        if looked.elapsed() > LOOK_FOR_SHARDS_EVERY {
+            store.refresh_shards().await;
+            looked = Instant::now();
+        }
         if keeper.holds() {
             if let Err(error) = tick::tick(&store, &host, &settings).await {
                 tracing::warn!(%error, "the tick failed; trying again");

@@ -129,6 +129,8 @@ async fn report(
         // Since the last time, Aviary's collections may have been set up, or moved: what is filed under a shard
         // that is being drained lives on another, where a worker that still asked its own would never find it.
         verify(&store).await;
+        // A shard may have been added; a worker that serves them all has to ask for its tasks too.
+        store.refresh_shards().await;
         let facts = doc! {
             "host": crate::telemetry::host_name(),
             "pid": i64::from(std::process::id()),
