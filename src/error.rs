@@ -41,6 +41,17 @@ pub enum Error {
         /// What the server or the driver said.
         source: StoreError,
     },
+    /// A document is of a newer version of Aviary, or damaged.
+    #[error(
+        "{what} is of a newer version of aviary than this one ({version}), which cannot read it: {why}",
+        version = env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// Which document.
+        what: String,
+        /// What is not understood.
+        why: String,
+    },
     /// A write may have taken effect or not, and the database did not answer when it was asked which.
     #[error("it is not known whether {what}: {source}{hint}", hint = with_hint(.hint))]
     OutcomeUnknown {
@@ -175,7 +186,7 @@ impl Error {
             Error::NotFound { .. } => 5,
             Error::Connect { .. } | Error::OutcomeUnknown { .. } => 6,
             Error::WaitTimeout(_) => 7,
-            Error::Refused { .. } => 8,
+            Error::Refused { .. } | Error::Newer { .. } => 8,
             Error::Store { source, .. } => match source.kind {
                 StoreErrorKind::Unauthorized => 8,
                 StoreErrorKind::Transient => 6,
@@ -212,6 +223,7 @@ impl Error {
                 | StoreErrorKind::NamespaceExists
                 | StoreErrorKind::Fatal => "database",
             },
+            Error::Newer { .. } => "newer",
             Error::OutcomeUnknown { .. } => "outcome_unknown",
             Error::LeaseLost(_) => "lease_lost",
             Error::Function(_) => "function",
@@ -244,6 +256,8 @@ impl Error {
             | Error::TaskTimeout(_)
             | Error::BlockMissing { .. }
             | Error::NotYet(_)
+            // By a newer one.
+            | Error::Newer { .. }
             | Error::Io { .. }
             | Error::LeaseLost(_)
             | Error::Internal(_) => true,

@@ -140,8 +140,10 @@ async fn find(store: &Store, function: &str) -> Result<StoredFunction> {
 }
 
 async fn list(global: &Global, store: &Store) -> Result<()> {
-    let rows = store.list_functions().await?;
-    if rows.is_empty() {
+    let listed = store.list_functions().await?;
+    output::tell_unreadable(global, &listed.unreadable);
+    let rows = listed.rows;
+    if rows.is_empty() && listed.unreadable.is_empty() {
         output::hint_at_db(global, store, "no functions");
     }
     let wide = global.format() == Format::Wide;

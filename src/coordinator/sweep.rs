@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bson::doc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::spec::HIDDEN_PREFIX;
 use crate::job::{Job, JobState, Output, OutputMode};
@@ -55,10 +55,14 @@ pub async fn drop_hidden(store: &Store, job: &Job) -> Result<()> {
 /// # Errors
 /// [`crate::error::Error::Store`].
 pub async fn sweep(store: &Store) -> Result<()> {
-    let mut known: HashMap<JobId, Option<Job>> = HashMap::new();
+    let mut known: HashMap<JobId, Looked> = HashMap::new();
     for id in store.jobs_with_blocks().await? {
         let job = look_up(store, &mut known, &id).await?;
-        let wanted = job.is_some_and(|job| !job.state.is_terminal() || job.spec.keep_intermediates);
+        let wanted = match job {
+            Looked::Job(job) => !job.state.is_terminal() || job.spec.keep_intermediates,
+            Looked::Gone => false,
+            Looked::Newer => true,
+        };
         if !wanted {
             tracing::info!(job = %id, "removing blocks of an ended job");
             store.delete_blocks(&id).await?;
@@ -66,7 +70,7 @@ pub async fn sweep(store: &Store) -> Result<()> {
     }
     for id in store.jobs_with_logs().await? {
         // An attempt that was frozen can write its lines after its job was removed.
-        if look_up(store, &mut known, &id).await?.is_none() {
+        if matches!(look_up(store, &mut known, &id).await?, Looked::Gone) {
             store.delete_logs(&id).await?;
         }
     }
@@ -74,7 +78,9 @@ pub async fn sweep(store: &Store) -> Result<()> {
         // A coordinator that was frozen while it planned can write its tasks after the job's end, and a worker
         // that missed a block can send a map task back.
         let job = look_up(store, &mut known, &id).await?;
-        if let Some(job) = job.filter(|job| job.state.is_terminal()) {
+        if let Looked::Job(job) = job
+            && job.state.is_terminal()
+        {
             store.cancel_tasks(&id).await?;
             store.delete_stale_plans(&job).await?;
         }
@@ -88,7 +94,9 @@ pub async fn sweep(store: &Store) -> Result<()> {
             };
             // A job that is not in this database may be another Aviary's: leave it alone.
             let job = look_up(store, &mut known, &JobId::from_text(id)).await?;
-            if let Some(job) = job.filter(|job| job.state.is_terminal() && job.spec.output.db == db)
+            if let Looked::Job(job) = job
+                && job.state.is_terminal()
+                && job.spec.output.db == db
             {
                 drop_hidden(store, &job).await?;
             }
@@ -97,15 +105,25 @@ pub async fn sweep(store: &Store) -> Result<()> {
     Ok(())
 }
 
-async fn look_up(
-    store: &Store,
-    known: &mut HashMap<JobId, Option<Job>>,
-    id: &JobId,
-) -> Result<Option<Job>> {
+/// What is known of a job that something is left of.
+#[derive(Clone)]
+enum Looked {
+    Job(Box<Job>),
+    Gone,
+    /// This version cannot read it, so it cannot tell what the job still needs.
+    Newer,
+}
+
+async fn look_up(store: &Store, known: &mut HashMap<JobId, Looked>, id: &JobId) -> Result<Looked> {
     if let Some(job) = known.get(id) {
         return Ok(job.clone());
     }
-    let job = store.job(id).await?;
+    let job = match store.job(id).await {
+        Ok(Some(job)) => Looked::Job(Box::new(job)),
+        Ok(None) => Looked::Gone,
+        Err(Error::Newer { .. }) => Looked::Newer,
+        Err(error) => return Err(error),
+    };
     known.insert(id.clone(), job.clone());
     Ok(job)
 }

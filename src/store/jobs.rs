@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::Store;
 use super::error::{Action, classify};
+use super::readable::{Listed, list, read, read_one};
 use super::retry::until_known;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::ids::JobId;
@@ -25,6 +27,9 @@ pub struct JobFilter {
     /// At most this many, the youngest first.
     pub limit: i64,
 }
+
+/// What these documents are for people.
+const JOB: &str = "job";
 
 impl Store {
     /// Writes a new job, once: when the reply is lost, its id tells whether it was written.
@@ -83,19 +88,21 @@ impl Store {
     /// Reads a job by its id.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Newer`], [`Error::Store`].
     pub async fn job(&self, id: &JobId) -> Result<Option<Job>> {
-        self.aviary()
-            .clone_with_type::<Job>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! { "_id": id, "shard": self.home(), "kind": "job" })
             .await
-            .action("read the job")
+            .action("read the job")?;
+        read_one(JOB, found)
     }
 
     /// Finds a job by its id or by the unambiguous beginning or end of one; `last` is the youngest.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Usage`] when several match, [`Error::Store`].
+    /// [`Error::NotFound`], [`Error::Usage`] when several match, [`Error::Newer`], [`Error::Store`].
     pub async fn find_job(&self, text: &str) -> Result<Job> {
         let missing = || Error::NotFound {
             what: format!("job {text}"),
@@ -103,14 +110,16 @@ impl Store {
         };
         if text == "last" {
             let filter = JobFilter { limit: 1, ..JobFilter::default() };
-            return self.jobs(&filter).await?.into_iter().next().ok_or_else(missing);
+            let listed = self.jobs(&filter).await?;
+            let newer = listed.unreadable.into_iter().next();
+            return listed.rows.into_iter().next().ok_or_else(|| newer.unwrap_or_else(missing));
         }
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(missing());
         }
-        let found: Vec<Job> = self
+        let found: Vec<RawDocumentBuf> = self
             .aviary()
-            .clone_with_type::<Job>()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "kind": "job", "_id": { "$regex": format!("^{text}|{text}$") } })
             .limit(2)
             .await
@@ -120,7 +129,7 @@ impl Store {
             .action("read jobs")?;
         let mut found = found.into_iter();
         match (found.next(), found.next()) {
-            (Some(job), None) => Ok(job),
+            (Some(job), None) => read(JOB, &job),
             (Some(_), Some(_)) => {
                 Err(Error::Usage(format!("several jobs match {text}; give more of the id")))
             }
@@ -132,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<Job>> {
+    pub async fn jobs(&self, filter: &JobFilter) -> Result<Listed<Job>> {
         let mut query = doc! { "kind": "job" };
         for (field, wanted) in
             [("client", &filter.client), ("tag", &filter.tag), ("state", &filter.state)]
@@ -141,37 +150,36 @@ impl Store {
                 query.insert(field, wanted);
             }
         }
-        self.aviary()
-            .clone_with_type::<Job>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find(query)
             .sort(doc! { "created": -1 })
             .limit(filter.limit)
             .await
-            .action("read jobs")?
-            .try_collect()
-            .await
-            .action("read jobs")
+            .action("read jobs")?;
+        list(JOB, found, "read jobs").await
     }
 
-    /// The jobs a coordinator has something to do for: running, or ended and not cleaned up.
+    /// The jobs a coordinator has something to do for: running, or ended and not cleaned up. One that it cannot read
+    /// waits for a coordinator that can.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn jobs_to_tend(&self) -> Result<Vec<Job>> {
         let open: Vec<&str> =
             JobState::ALL.iter().filter(|s| !s.is_terminal()).map(|s| s.as_str()).collect();
-        self.aviary()
-            .clone_with_type::<Job>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "shard": self.home(), "kind": "job", "$or": [
                 { "state": { "$in": open } },
                 { "cleaned": false },
             ] })
             .sort(doc! { "priority": -1, "_id": 1 })
             .await
-            .action("read open jobs")?
-            .try_collect()
-            .await
-            .action("read open jobs")
+            .action("read open jobs")?;
+        Ok(list(JOB, found, "read open jobs").await?.rows)
     }
 
     /// The input's bytes and the time taken of the youngest job that succeeded with this map function.
@@ -179,9 +187,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn last_run_of(&self, map_digest: &str) -> Result<Option<(u64, Duration)>> {
-        let job = self
+        let found = self
             .aviary()
-            .clone_with_type::<Job>()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! {
                 "kind": "job",
                 "state": JobState::Succeeded.as_str(),
@@ -190,6 +198,7 @@ impl Store {
             .sort(doc! { "created": -1 })
             .await
             .action("read earlier jobs")?;
+        let job: Option<Job> = found.and_then(|raw| read(JOB, &raw).ok());
         Ok(job.and_then(|job| {
             let took = job.finished?.timestamp_millis() - job.started?.timestamp_millis();
             let bytes = u64::try_from(job.input_bytes?).ok()?;
@@ -249,7 +258,6 @@ impl Store {
     pub async fn begin_plan(&self, id: &JobId) -> Result<Option<i32>> {
         let job = self
             .aviary()
-            .clone_with_type::<Job>()
             .find_one_and_update(
                 doc! { "_id": id, "shard": self.home(), "state": JobState::Planning.as_str() },
                 doc! { "$inc": { "plan": 1 } },
@@ -257,7 +265,7 @@ impl Store {
             .return_document(mongodb::options::ReturnDocument::After)
             .await
             .action("begin a plan")?;
-        Ok(job.map(|job| job.plan))
+        Ok(job.and_then(|job| job.get_i32("plan").ok()))
     }
 
     /// Sets fields of a job document under a filter; `false` when it does not match.

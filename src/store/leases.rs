@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -10,6 +11,7 @@ use rand::seq::SliceRandom;
 
 use super::Store;
 use super::error::{Action, classify, twice};
+use super::readable::read;
 use crate::config::{self, Settings};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{TaskId, Token, WorkerId};
@@ -55,7 +57,7 @@ impl Store {
     ) -> Result<Vec<Claimed>> {
         let mut candidates: Vec<(TaskId, String)> = self
             .aviary_of_served()
-            .find(claimable(self.served()))
+            .find(self.without_avoided(claimable(self.served())))
             .projection(doc! { "_id": 1, "shard": 1 })
             .sort(doc! { "priority": -1, "_id": 1 })
             .limit(config::CLAIM_CANDIDATES_MAX.max(i64::try_from(want).unwrap_or(0)))
@@ -113,18 +115,49 @@ impl Store {
         let sent = Instant::now();
         let found = self
             .aviary_at(&shard)
-            .clone_with_type::<Task>()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one_and_update(filter, claim_update(worker, &token, settings))
             .return_document(ReturnDocument::After)
             .write_concern(WriteConcern::builder().w(Acknowledgment::Nodes(1)).build())
             .await;
         match found {
-            Ok(Some(task)) => {
+            Ok(Some(raw)) => {
                 let lease = std::sync::Arc::new(Lease::new(id, &shard, token, sent, settings));
-                Ok(Some(Claimed { task, lease }))
+                match read("task", &raw) {
+                    Ok(task) => Ok(Some(Claimed { task, lease })),
+                    Err(error) => self.leave_to_others(&lease, &error).await.map(|()| None),
+                }
             }
             Ok(None) => Ok(None),
+            // What the server cannot claim either must not keep this worker from all other tasks.
+            Err(error) if classify(&error).kind == StoreErrorKind::Fatal => {
+                tracing::warn!(task = %id, %error, "the task cannot be claimed; leaving its job alone for now");
+                self.avoid_job_of(&id);
+                Ok(None)
+            }
             Err(error) => Err(error).action("claim a task"),
+        }
+    }
+
+    /// Hands back what this version cannot read, and lets others have the job for a while.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn leave_to_others(&self, lease: &Lease, why: &Error) -> Result<()> {
+        const PAUSE_MS: i64 = 1_000;
+        const TRIES_MAX: u32 = 40;
+        const TRY_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+        self.avoid_job_of(&lease.task);
+        let why = why.to_string();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.release(lease, "not readable", Some(&why), PAUSE_MS).await {
+                Err(error) if error.is_transient() && tries < TRIES_MAX => {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                outcome => return outcome.map(|_| ()),
+            }
         }
     }
 

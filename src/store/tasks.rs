@@ -1,11 +1,13 @@
 //! Task documents as a coordinator and a reader of listings see them; the holder's side is in
 //! [`leases`](super::leases).
 
+use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::Store;
 use super::error::{Action, classify};
+use super::readable::{Listed, list, read_one};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token};
@@ -136,7 +138,8 @@ impl Store {
                 Ok(TaskState::Done) => phase.done += n,
                 Ok(TaskState::Quarantined) => phase.quarantined += n,
                 Ok(TaskState::Cancelled) => phase.cancelled += n,
-                Err(why) => return Err(Error::Internal(why)),
+                // A state of a newer version; it counts in the total.
+                Err(_) => {}
             }
         }
         Ok(phases)
@@ -233,7 +236,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn tasks(&self, job: &Job, filter: &TaskFilter) -> Result<Vec<Task>> {
+    pub async fn tasks(&self, job: &Job, filter: &TaskFilter) -> Result<Listed<Task>> {
         let mut query =
             doc! { "job": &job.id, "kind": { "$in": ["map", "reduce"] }, "plan": job.plan };
         if let Some(state) = filter.state {
@@ -256,14 +259,13 @@ impl Store {
         if filter.limit > 0 {
             pipeline.push(doc! { "$limit": filter.limit });
         }
-        self.aviary()
+        let found = self
+            .aviary()
             .aggregate(pipeline)
-            .with_type::<Task>()
+            .with_type::<RawDocumentBuf>()
             .await
-            .action("read tasks")?
-            .try_collect()
-            .await
-            .action("read tasks")
+            .action("read tasks")?;
+        list("task", found, "read tasks").await
     }
 
     /// Cancels every task of an ended job that has not finished; their leases are fenced by it.
@@ -321,10 +323,11 @@ impl Store {
     /// The first task that was given up, if any: why the job fails.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Newer`], [`Error::Store`].
     pub async fn quarantined(&self, job: &Job) -> Result<Option<Task>> {
-        self.aviary()
-            .clone_with_type::<Task>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! {
                 "job": &job.id,
                 "kind": { "$in": ["map", "reduce"] },
@@ -333,7 +336,8 @@ impl Store {
             })
             .sort(doc! { "_id": 1 })
             .await
-            .action("read a quarantined task")
+            .action("read a quarantined task")?;
+        read_one("task", found)
     }
 }
 

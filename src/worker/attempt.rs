@@ -209,6 +209,8 @@ async fn give_up(context: &Context, lease: &Arc<Lease>, error: Error) {
             tracing::debug!(task = %lease.task, why, "not yet");
             retrying(|| store.release(lease, "waited", None, NOT_YET_PAUSE_MS)).await
         }
+        // A worker of the job's own version can do it.
+        error @ Error::Newer { .. } => store.leave_to_others(lease, error).await.map(|()| true),
         Error::BlockMissing { task, shard, token, .. } => {
             tracing::warn!(task = %lease.task, %error, "sending the map task back");
             let why = error.to_string();
