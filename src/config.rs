@@ -143,6 +143,9 @@ pub const GUEST_MEMORY_MB_DEFAULT: u64 = 128;
 pub const RECORD_TIMEOUT_MS_DEFAULT: u64 = 30_000;
 /// How long a client looks for a server before it gives up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command seeks to learn whether a write took effect whose reply was lost. An election of the servers' own
+/// settings takes some 10 seconds.
+pub const OUTCOME_SOUGHT: Duration = Duration::from_secs(60);
 /// How long a worker looks for the server beside it before it asks the shard's primary.
 pub const BESIDE_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -41,6 +41,27 @@ pub enum Error {
         /// What the server or the driver said.
         source: StoreError,
     },
+    /// A document is of a newer version of Aviary, or damaged.
+    #[error(
+        "{what} is of a newer version of aviary than this one ({version}), which cannot read it: {why}",
+        version = env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// Which document.
+        what: String,
+        /// What is not understood.
+        why: String,
+    },
+    /// A write may have taken effect or not, and the database did not answer when it was asked which.
+    #[error("it is not known whether {what}: {source}{hint}", hint = with_hint(.hint))]
+    OutcomeUnknown {
+        /// What may have happened, as a sentence.
+        what: String,
+        /// How to find out; may be empty.
+        hint: String,
+        /// What the server or the driver said last.
+        source: StoreError,
+    },
     /// A lease was lost: somebody else may own the task now, so nothing more may be written.
     #[error("the lease of {0} is lost")]
     LeaseLost(String),
@@ -191,9 +212,9 @@ impl Error {
             | Error::TaskTimeout(_) => 3,
             Error::JobCancelled(_) => 4,
             Error::NotFound { .. } => 5,
-            Error::Connect { .. } => 6,
+            Error::Connect { .. } | Error::OutcomeUnknown { .. } => 6,
             Error::WaitTimeout(_) => 7,
-            Error::Refused { .. } => 8,
+            Error::Refused { .. } | Error::Newer { .. } => 8,
             Error::Store { source, .. } => match source.kind {
                 StoreErrorKind::Unauthorized => 8,
                 StoreErrorKind::Transient => 6,
@@ -232,6 +253,8 @@ impl Error {
                 | StoreErrorKind::NamespaceExists
                 | StoreErrorKind::Fatal => "database",
             },
+            Error::Newer { .. } => "newer",
+            Error::OutcomeUnknown { .. } => "outcome_unknown",
             Error::LeaseLost(_) => "lease_lost",
             Error::Function(_) => "function",
             Error::TaskTimeout(_) => "task_timeout",
@@ -268,12 +291,16 @@ impl Error {
             | Error::NotYet(_)
             | Error::Drained
             | Error::Unfit { .. }
+            // By a newer one.
+            | Error::Newer { .. }
             | Error::Io { .. }
             | Error::LeaseLost(_)
             | Error::Internal(_) => true,
             Error::Usage(_)
             | Error::NotFound { .. }
             | Error::Refused { .. }
+            // Again may be twice.
+            | Error::OutcomeUnknown { .. }
             | Error::JobFailed { .. }
             | Error::JobStopped { .. }
             | Error::JobCancelled(_)

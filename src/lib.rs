@@ -25,6 +25,7 @@
 pub mod cli;
 pub mod config;
 pub mod coordinator;
+pub mod dirs;
 pub mod error;
 pub mod functions;
 pub mod halt;

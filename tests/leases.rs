@@ -55,7 +55,7 @@ async fn fresh(bed: &Bed, store: &Store, count: u32) -> JobId {
 
 async fn one(store: &Store, settings: &Settings) -> Claimed {
     wait_for("a claim", || async {
-        store.claim(&WorkerId::generate("w"), 1, settings, &[]).await.unwrap().pop()
+        store.claim(&WorkerId::generate("w"), 1, settings).await.unwrap().pop()
     })
     .await
 }
@@ -103,7 +103,7 @@ async fn no_task_is_claimed_twice_by_many_claimers(bed: &Bed, store: &Store) {
             // A claimer that loses every race of one look tries again while there is any left.
             let mut empty = 0;
             while empty < 20 {
-                let claimed = store.claim(&worker, 3, &long(), &[]).await.unwrap();
+                let claimed = store.claim(&worker, 3, &long()).await.unwrap();
                 empty = if claimed.is_empty() { empty + 1 } else { 0 };
                 mine.extend(claimed.into_iter().map(|c| (c.task.id, c.task.epoch)));
             }
@@ -161,7 +161,7 @@ async fn a_repeated_commit_is_recognised_as_done(bed: &Bed, store: &Store) {
 async fn a_held_lease_is_not_given_away_and_renewal_is_fenced(bed: &Bed, store: &Store) {
     fresh(bed, store, 1).await;
     let held = one(store, &long()).await;
-    assert!(store.claim(&WorkerId::generate("other"), 1, &long(), &[]).await.unwrap().is_empty());
+    assert!(store.claim(&WorkerId::generate("other"), 1, &long()).await.unwrap().is_empty());
     let before = document(bed, &held.task.id).await;
     assert!(
         store
@@ -207,7 +207,7 @@ async fn failures_back_off_and_end_in_quarantine(bed: &Bed, store: &Store) {
             assert_eq!(outcomes(&task), vec!["failed"; ATTEMPTS_MAX as usize]);
         }
     }
-    assert!(store.claim(&WorkerId::generate("w"), 1, &long(), &[]).await.unwrap().is_empty());
+    assert!(store.claim(&WorkerId::generate("w"), 1, &long()).await.unwrap().is_empty());
 
     fresh(bed, store, 1).await;
     let claimed = one(store, &long()).await;
@@ -246,7 +246,7 @@ async fn a_task_that_loses_its_worker_too_often_is_given_up(bed: &Bed, store: &S
     assert_eq!(task.get_str("state").unwrap(), "quarantined");
     assert_eq!(task.get_document("error").unwrap().get_str("code").unwrap(), "worker_lost");
     assert_eq!(outcomes(&task), vec!["lost"; LOST_MAX as usize]);
-    assert!(store.claim(&WorkerId::generate("w"), 1, &long(), &[]).await.unwrap().is_empty());
+    assert!(store.claim(&WorkerId::generate("w"), 1, &long()).await.unwrap().is_empty());
 }
 
 async fn a_lost_lease_is_no_failure(bed: &Bed, store: &Store) {
@@ -281,7 +281,7 @@ async fn a_cancelled_task_fences_its_holder(bed: &Bed, store: &Store) {
     assert!(!store.renew(&held.lease, 0, &long()).await.unwrap());
     let late = store.commit(&held.lease, &result(&held.lease)).await;
     assert!(matches!(late, Err(Error::LeaseLost(_))), "{late:?}");
-    assert!(store.claim(&WorkerId::generate("w"), 2, &long(), &[]).await.unwrap().is_empty());
+    assert!(store.claim(&WorkerId::generate("w"), 2, &long()).await.unwrap().is_empty());
 }
 
 async fn one_holder_has_the_role_of_coordinator(store: &Store) {

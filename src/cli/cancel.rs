@@ -9,19 +9,28 @@ use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
 use crate::store::Store;
+use crate::store::retry::until_known;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let store = global.store("aviary-cancel").await?;
     let job = store.find_job(&args.job).await?;
-    if store.transition(&job.id, JobEvent::CancelRequested, doc! {}, doc! {}).await? {
+    let cancelled = until_known(async |again| {
+        // An earlier try may have cancelled it, and then this one moves nothing.
+        let moved = store.transition(&job.id, JobEvent::CancelRequested, doc! {}, doc! {}).await?;
+        let state =
+            if again && !moved { store.job(&job.id).await?.map(|job| job.state) } else { None };
+        Ok(moved || state == Some(JobState::Cancelled))
+    })
+    .await?;
+    if cancelled {
         // Fencing the tasks here stops the workers at their next write, coordinator or not.
-        store.cancel_tasks(&job.id).await?;
+        until_known(async |_| store.cancel_tasks(&job.id).await).await?;
         if !global.quiet {
             eprintln!("job {} is cancelled; a coordinator removes what it leaves", job.id);
         }
         return Ok(());
     }
-    let now = if store.request_cancel(&job.id).await? {
+    let now = if until_known(async |_| store.request_cancel(&job.id).await).await? {
         obeyed(&store, &job.id).await?
     } else {
         store.find_job(job.id.as_str()).await?

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use aviary_testcontainers::sharded::RouterProgram;
+use aviary_testcontainers::state::{self, State};
 use aviary_testcontainers::{
     Managed, ManagedCommand, Progress, ReplicaSet, ReplicaSetOptions, ShardedCluster,
     ShardedClusterOptions,
 };
 
 use super::args::{DownArgs, Global, UpArgs};
+use crate::dirs;
 use crate::error::{Error, Result};
 
 /// The database that coordinator and workers of a local deployment work in unless told otherwise.
@@ -147,15 +149,24 @@ impl Local {
         };
         let servers = Servers::start(&options, progress).await?;
         let uri = with_db(&servers.uri(), &options.db);
-        let links = servers.beside(options.workers)?;
         let mut started = Self { servers, daemons: Vec::new(), uri };
-        started.spawn("coordinator", &["coordinator".into()])?;
+        if let Err(error) = started.spawn_daemons(&options) {
+            // Servers that are to stay would run on, and the error says that nothing was started.
+            started.stop().await?;
+            return Err(error);
+        }
+        Ok(started)
+    }
+
+    fn spawn_daemons(&mut self, options: &LocalOptions) -> Result<()> {
+        let links = self.servers.beside(options.workers)?;
+        self.spawn("coordinator", &["coordinator".into()])?;
         for (n, link) in links.into_iter().enumerate() {
             let mut args = vec!["worker".into(), "--slots".into(), options.slots.to_string()];
             args.extend(link.into_iter().flat_map(|link| ["--shard-uri".into(), link]));
-            started.spawn(&format!("worker-{n}"), &args)?;
+            self.spawn(&format!("worker-{n}"), &args)?;
         }
-        Ok(started)
+        Ok(())
     }
 
     /// The URI, with the database in it.
@@ -208,7 +219,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         return Err(Error::Usage("--workers and --slots must be at least 1".into()));
     }
     let dir = match (&args.dir, args.detach) {
-        (None, true) => Some(detached_dir()),
+        (None, true) => Some(detached_dir()?),
         (dir, _) => dir.clone(),
     };
     let stop = super::daemons::stop_on_signal()?;
@@ -244,16 +255,27 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
 }
 
 pub(super) async fn down(global: &Global, args: DownArgs) -> Result<()> {
-    let dir = args.dir.unwrap_or_else(detached_dir);
-    if !aviary_testcontainers::state::State::path(&dir).exists() {
+    let dir = match args.dir {
+        Some(dir) => dir,
+        None => detached_dir()?,
+    };
+    let known = if args.remove {
+        state::is_deployment(&dir).map_err(local)?
+    } else {
+        State::path(&dir).exists()
+    };
+    if !known {
         return Err(Error::NotFound {
             what: format!("a deployment in {}", dir.display()),
             hint: "name the directory that aviary up --detach was given, with --dir".into(),
         });
     }
-    let ended = aviary_testcontainers::state::down(&dir, args.remove).await.map_err(local)?;
+    let ended = state::down(&dir, args.remove).await.map_err(local)?;
     if !global.quiet {
-        eprintln!("processes ended: {}", ended.len());
+        eprintln!("processes ended: {}", ended.processes.len());
+        for path in ended.left {
+            eprintln!("left alone, since aviary did not make it: {}", path.display());
+        }
     }
     Ok(())
 }
@@ -267,8 +289,8 @@ pub(super) async fn router(args: &[String]) -> Result<()> {
     Err(Error::Usage("the router did not start".into()))
 }
 
-fn detached_dir() -> PathBuf {
-    aviary_testcontainers::mongod::cache_dir().join("up")
+fn detached_dir() -> Result<PathBuf> {
+    dirs::cache("up")
 }
 
 fn with_db(uri: &str, db: &str) -> String {
@@ -280,7 +302,7 @@ fn with_db(uri: &str, db: &str) -> String {
 
 /// A failure to start or stop something on this machine.
 pub(super) fn local(error: aviary_testcontainers::Error) -> Error {
-    Error::refused(error.to_string(), "")
+    Error::refused(format!("cannot {error}"), "")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use aviary_testcontainers::{Progress, assemble, mongod, sharded};
 use super::args::{AssembleArgs, Global};
 use super::cluster::local;
 use crate::error::{Error, Result};
+use crate::store::retry::until_known;
 
 /// Makes a sharded cluster of servers that run already, and Aviary's collections in it.
 pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> {
@@ -14,7 +15,7 @@ pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> 
         .ok_or_else(|| Error::Usage("no router given; use --uri or AVIARY_URI".into()))?;
     assemble::assemble(uri, &args.config_servers, &args.shards).await.map_err(local)?;
     let store = global.store("aviary-assemble").await?;
-    store.init().await?;
+    until_known(async |_| store.init().await).await?;
     if !global.quiet {
         eprintln!("{} shards are ready for Aviary", args.shards.len());
     }

@@ -55,9 +55,14 @@ fn host_for(memory_mb: u64, slots: usize) -> Result<Host> {
     // A reduce, a combine, a finalize, and one that finds the record at fault.
     const INSTANCES_PER_SLOT: usize = 4;
     let instances = u32::try_from(slots * INSTANCES_PER_SLOT).unwrap_or(u32::MAX);
-    let cache = aviary_testcontainers::mongod::cache_dir().join("modules");
+    // Without a cache each process compiles, no more. The cache of modules trusts no directory above it: it loads
+    // only what is authenticated with a key of this user's.
+    let cache = crate::dirs::cache_path("modules");
+    if let Err(error) = &cache {
+        tracing::warn!(%error, "no cache of compiled modules");
+    }
     let options = HostOptions {
-        cache_dir: Some(cache),
+        cache_dir: cache.ok(),
         memory_bytes_max: usize::try_from(memory_mb << 20).unwrap_or(usize::MAX),
         instances_max: instances.max(HostOptions::default().instances_max),
         ..HostOptions::default()

@@ -74,7 +74,7 @@ async fn show(global: &Global, args: &DemoArgs, local: &Local) -> Result<()> {
         export(&store, path).await?;
     }
     let filter = JobFilter { limit: 1, ..JobFilter::default() };
-    let job = store.jobs(&filter).await?.into_iter().next();
+    let job = store.jobs(&filter).await?.rows.into_iter().next();
     if let Some(job) = job.filter(|job| job.state == JobState::Succeeded) {
         say(&format!(
             "\nThis ran as job {} in {} map and {} reduce tasks on 2 workers; all of it was \

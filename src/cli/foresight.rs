@@ -15,7 +15,7 @@ use crate::store::workers::WorkerRow;
 /// # Errors
 /// [`Error::Store`](crate::error::Error::Store).
 pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<()> {
-    let workers = store.workers().await?;
+    let workers = store.workers().await?.rows;
     let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
     missing_workers(store, &alive).await?;
     missing_memory(job, &alive);

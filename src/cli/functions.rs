@@ -12,6 +12,7 @@ use crate::functions::{self, CheckedFor, Source};
 use crate::job::{Limits, OutputMode};
 use crate::store::Store;
 use crate::store::functions::{FunctionRow, StoredFunction};
+use crate::store::retry::until_known;
 use crate::toolchain::Language;
 use crate::wasm::Stage;
 
@@ -42,12 +43,14 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
     }
     let store = global.store("aviary-insert").await?;
     if !store.is_initialised().await? {
-        store.init().await?;
+        until_known(async |_| store.init().await).await?;
     }
     for source in sources {
-        let stored = source.store(&store).await?;
+        let stored = until_known(async |_| source.store(&store).await).await?;
         let version = match &args.name {
-            Some(name) => Some(store.name_function(name, &stored.digest).await?),
+            Some(name) => {
+                Some(until_known(async |_| store.name_function(name, &stored.digest).await).await?)
+            }
             None => None,
         };
         match global.format() {
@@ -138,8 +141,10 @@ async fn find(store: &Store, function: &str) -> Result<StoredFunction> {
 }
 
 async fn list(global: &Global, store: &Store) -> Result<()> {
-    let rows = store.list_functions().await?;
-    if rows.is_empty() {
+    let listed = store.list_functions().await?;
+    output::tell_unreadable(global, &listed.unreadable);
+    let rows = listed.rows;
+    if rows.is_empty() && listed.unreadable.is_empty() {
         output::hint_at_db(global, store, "no functions");
     }
     let wide = global.format() == Format::Wide;

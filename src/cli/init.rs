@@ -2,12 +2,13 @@
 
 use super::args::{Global, InitArgs};
 use crate::error::Result;
+use crate::store::retry::until_known;
 
 pub(super) async fn run(global: &Global, args: InitArgs) -> Result<()> {
     let store = global.store("aviary-init").await?;
-    store.init().await?;
+    until_known(async |_| store.init().await).await?;
     if let Some(window) = args.history_window {
-        store.raise_history_window(window.into()).await?;
+        until_known(async |_| store.raise_history_window(window.into()).await).await?;
         if !global.quiet {
             eprintln!("snapshots can be read {window} back, until the servers restart");
         }

@@ -19,11 +19,13 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
     let filter =
         JobFilter { client: args.client, tag: args.tag, state: args.state, limit: args.limit };
     let mut jobs = Vec::new();
-    for job in store.jobs(&filter).await? {
+    let listed = store.jobs(&filter).await?;
+    output::tell_unreadable(global, &listed.unreadable);
+    for job in listed.rows {
         let phases = store.phases(&job).await?;
         jobs.push((job, phases));
     }
-    if jobs.is_empty() {
+    if jobs.is_empty() && listed.unreadable.is_empty() {
         output::hint_at_db(global, &store, "no such jobs");
     }
     output::print_rows(

@@ -56,7 +56,9 @@ async fn print_new(
         prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix)) && !printed.contains(name)
     });
     for some in names.chunks(BATCHES_PER_READ) {
-        for batch in store.logs(&job.id, some).await? {
+        let listed = store.logs(&job.id, some).await?;
+        output::tell_unreadable(global, &listed.unreadable);
+        for batch in listed.rows {
             match print(global.format(), &batch) {
                 Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(false),
                 written => written.map_err(|e| Error::io("print the lines", e))?,
@@ -108,7 +110,7 @@ fn print(format: Format, batch: &LogBatch) -> std::io::Result<()> {
 
 /// A task of the job by its id or the part after the job's.
 async fn find_task(store: &Store, job: &Job, text: &str) -> Result<TaskId> {
-    let tasks = store.tasks(job, &TaskFilter::default()).await?;
+    let tasks = store.tasks(job, &TaskFilter::default()).await?.rows;
     let found = tasks.into_iter().find(|task| task.id.as_str() == text || task.id.short() == text);
     found.map(|task| task.id).ok_or_else(|| Error::NotFound {
         what: format!("task {text} of job {}", job.id),

@@ -61,6 +61,15 @@ pub(super) fn hint_at_db(global: &Global, store: &Store, nothing: &str) {
     }
 }
 
+/// Tells what a listing leaves out because a newer version wrote it.
+pub(super) fn tell_unreadable(global: &Global, unreadable: &[Error]) {
+    if !global.quiet {
+        for error in unreadable {
+            eprintln!("warning: {error}");
+        }
+    }
+}
+
 /// A job as the contract has it.
 pub(super) fn job_json(job: &Job, phases: &JobPhases) -> Value {
     let spec = &job.spec;

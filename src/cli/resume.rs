@@ -5,6 +5,7 @@ use bson::doc;
 use super::args::{Global, JobArg};
 use crate::error::{Error, Result};
 use crate::job::{JobEvent, JobState};
+use crate::store::retry::until_known;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let store = global.store("aviary-resume").await?;
@@ -20,9 +21,13 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     }
     // The task first: a worker hands it back while the job is stopped, and a coordinator that met a job which
     // publishes with a task that was given up would stop it again.
-    store.resume_publish(&job).await?;
-    let fence = doc! { "plan": job.plan };
-    if !store.transition(&job.id, JobEvent::Resumed, fence, doc! { "error": null }).await? {
+    until_known(async |_| store.resume_publish(&job).await).await?;
+    let resumed = until_known(async |_| {
+        let fence = doc! { "plan": job.plan };
+        store.transition(&job.id, JobEvent::Resumed, fence, doc! { "error": null }).await
+    })
+    .await?;
+    if !resumed {
         let now = store.find_job(job.id.as_str()).await?;
         if now.state != JobState::Publishing && now.state != JobState::Succeeded {
             return Err(refused(now.state));

@@ -3,6 +3,7 @@
 use super::args::{Global, JobArg};
 use crate::error::{Error, Result};
 use crate::job::{JobState, Output, OutputMode};
+use crate::store::retry::until_known;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     if args.job == "last" {
@@ -24,12 +25,15 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
             },
         ));
     }
-    crate::coordinator::gc::clean_up(&store, &job).await?;
-    if job.spec.output.mode == OutputMode::Inline {
-        store.drop_collection(&job.spec.output.db, &Output::hidden(&job.id)).await?;
-    }
-    store.delete_blocks(&job.id).await?;
-    store.delete_job(&job.id).await?;
+    until_known(async |_| {
+        crate::coordinator::gc::clean_up(&store, &job).await?;
+        if job.spec.output.mode == OutputMode::Inline {
+            store.drop_collection(&job.spec.output.db, &Output::hidden(&job.id)).await?;
+        }
+        store.delete_blocks(&job.id).await?;
+        store.delete_job(&job.id).await
+    })
+    .await?;
     if !global.quiet {
         eprintln!("job {} is removed", job.id);
     }

@@ -13,6 +13,7 @@ use crate::job::{
     Reducer,
 };
 use crate::store::Store;
+use crate::store::retry::until_known;
 use crate::task::JobPhases;
 use crate::wasm::{Host, Stage};
 
@@ -88,15 +89,17 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         return Ok(());
     }
     if !store.is_initialised().await? {
-        store.init().await?;
+        until_known(async |_| store.init().await).await?;
     }
-    spec.map = found.map.stored(&store).await?;
+    spec.map = given_stored(&store, &found.map).await?;
     spec.combine = stored(&store, found.combine.as_ref()).await?;
     spec.finalize = stored(&store, found.finalize.as_ref()).await?;
     spec.reduce = match &found.reduce {
         None => None,
         Some(FoundReduce::Builtin(builtin)) => Some(builtin.clone()),
-        Some(FoundReduce::Function(given)) => Some(Reducer::Function(given.stored(&store).await?)),
+        Some(FoundReduce::Function(given)) => {
+            Some(Reducer::Function(given_stored(&store, given).await?))
+        }
     };
     let job = new_job(id, &store, spec, &args);
     store.insert_job(&job).await?;
@@ -127,7 +130,10 @@ async fn still_there(store: &Store, job: &Job) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    store.transition(&job.id, JobEvent::CancelRequested, bson::doc! {}, bson::doc! {}).await?;
+    until_known(async |_| {
+        store.transition(&job.id, JobEvent::CancelRequested, bson::doc! {}, bson::doc! {}).await
+    })
+    .await?;
     Err(Error::refused(
         format!(
             "function {} was removed just now; job {} is cancelled",
@@ -331,9 +337,14 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
 
 async fn stored(store: &Store, given: Option<&Given>) -> Result<Option<FunctionRef>> {
     match given {
-        Some(given) => given.stored(store).await.map(Some),
+        Some(given) => given_stored(store, given).await.map(Some),
         None => Ok(None),
     }
+}
+
+/// Storing the same function twice is storing it once.
+async fn given_stored(store: &Store, given: &Given) -> Result<FunctionRef> {
+    until_known(async |_| given.stored(store).await).await
 }
 
 fn reference(given: &Given) -> FunctionRef {

@@ -12,7 +12,9 @@ pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
     let store = global.store("aviary-tasks").await?;
     let job = store.find_job(&args.job).await?;
     let filter = TaskFilter { state: args.state, slowest: args.slowest, limit: args.limit };
-    let tasks = store.tasks(&job, &filter).await?;
+    let listed = store.tasks(&job, &filter).await?;
+    output::tell_unreadable(global, &listed.unreadable);
+    let tasks = listed.rows;
     let wide = global.format() == Format::Wide;
     let mut headings = vec!["task", "state", "worker", "until", "attempts", "progress", "took"];
     if wide {

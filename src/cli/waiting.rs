@@ -66,16 +66,16 @@ pub(super) async fn reasons(store: &Store, job: &Job) -> Result<Vec<Reason>> {
     if !store.has_coordinator().await? {
         reasons.push(general("no coordinator is running".into()));
     }
-    let workers = store.workers().await?;
+    let workers = store.workers().await?.rows;
     let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
     if alive.is_empty() {
         reasons.push(general("no worker is running".into()));
         return Ok(reasons);
     }
     let some = |state| TaskFilter { state: Some(state), limit: 1_000, ..TaskFilter::default() };
-    let ready = store.tasks(job, &some(TaskState::Ready)).await?;
+    let ready = store.tasks(job, &some(TaskState::Ready)).await?.rows;
     reasons.extend(unserved(store, &ready, &alive).into_iter().map(general));
-    let leased = store.tasks(job, &some(TaskState::Leased)).await?;
+    let leased = store.tasks(job, &some(TaskState::Leased)).await?.rows;
     reasons.extend(leased.iter().filter_map(|task| vanished(task, &alive)));
     Ok(reasons)
 }

@@ -10,8 +10,10 @@ use crate::store::workers::WorkerRow;
 
 pub(super) async fn run(global: &Global) -> Result<()> {
     let store = global.store("aviary-workers").await?;
-    let workers = store.workers().await?;
-    if workers.is_empty() {
+    let listed = store.workers().await?;
+    output::tell_unreadable(global, &listed.unreadable);
+    let workers = listed.rows;
+    if workers.is_empty() && listed.unreadable.is_empty() {
         output::hint_at_db(global, &store, "no workers");
     }
     let state = |w: &WorkerRow| if w.silent_ms > config::WORKER_GONE_MS { "gone" } else { "alive" };

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bson::doc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::spec::HIDDEN_PREFIX;
 use crate::job::{Job, JobState, Output, OutputMode};
@@ -63,10 +63,14 @@ pub async fn drop_hidden(store: &Store, job: &Job) -> Result<()> {
 /// # Errors
 /// [`crate::error::Error::Store`].
 pub async fn sweep(store: &Store) -> Result<()> {
-    let mut known: HashMap<JobId, Option<Job>> = HashMap::new();
+    let mut known: HashMap<JobId, Looked> = HashMap::new();
     for id in store.jobs_with_blocks().await? {
         let job = look_up(store, &mut known, &id).await?;
-        let wanted = job.is_some_and(|job| !job.state.is_terminal() || job.spec.keep_intermediates);
+        let wanted = match job {
+            Looked::Job(job) => !job.state.is_terminal() || job.spec.keep_intermediates,
+            Looked::Gone => false,
+            Looked::Newer => true,
+        };
         if !wanted {
             tracing::info!(job = %id, "removing blocks of an ended job");
             store.delete_blocks(&id).await?;
@@ -74,7 +78,7 @@ pub async fn sweep(store: &Store) -> Result<()> {
     }
     for id in store.jobs_with_logs().await? {
         // An attempt that was frozen can write its lines after its job was removed.
-        if look_up(store, &mut known, &id).await?.is_none() {
+        if matches!(look_up(store, &mut known, &id).await?, Looked::Gone) {
             store.delete_logs(&id).await?;
         }
     }
@@ -82,14 +86,21 @@ pub async fn sweep(store: &Store) -> Result<()> {
         // A coordinator that was frozen while it planned can write its tasks after the job's end, and a worker
         // that missed a block can send a map task back.
         let job = look_up(store, &mut known, &id).await?;
-        if let Some(job) = job.filter(|job| job.state.is_terminal()) {
+        if let Looked::Job(job) = job
+            && job.state.is_terminal()
+        {
             store.cancel_tasks(&id).await?;
             store.delete_stale_plans(&job).await?;
         }
     }
     for (turn, id) in store.turns().await? {
         let job = look_up(store, &mut known, &id).await?;
-        if job.is_none_or(|job| job.state.is_terminal() && job.cleaned) {
+        let is_free = match job {
+            Looked::Job(job) => job.state.is_terminal() && job.cleaned,
+            Looked::Gone => true,
+            Looked::Newer => false,
+        };
+        if is_free {
             store.drop_turn(&turn, &id).await?;
         }
     }
@@ -103,11 +114,7 @@ pub async fn sweep(store: &Store) -> Result<()> {
 }
 
 /// Drops hidden collections that zombies of ended or removed jobs have brought back.
-async fn sweep_outputs(
-    store: &Store,
-    known: &mut HashMap<JobId, Option<Job>>,
-    db: &str,
-) -> Result<()> {
+async fn sweep_outputs(store: &Store, known: &mut HashMap<JobId, Looked>, db: &str) -> Result<()> {
     const ID_LEN: usize = 24;
     for name in store.hidden_collections(db).await? {
         let Some(id) = name.strip_prefix(HIDDEN_PREFIX).and_then(|rest| rest.get(..ID_LEN)) else {
@@ -115,30 +122,40 @@ async fn sweep_outputs(
         };
         let id = JobId::from_text(id);
         match look_up(store, known, &id).await? {
-            Some(job) if job.state.is_terminal() && job.spec.output.db == db => {
+            Looked::Job(job) if job.state.is_terminal() && job.spec.output.db == db => {
                 drop_hidden(store, &job).await?;
             }
-            Some(_) => {}
+            Looked::Job(_) | Looked::Newer => {}
             // A job that was never in this database may be another Aviary's: leave it alone.
-            None if store.was_removed(&id, db).await? => {
+            Looked::Gone if store.was_removed(&id, db).await? => {
                 tracing::info!(job = %id, name, "removing what is left of a removed job");
                 store.drop_collection(db, &name).await?;
             }
-            None => {}
+            Looked::Gone => {}
         }
     }
     Ok(())
 }
 
-async fn look_up(
-    store: &Store,
-    known: &mut HashMap<JobId, Option<Job>>,
-    id: &JobId,
-) -> Result<Option<Job>> {
+/// What is known of a job that something is left of.
+#[derive(Clone)]
+enum Looked {
+    Job(Box<Job>),
+    Gone,
+    /// This version cannot read it, so it cannot tell what the job still needs.
+    Newer,
+}
+
+async fn look_up(store: &Store, known: &mut HashMap<JobId, Looked>, id: &JobId) -> Result<Looked> {
     if let Some(job) = known.get(id) {
         return Ok(job.clone());
     }
-    let job = store.job(id).await?;
+    let job = match store.job(id).await {
+        Ok(Some(job)) => Looked::Job(Box::new(job)),
+        Ok(None) => Looked::Gone,
+        Err(Error::Newer { .. }) => Looked::Newer,
+        Err(error) => return Err(error),
+    };
     known.insert(id.clone(), job.clone());
     Ok(job)
 }

@@ -41,6 +41,8 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     const SWEEP_EVERY: Duration = Duration::from_secs(30);
     /// How often in a row a look at the jobs may fail before the role is left to others for a while.
     const FAILURES_MAX: u32 = 3;
+    /// How often new shards are looked for.
+    const LOOK_FOR_SHARDS_EVERY: Duration = Duration::from_secs(5);
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
@@ -54,8 +56,20 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
     let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
     let mut swept: Option<Instant> = None;
+    let mut looked = Instant::now();
     let mut failures = 0;
     while !stop.is_cancelled() {
+        if looked.elapsed() > LOOK_FOR_SHARDS_EVERY {
+            let looking = store.clone();
+            let refresh = async move {
+                looking.refresh_shards().await;
+                Ok(())
+            };
+            if let Err(error) = within(retry::ANSWER_MAX, "look for new shards", refresh).await {
+                tracing::debug!(%error, "could not look for new shards");
+            }
+            looked = Instant::now();
+        }
         if keeper.role.epoch().is_some() {
             match reconciler.look().await {
                 Ok(()) => failures = 0,

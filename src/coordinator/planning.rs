@@ -84,7 +84,7 @@ async fn slots(store: &Store) -> Result<BTreeMap<String, u32>> {
     let shards = store.shards().await?;
     let staying = shards.iter().filter(|shard| !shard.draining);
     let mut slots: BTreeMap<String, u32> = staying.map(|shard| (shard.name.clone(), 0)).collect();
-    for worker in store.workers().await? {
+    for worker in store.workers().await?.rows {
         let of_worker = u32::try_from(worker.slots).unwrap_or(0);
         for (shard, sum) in slots.iter_mut().filter(|_| worker.is_alive()) {
             if worker.shard == *shard || worker.shard == store.home() {

@@ -127,7 +127,9 @@ async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: 
                 return Ok(());
             }
             if let Err(error) = execute(store, settings, &job, one).await {
-                if error.is_transient() || !may_fail(job.state) {
+                // A coordinator of the job's own version can tend what this one cannot read.
+                let is_others = matches!(error, Error::Newer { .. });
+                if error.is_transient() || is_others || !may_fail(job.state) {
                     return Err(error);
                 }
                 tracing::warn!(job = %job.id, %error, "the job cannot go on");

@@ -9,6 +9,7 @@
 //! A function that is to be removed is marked first. Workers still find it; whoever submits a job takes it for
 //! gone, and whoever stores it again takes the mark away. Only while it is marked, and no job needs it, it goes.
 
+use bson::raw::RawDocumentBuf;
 use bson::spec::BinarySubtype;
 use bson::{Binary, DateTime, Document, doc};
 use futures_util::TryStreamExt;
@@ -16,6 +17,8 @@ use mongodb::Collection;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Action, classify};
+use super::readable::{Listed, list, read_one};
+use super::retry::until_known;
 use super::{FUNCTIONS, Store};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
@@ -285,14 +288,13 @@ impl Store {
         } }];
         let named = self
             .functions()
-            .clone_with_type::<FunctionName>()
             .find_one_and_update(doc! { "_id": name_id(name) }, update)
             .upsert(true)
             .return_document(mongodb::options::ReturnDocument::After)
             .await
             .action("name a function")
             .map_err(|e| self.explain(e))?;
-        Ok(named.map_or(1, |named| named.version))
+        Ok(named.and_then(|named| named.get_i32("version").ok()).unwrap_or(1))
     }
 
     /// Finds a function by name, by `name@version`, by digest or by the beginning of a digest (at least six
@@ -351,11 +353,13 @@ impl Store {
     }
 
     async fn function_name(&self, name: &str) -> Result<Option<FunctionName>> {
-        self.functions()
-            .clone_with_type::<FunctionName>()
+        let found = self
+            .functions()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! { "_id": name_id(name) })
             .await
-            .action("look up a function")
+            .action("look up a function")?;
+        read_one("the name", found)
     }
 
     /// Reads a function by its digest, with its bytes. Whether they are the right ones is for the caller
@@ -366,10 +370,11 @@ impl Store {
     pub async fn function(&self, digest: &str) -> Result<Option<StoredFunction>> {
         let found = self
             .functions()
-            .clone_with_type::<StoredFunction>()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! { "_id": digest, "kind": "function" })
             .await
             .action("read a function")?;
+        let found: Option<StoredFunction> = read_one("function", found)?;
         let Some(mut function) = found else { return Ok(None) };
         for n in 0..function.chunks.unwrap_or(0) {
             let chunk = self
@@ -442,6 +447,10 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] naming the jobs, [`crate::error::Error::Store`].
     pub async fn remove_function(&self, function: &StoredFunction) -> Result<()> {
+        until_known(async |again| self.try_remove(function, again).await).await
+    }
+
+    async fn try_remove(&self, function: &StoredFunction, again: bool) -> Result<()> {
         let digest = &function.digest;
         self.refuse_used(digest).await?;
         let action = "remove a function";
@@ -455,22 +464,20 @@ impl Store {
         }
         let still = doc! { "_id": digest, REMOVING: true };
         let gone = self.functions().delete_one(still).await.action(action)?;
-        if gone.deleted_count == 0 {
+        // An earlier try may have removed it; what is left are its names and parts.
+        if gone.deleted_count == 0 && !(again && self.function(digest).await?.is_none()) {
             return Err(Error::refused(
                 format!("function {digest} was stored again just now, or removed by somebody else"),
                 "see aviary functions list",
             ));
         }
-        let names: Vec<FunctionName> = self
+        let names = self
             .functions()
-            .clone_with_type::<FunctionName>()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "kind": "name", "$or": [{ "digest": digest }, { "earlier.digest": digest }] })
             .await
-            .action(action)?
-            .try_collect()
-            .await
             .action(action)?;
-        for name in names {
+        for name in list::<FunctionName>("the name", names, action).await?.rows {
             self.forget_version(&name, digest).await?;
         }
         let parts = doc! { "kind": "chunk", "function": digest, "writing": &function.writing };
@@ -519,30 +526,27 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
-    pub async fn list_functions(&self) -> Result<Vec<FunctionRow>> {
-        let mut rows: Vec<FunctionRow> = self
+    pub async fn list_functions(&self) -> Result<Listed<FunctionRow>> {
+        let found = self
             .functions()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "kind": "function" })
             .projection(doc! { "content": 0, "sources": 0 })
             .sort(doc! { "created": -1, "_id": 1 })
             .await
-            .action("list functions")?
-            .with_type::<FunctionRow>()
-            .try_collect()
-            .await
             .action("list functions")?;
-        let names: Vec<FunctionName> = self
+        let mut listed: Listed<FunctionRow> = list("function", found, "list functions").await?;
+        let names = self
             .functions()
-            .clone_with_type::<FunctionName>()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "kind": "name" })
             .sort(doc! { "_id": 1 })
             .await
-            .action("list functions")?
-            .try_collect()
-            .await
             .action("list functions")?;
-        for row in &mut rows {
-            for name in &names {
+        let names: Listed<FunctionName> = list("the name", names, "list functions").await?;
+        listed.unreadable.extend(names.unreadable);
+        for row in &mut listed.rows {
+            for name in &names.rows {
                 if name.digest == row.digest {
                     row.names.push(name.name.clone());
                 }
@@ -550,7 +554,7 @@ impl Store {
                 row.names.extend(before.map(|e| format!("{}@{}", name.name, e.version)));
             }
         }
-        Ok(rows)
+        Ok(listed)
     }
 }
 

@@ -1,15 +1,19 @@
 //! Job documents: written by clients, moved on by conditional updates.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::ReturnDocument;
 
 use super::Store;
-use super::error::Action;
-use crate::error::{Error, Result};
+use super::error::{Action, classify};
+use super::readable::{Listed, list, read, read_one};
+use super::retry::until_known;
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
 use crate::planted::planted;
@@ -27,37 +31,81 @@ pub struct JobFilter {
     pub limit: i64,
 }
 
+/// What these documents are for people.
+const JOB: &str = "job";
+
 impl Store {
-    /// Writes a new job.
+    /// Writes a new job, once: when the reply is lost, its id tells whether it was written.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::OutcomeUnknown`] when that cannot be learnt, [`Error::Store`].
     pub async fn insert_job(&self, job: &Job) -> Result<()> {
-        self.aviary()
-            .clone_with_type::<Job>()
-            .insert_one(job)
+        let unsure = AtomicBool::new(false);
+        let written = until_known(async |again| {
+            unsure.store(again, Ordering::Relaxed);
+            self.try_insert(job).await
+        })
+        .await;
+        match written {
+            Err(Error::Store { source, .. })
+                if unsure.into_inner() || source.kind == StoreErrorKind::Transient =>
+            {
+                let id = &job.id;
+                Err(Error::OutcomeUnknown {
+                    what: format!("job {id} was submitted"),
+                    hint: format!(
+                        "`aviary status {id}` tells once the database answers; submitting again may run it twice"
+                    ),
+                    source,
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_insert(&self, job: &Job) -> Result<()> {
+        let written = self.aviary().clone_with_type::<Job>().insert_one(job).await;
+        match written {
+            Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => {}
+            outcome => {
+                return outcome.action("write the job").map(|_| ()).map_err(|e| self.explain(e));
+            }
+        }
+        // The id is random, so it was an earlier try. What a majority does not have yet may still be lost.
+        let found = self
+            .aviary()
+            .find_one(doc! { "_id": &job.id, "shard": self.home() })
+            .projection(doc! { "_id": 1 })
             .await
-            .action("write the job")
-            .map_err(|e| self.explain(e))?;
-        Ok(())
+            .action("read the job")?;
+        found.map(|_| ()).ok_or_else(|| Error::Store {
+            action: "write the job".into(),
+            source: StoreError {
+                message: "a majority of the servers does not have it yet".into(),
+                code: None,
+                kind: StoreErrorKind::Transient,
+            },
+        })
     }
 
     /// Reads a job by its id.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Newer`], [`Error::Store`].
     pub async fn job(&self, id: &JobId) -> Result<Option<Job>> {
-        self.aviary()
-            .clone_with_type::<Job>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! { "_id": id, "shard": self.home(), "kind": "job" })
             .await
-            .action("read the job")
+            .action("read the job")?;
+        read_one(JOB, found)
     }
 
     /// Finds a job by its id or by the unambiguous beginning or end of one; `last` is the youngest.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Usage`] when several match, [`Error::Store`].
+    /// [`Error::NotFound`], [`Error::Usage`] when several match, [`Error::Newer`], [`Error::Store`].
     pub async fn find_job(&self, text: &str) -> Result<Job> {
         let missing = || Error::NotFound {
             what: format!("job {text}"),
@@ -65,14 +113,16 @@ impl Store {
         };
         if text == "last" {
             let filter = JobFilter { limit: 1, ..JobFilter::default() };
-            return self.jobs(&filter).await?.into_iter().next().ok_or_else(missing);
+            let listed = self.jobs(&filter).await?;
+            let newer = listed.unreadable.into_iter().next();
+            return listed.rows.into_iter().next().ok_or_else(|| newer.unwrap_or_else(missing));
         }
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(missing());
         }
-        let found: Vec<Job> = self
+        let found: Vec<RawDocumentBuf> = self
             .aviary()
-            .clone_with_type::<Job>()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "kind": "job", "_id": { "$regex": format!("^{text}|{text}$") } })
             .limit(2)
             .await
@@ -82,7 +132,7 @@ impl Store {
             .action("read jobs")?;
         let mut found = found.into_iter();
         match (found.next(), found.next()) {
-            (Some(job), None) => Ok(job),
+            (Some(job), None) => read(JOB, &job),
             (Some(_), Some(_)) => {
                 Err(Error::Usage(format!("several jobs match {text}; give more of the id")))
             }
@@ -94,7 +144,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<Job>> {
+    pub async fn jobs(&self, filter: &JobFilter) -> Result<Listed<Job>> {
         let mut query = doc! { "kind": "job" };
         for (field, wanted) in
             [("client", &filter.client), ("tag", &filter.tag), ("state", &filter.state)]
@@ -103,37 +153,36 @@ impl Store {
                 query.insert(field, wanted);
             }
         }
-        self.aviary()
-            .clone_with_type::<Job>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find(query)
             .sort(doc! { "created": -1 })
             .limit(filter.limit)
             .await
-            .action("read jobs")?
-            .try_collect()
-            .await
-            .action("read jobs")
+            .action("read jobs")?;
+        list(JOB, found, "read jobs").await
     }
 
-    /// The jobs a coordinator has something to do for: running, or ended and not cleaned up.
+    /// The jobs a coordinator has something to do for: running, or ended and not cleaned up. One that it cannot read
+    /// waits for a coordinator that can.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn jobs_to_tend(&self) -> Result<Vec<Job>> {
         let open: Vec<&str> =
             JobState::ALL.iter().filter(|s| !s.is_terminal()).map(|s| s.as_str()).collect();
-        self.aviary()
-            .clone_with_type::<Job>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "shard": self.home(), "kind": "job", "$or": [
                 { "state": { "$in": open } },
                 { "cleaned": false },
             ] })
             .sort(doc! { "priority": -1, "_id": 1 })
             .await
-            .action("read open jobs")?
-            .try_collect()
-            .await
-            .action("read open jobs")
+            .action("read open jobs")?;
+        Ok(list(JOB, found, "read open jobs").await?.rows)
     }
 
     /// The input's bytes and the time taken of the youngest job that succeeded with this map function.
@@ -141,9 +190,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn last_run_of(&self, map_digest: &str) -> Result<Option<(u64, Duration)>> {
-        let job = self
+        let found = self
             .aviary()
-            .clone_with_type::<Job>()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! {
                 "kind": "job",
                 "state": JobState::Succeeded.as_str(),
@@ -152,6 +201,7 @@ impl Store {
             .sort(doc! { "created": -1 })
             .await
             .action("read earlier jobs")?;
+        let job: Option<Job> = found.and_then(|raw| read(JOB, &raw).ok());
         Ok(job.and_then(|job| {
             let took = job.finished?.timestamp_millis() - job.started?.timestamp_millis();
             let bytes = u64::try_from(job.input_bytes?).ok()?;
@@ -211,7 +261,6 @@ impl Store {
     pub async fn begin_plan(&self, job: &Job) -> Result<Option<i32>> {
         let job = self
             .aviary()
-            .clone_with_type::<Job>()
             .find_one_and_update(
                 doc! {
                     "_id": &job.id,
@@ -225,7 +274,7 @@ impl Store {
             .return_document(ReturnDocument::After)
             .await
             .action("begin a plan")?;
-        Ok(job.map(|job| job.plan))
+        Ok(job.and_then(|job| job.get_i32("plan").ok()))
     }
 
     /// Sets fields of a job document under a filter; `false` when it does not match.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -11,10 +12,11 @@ use rand::seq::SliceRandom;
 
 use super::Store;
 use super::error::{Action, classify};
+use super::readable::read;
 use super::retry::{self, twice};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::ids::{JobId, TaskId, Token, WorkerId};
+use crate::ids::{TaskId, Token, WorkerId};
 use crate::planted::planted;
 use crate::task::state::TaskEvent;
 use crate::task::{Lease, Publish, Task, TaskKind, TaskResult, TaskState};
@@ -117,7 +119,7 @@ async fn candidates(
 impl Store {
     /// Claims up to `want` tasks for this shard: ready ones whose time has come, and leased ones
     /// whose lease has run out. Publish tasks belong to no shard: every worker claims them, and first.
-    /// Tasks of the jobs in `avoid` are left to other workers.
+    /// Tasks of jobs that this process leaves to others are not among them.
     ///
     /// Claimers read a few candidates and try them in random order, so that many of them do not all
     /// hit the first.
@@ -129,17 +131,11 @@ impl Store {
         worker: &WorkerId,
         want: usize,
         settings: &Settings,
-        avoid: &[JobId],
     ) -> Result<Vec<Claimed>> {
         let limit = config::CLAIM_CANDIDATES_MAX.max(i64::try_from(want).unwrap_or(0));
-        let mut own = claimable(self.served());
-        let mut anywhere = claimable(self.home().into());
+        let own = self.without_avoided(claimable(self.served()));
+        let mut anywhere = self.without_avoided(claimable(self.home().into()));
         anywhere.insert("kind", TaskKind::Publish.as_str());
-        if !avoid.is_empty() {
-            for filter in [&mut own, &mut anywhere] {
-                filter.insert("job", doc! { "$nin": avoid });
-            }
-        }
         let near = self.aviary_of_served();
         let mut candidates = if self.serves_home() {
             candidates(&near, own, limit).await?
@@ -199,19 +195,38 @@ impl Store {
         let sent = Instant::now();
         let found = self
             .aviary_at(&shard)
-            .clone_with_type::<Task>()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one_and_update(filter, claim_update(worker, &token, settings))
             .return_document(ReturnDocument::After)
             .write_concern(WriteConcern::builder().w(Acknowledgment::Nodes(1)).build())
             .await;
         match found {
-            Ok(Some(task)) => {
+            Ok(Some(raw)) => {
                 let lease = std::sync::Arc::new(Lease::new(id, &shard, token, sent, settings));
-                Ok(Some(Claimed { task, lease }))
+                match read("task", &raw) {
+                    Ok(task) => Ok(Some(Claimed { task, lease })),
+                    Err(error) => self.leave_to_others(&lease, &error).await.map(|_| None),
+                }
             }
             Ok(None) => Ok(None),
+            // What the server cannot claim either must not keep this worker from all other tasks.
+            Err(error) if classify(&error).kind == StoreErrorKind::Fatal => {
+                tracing::warn!(task = %id, %error, "the task cannot be claimed; leaving its job alone for now");
+                self.avoid_job_of(&id);
+                Ok(None)
+            }
             Err(error) => Err(error).action("claim a task"),
         }
+    }
+
+    /// Hands back what this worker cannot do, and lets others have the job for a while.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn leave_to_others(&self, lease: &Lease, why: &Error) -> Result<bool> {
+        self.avoid_job_of(&lease.task);
+        let back = HandBack::waiting("left to others", why.to_string());
+        retry::while_transient(retry::FAREWELL, || self.release(lease, &back)).await
     }
 
     /// Extends a lease. `false` means that it is lost.

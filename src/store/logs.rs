@@ -2,6 +2,7 @@
 //!
 //! They are no part of any result. A job's lines go when the job is removed.
 
+use bson::raw::RawDocumentBuf;
 use bson::{DateTime, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::{Acknowledgment, WriteConcern};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::{Action, classify};
+use super::readable::{Listed, list};
 use crate::error::{Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token};
 use crate::job::Job;
@@ -111,16 +113,15 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
-    pub async fn logs(&self, job: &JobId, names: &[String]) -> Result<Vec<LogBatch>> {
-        self.aviary()
-            .clone_with_type::<LogBatch>()
+    pub async fn logs(&self, job: &JobId, names: &[String]) -> Result<Listed<LogBatch>> {
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! { "kind": LogBatch::KIND, "job": job, "_id": { "$in": names } })
             .sort(doc! { "_id": 1 })
             .await
-            .action("read log lines")?
-            .try_collect()
-            .await
-            .action("read log lines")
+            .action("read log lines")?;
+        list("log", found, "read log lines").await
     }
 
     /// The jobs that have log lines.

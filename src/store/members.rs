@@ -37,7 +37,13 @@ impl Store {
             if known.is_ok_and(|known| known.get_i32(WINDOW).is_ok_and(|known| known >= seconds)) {
                 return Ok(());
             }
-            admin.run_command(doc! { "setParameter": 1, WINDOW: seconds }).await.map(|_| ())
+            let raised = doc! { "setParameter": 1, WINDOW: seconds };
+            match admin.run_command(raised.clone()).await {
+                Err(error) if classify(&error).kind == StoreErrorKind::Transient => {
+                    admin.run_command(raised).await.map(|_| ())
+                }
+                outcome => outcome.map(|_| ()),
+            }
         };
         let mut failures = Vec::new();
         let mut failed = |who: &str, error: &mongodb::error::Error| {

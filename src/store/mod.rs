@@ -18,6 +18,7 @@ mod members;
 pub mod merging;
 pub mod output;
 mod pinning;
+pub mod readable;
 pub mod retry;
 pub mod schema;
 pub mod tasks;
@@ -63,6 +64,7 @@ pub struct Store {
     /// The shard that this process works for; every shard, without one.
     served: Option<String>,
     direct: Option<Arc<Direct>>,
+    avoided: Arc<readable::Avoided>,
     wire_version: i32,
 }
 
@@ -114,6 +116,7 @@ impl Store {
             topology,
             served: None,
             direct: None,
+            avoided: Arc::default(),
             wire_version,
         };
         store.serving(options, &name).await

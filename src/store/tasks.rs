@@ -1,11 +1,13 @@
 //! Task documents as a coordinator and a reader of listings see them; the holder's side is in
 //! [`leases`](super::leases).
 
+use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::Store;
 use super::error::{Action, classify};
+use super::readable::{Listed, list, read_one};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token};
@@ -101,8 +103,11 @@ impl Store {
                 Ok("reduce") => &mut phases.reduce,
                 _ => &mut phases.map,
             };
-            let state = id.get_str("state").unwrap_or_default();
-            phase.add(state.parse().map_err(Error::Internal)?, n);
+            phase.total += n;
+            // A state of a newer version counts in the total alone.
+            if let Ok(state) = id.get_str("state").unwrap_or_default().parse() {
+                phase.add(state, n);
+            }
         }
         Ok(phases)
     }
@@ -211,7 +216,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn tasks(&self, job: &Job, filter: &TaskFilter) -> Result<Vec<Task>> {
+    pub async fn tasks(&self, job: &Job, filter: &TaskFilter) -> Result<Listed<Task>> {
         let mut query = doc! { "job": &job.id, "kind": every_kind(), "plan": job.plan };
         if let Some(state) = filter.state {
             query.insert("state", state.as_str());
@@ -233,14 +238,13 @@ impl Store {
         if filter.limit > 0 {
             pipeline.push(doc! { "$limit": filter.limit });
         }
-        self.aviary()
+        let found = self
+            .aviary()
             .aggregate(pipeline)
-            .with_type::<Task>()
+            .with_type::<RawDocumentBuf>()
             .await
-            .action("read tasks")?
-            .try_collect()
-            .await
-            .action("read tasks")
+            .action("read tasks")?;
+        list("task", found, "read tasks").await
     }
 
     /// Cancels every task of an ended job that has not finished; their leases are fenced by it.
@@ -407,10 +411,11 @@ impl Store {
     /// The first task that was given up, if any: why the job fails.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Newer`], [`Error::Store`].
     pub async fn quarantined(&self, job: &Job) -> Result<Option<Task>> {
-        self.aviary()
-            .clone_with_type::<Task>()
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! {
                 "job": &job.id,
                 "kind": every_kind(),
@@ -419,7 +424,8 @@ impl Store {
             })
             .sort(doc! { "_id": 1 })
             .await
-            .action("read a quarantined task")
+            .action("read a quarantined task")?;
+        read_one("task", found)
     }
 }
 

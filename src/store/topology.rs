@@ -95,6 +95,7 @@ impl Topology {
         // A shard that has gone may still be named by documents, which live elsewhere now.
         for shard in shards {
             if !known.contains(&shard.name) {
+                tracing::info!(shard = shard.name, "learnt of a shard");
                 known.push(shard.name.clone());
             }
         }
@@ -143,6 +144,15 @@ impl Store {
         let shards = read_shards(self.client()).await?;
         self.topology.learn(&shards);
         Ok(shards)
+    }
+
+    /// Learns of shards that were added since the last time; to be called every few seconds by what runs for long.
+    pub async fn refresh_shards(&self) {
+        if self.is_sharded()
+            && let Err(error) = self.shards().await
+        {
+            tracing::warn!(%error, "could not look for new shards");
+        }
     }
 
     /// Where a collection's documents were at `time` (now, without one).

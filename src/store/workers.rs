@@ -1,12 +1,13 @@
 //! Worker daemons as documents: who is alive, and what they run.
 
+use bson::raw::RawDocumentBuf;
 use bson::{DateTime, Document, doc};
-use futures_util::TryStreamExt;
 use mongodb::options::{Acknowledgment, WriteConcern};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::Action;
+use super::readable::{Listed, list};
 use super::retry::twice;
 use crate::error::Result;
 use crate::ids::WorkerId;
@@ -94,18 +95,17 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
-    pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
-        self.aviary()
+    pub async fn workers(&self) -> Result<Listed<WorkerRow>> {
+        let found = self
+            .aviary()
             .aggregate(vec![
                 doc! { "$match": { "kind": "worker" } },
                 doc! { "$addFields": { "silent_ms": { "$subtract": ["$$NOW", "$seen"] } } },
                 doc! { "$sort": { "_id": 1 } },
             ])
-            .with_type::<WorkerRow>()
+            .with_type::<RawDocumentBuf>()
             .await
-            .action("list workers")?
-            .try_collect()
-            .await
-            .action("list workers")
+            .action("list workers")?;
+        list("worker", found, "list workers").await
     }
 }

@@ -22,9 +22,8 @@ pub struct PhaseCounts {
 }
 
 impl PhaseCounts {
-    /// Counts `n` more tasks in a state.
+    /// Counts `n` more tasks in a state, beside the total: that holds tasks of unknown states too.
     pub fn add(&mut self, state: TaskState, n: u64) {
-        self.total += n;
         *match state {
             TaskState::Planned => &mut self.planned,
             TaskState::Ready => &mut self.ready,

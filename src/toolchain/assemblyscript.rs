@@ -59,10 +59,10 @@ pub(super) fn find(dir: &Path) -> Found {
         .ancestors()
         .map(|dir| dir.join(local))
         .filter(|program| program.is_file())
-        .map(Candidate::at)
+        .map(|program| Candidate::at(program).checked())
         .collect();
     candidates.extend(find::on_path("asc"));
-    candidates.push(Candidate::at(find::toolchains_dir().join(local)));
+    candidates.extend(find::in_toolchains(local, &[]));
     let usable = |candidate: &Candidate| {
         let said = candidate.says(&["--version"]).ok_or(None)?;
         match said.strip_prefix("Version ").and_then(find::version) {

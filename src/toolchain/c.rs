@@ -26,8 +26,7 @@ const ZIG_FUNCTIONS: [&str; 7] =
 /// Finds zig.
 pub(super) fn find() -> Found {
     let mut candidates = find::on_path("zig");
-    let python = find::toolchains_dir().join("bin/python3");
-    candidates.push(Candidate::with(python, &["-m", "ziglang"]));
+    candidates.extend(find::in_toolchains("bin/python3", &["-m", "ziglang"]));
     candidates.push(Candidate::with("python3", &["-m", "ziglang"]));
     let usable = |candidate: &Candidate| {
         let said = candidate.says(&["version"]).ok_or(None)?;
@@ -49,7 +48,7 @@ pub(super) fn build(job: &Job<'_>) -> Result<PathBuf> {
     let mut zig = job.tool.command();
     zig.env("ZIG_LOCAL_CACHE_DIR", job.dir.join(".zig-cache"));
     if std::env::var_os("HOME").is_none() && std::env::var_os("ZIG_GLOBAL_CACHE_DIR").is_none() {
-        zig.env("ZIG_GLOBAL_CACHE_DIR", find::toolchains_dir().with_file_name("zig"));
+        zig.env("ZIG_GLOBAL_CACHE_DIR", find::compiler_cache("zig", job.dir));
     }
     if job.sources.language == Language::Zig {
         in_zig(job, &mut zig)?;

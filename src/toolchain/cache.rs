@@ -2,15 +2,18 @@
 //!
 //! A module is found by the digest of all that it follows from: sources, our part, compiler. It is
 //! checked like every other module before it is used, so a damaged file costs a compilation or a
-//! refusal, never more; failing to read or write costs a compilation.
+//! refusal, never more; failing to read or write costs a compilation. A module that another user could have
+//! put there is not read: its code would run in jobs under this user's name.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::find::{self, Tool};
+use super::find::Tool;
 use super::sources::Sources;
 use crate::config::BUILT_MODULES_MAX;
+use crate::dirs;
+use crate::error::Result;
 
 /// Counts up whenever the way of building changes without any of the digested parts.
 const FORMAT: &str = "1";
@@ -38,13 +41,14 @@ pub(super) fn key(sources: &Sources, tool: &Tool) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-fn dir() -> PathBuf {
-    find::toolchains_dir().with_file_name("built")
+fn dir() -> Result<PathBuf> {
+    dirs::cache("built")
 }
 
 /// The module of that digest.
 pub(super) fn get(key: &str) -> Option<Vec<u8>> {
-    let path = dir().join(key);
+    let path = dir().ok()?.join(key);
+    dirs::check_file(&path).ok()?;
     let bytes = fs::read(&path).ok()?;
     let (digest, module) = bytes.split_first_chunk::<{ blake3::OUT_LEN }>()?;
     if blake3::hash(module) != *digest {
@@ -61,8 +65,7 @@ pub(super) fn get(key: &str) -> Option<Vec<u8>> {
 /// Keeps a module, and removes the least recently used ones beyond the limit.
 pub(super) fn put(key: &str, module: &[u8]) {
     let kept = || -> std::io::Result<()> {
-        let dir = dir();
-        fs::create_dir_all(&dir)?;
+        let dir = dir().map_err(std::io::Error::other)?;
         // It takes its name once it is complete, so that nobody reads a part of it.
         let mut file = tempfile::NamedTempFile::new_in(&dir)?;
         std::io::Write::write_all(&mut file, blake3::hash(module).as_bytes())?;

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::Language;
 use super::sources::Sources;
+use crate::dirs;
 use crate::error::Error;
 
 /// A compiler that was found and asked for its version.
@@ -25,6 +26,8 @@ pub(super) struct Candidate {
     before: Vec<OsString>,
     /// Named by a variable: when that one does not work, no other is taken instead.
     insisted: Option<&'static str>,
+    /// In a place that we chose, not the user: it runs only if nobody else could have put it there.
+    checked: bool,
 }
 
 /// A compiler, or why there is none.
@@ -52,12 +55,17 @@ impl Missing {
 
 impl Candidate {
     pub(super) fn at(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), before: Vec::new(), insisted: None }
+        Self::with(program, &[])
     }
 
     pub(super) fn with(program: impl Into<PathBuf>, before: &[&str]) -> Self {
         let before = before.iter().map(Into::into).collect();
-        Self { program: program.into(), before, insisted: None }
+        Self { program: program.into(), before, insisted: None, checked: false }
+    }
+
+    /// The same, in a place that the user did not name.
+    pub(super) fn checked(self) -> Self {
+        Self { checked: true, ..self }
     }
 
     pub(super) fn command(&self) -> Command {
@@ -68,7 +76,13 @@ impl Candidate {
 
     /// What the candidate prints, if it is there and succeeds.
     pub(super) fn says(&self, args: &[&str]) -> Option<String> {
-        let output = self.command().args(args).output().ok()?;
+        let mut command = self.command();
+        // `python3 -m` runs what lies in the working directory, whoever put it there. A path that the user gave
+        // may be relative to it.
+        if self.insisted.is_none() {
+            command.current_dir("/");
+        }
+        let output = command.args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         // A compiler says it in one line; what is none may say anything.
         output.status.success().then(|| text.lines().next().unwrap_or_default().trim().to_owned())
@@ -99,11 +113,7 @@ pub(super) fn first(
     let named = std::env::var_os(variable).filter(|value| !value.is_empty());
     let candidates = match named {
         Some(program) => {
-            vec![Candidate {
-                program: program.into(),
-                before: Vec::new(),
-                insisted: Some(variable),
-            }]
+            vec![Candidate { insisted: Some(variable), ..Candidate::at(program) }]
         }
         None => candidates,
     };
@@ -117,6 +127,13 @@ fn choose(
     let mut found = Vec::new();
     for candidate in candidates {
         let shown = candidate.program.display().to_string();
+        if candidate.checked
+            && candidate.program.exists()
+            && let Err(error) = dirs::check_file(&candidate.program)
+        {
+            found.push(format!("{shown} is not used: {error}"));
+            continue;
+        }
         match usable(&candidate) {
             Ok(name) => return Ok(candidate.tool(name)),
             Err(Some(why)) => found.push(format!("{shown} {why}")),
@@ -140,8 +157,18 @@ pub(super) fn on_path(name: &str) -> Vec<Candidate> {
 
 /// Where the commands that our refusals name install to: Aviary's own cache, so that no other part
 /// of the machine is touched.
-pub(super) fn toolchains_dir() -> PathBuf {
-    aviary_testcontainers::mongod::cache_dir().join("toolchains")
+pub(super) fn toolchains_dir() -> Option<PathBuf> {
+    dirs::cache_path("toolchains").ok()
+}
+
+/// A program there.
+pub(super) fn in_toolchains(program: &str, before: &[&str]) -> Option<Candidate> {
+    Some(Candidate::with(toolchains_dir()?.join(program), before).checked())
+}
+
+/// Where a compiler keeps what it compiled, when it finds no place by itself: in our cache, or with the job.
+pub(super) fn compiler_cache(name: &str, job: &std::path::Path) -> PathBuf {
+    dirs::cache(name).unwrap_or_else(|_| job.join(format!(".{name}")))
 }
 
 /// The first two numbers of a version like `go1.27.3`.

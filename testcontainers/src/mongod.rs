@@ -8,13 +8,10 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::error::{Error, Result};
-use crate::{Progress, fetch};
+use crate::{Progress, dirs, fetch};
 
 /// The environment variable that names the server program to use.
 pub const MONGOD_VARIABLE: &str = "AVIARY_MONGOD";
-
-/// The environment variable that names the cache directory.
-pub const CACHE_VARIABLE: &str = "AVIARY_CACHE";
 
 /// Finds a server program and makes sure that it runs; fetches one when there is none.
 ///
@@ -36,7 +33,7 @@ pub fn locate(progress: &Progress) -> Result<PathBuf> {
         }
         None => match on_path() {
             Some(path) => path,
-            None => return fetch::cached_or_fetched(&cache_dir(), progress),
+            None => return fetch::cached_or_fetched(&dirs::cache_dir()?, progress),
         },
     };
     version(&path)?;
@@ -66,17 +63,6 @@ pub fn version(mongod: &Path) -> Result<String> {
             reason: format!("{} {}", output.status, stderr.trim()),
         },
     })
-}
-
-/// The directory that fetched programs are kept in: `AVIARY_CACHE`, else `aviary` in the user's
-/// cache directory.
-#[must_use]
-pub fn cache_dir() -> PathBuf {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set(CACHE_VARIABLE)
-        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("aviary")))
-        .or_else(|| set("HOME").map(|dir| dir.join(".cache").join("aviary")))
-        .unwrap_or_else(|| env::temp_dir().join("aviary-cache"))
 }
 
 fn on_path() -> Option<PathBuf> {

@@ -4,11 +4,12 @@
 //! it: ports lie below the range the kernel gives to outgoing connections, and a locked file keeps
 //! other owners on this machine away.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::error::{At, Error, Result};
+use crate::dirs;
+use crate::error::{Error, Result};
 
 const PORT_FIRST: u16 = 20_000;
 const PORT_LAST: u16 = 31_999;
@@ -35,8 +36,7 @@ pub(crate) fn lease_one() -> Result<Lease> {
 
 /// Leases `count` free ports.
 pub(crate) fn lease(count: usize) -> Result<Vec<Lease>> {
-    let dir = crate::mongod::cache_dir().join("ports");
-    fs::create_dir_all(&dir).at("create", &dir)?;
+    let dir = dirs::cache("ports")?;
     let span = u64::from(PORT_LAST - PORT_FIRST) + 1;
     let offset = RandomState::new().hash_one(std::process::id()) % span;
     let mut leases = Vec::with_capacity(count);
@@ -48,7 +48,7 @@ pub(crate) fn lease(count: usize) -> Result<Vec<Lease>> {
             continue;
         };
         let path = dir.join(port.to_string());
-        let file = File::create(&path).at("create", &path)?;
+        let file = dirs::in_cache(&path, File::create(&path))?;
         if file.try_lock().is_err() {
             continue;
         }

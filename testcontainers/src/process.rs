@@ -21,7 +21,7 @@ mod record;
 
 pub use command::ManagedCommand;
 pub use record::Record;
-pub(crate) use record::end_all;
+pub(crate) use record::{end_all, is_running};
 use record::{send_to_group, tolerate_gone};
 
 /// How often conditions are looked at.

@@ -168,14 +168,15 @@ impl ReplicaSet {
             boot: state::boot(),
             members: members.iter().map(|one| one.record().clone()).collect(),
             others: Vec::new(),
+            old_logs: known.as_ref().map(State::logs).unwrap_or_default(),
         };
-        let set = Self {
+        let mut set = Self {
             members: members.into_iter().map(|one| Mutex::new(Arc::new(one))).collect(),
             state: Mutex::new(state),
             name: options.name.clone(),
             ports,
             root,
-            persistent: options.persistent,
+            persistent: false,
             _leases: leases,
             home,
         };
@@ -187,13 +188,19 @@ impl ReplicaSet {
             set.create_root().await?;
         }
         set.lock_state().write(set.dir())?;
-        if set.persistent {
-            for index in 0..set.members.len() {
-                set.member(index)?.detach();
-            }
-            set.home.leave();
+        if options.persistent {
+            set.leave();
         }
         Ok(set)
+    }
+
+    /// Lets the members outlive this program.
+    pub(crate) fn leave(&mut self) {
+        self.persistent = true;
+        for member in &self.members {
+            member.lock().unwrap_or_else(PoisonError::into_inner).detach();
+        }
+        self.home.leave();
     }
 
     /// Takes hold of a replica set that another program started in `dir`. Dropping the value

@@ -101,6 +101,8 @@ pub struct ShardedCluster {
     config: ReplicaSet,
     options: ShardedClusterOptions,
     adopted: Mutex<Vec<Record>>,
+    /// Of an earlier run in the same directory.
+    old_logs: Vec<PathBuf>,
     // Last, so that the directory goes after the processes in it.
     home: Home,
 }
@@ -116,13 +118,14 @@ impl ShardedCluster {
         if options.shards == 0 {
             return Err(Error::Options { option: "shards", reason: "at least 1".to_owned() });
         }
-        check_dir(&options)?;
+        let old_logs = check_dir(&options)?;
         let mongod = launch::program(options.mongod.as_deref(), &options.progress).await?;
         options.mongod = Some(mongod);
         let home = Home::create(options.dir.as_deref(), options.persistent)?;
         let (config, shards) = start_sets(&options, home.path()).await?;
         let front = Front::start(&options, &config_db(&config)?, &home).await?;
-        let cluster = Self { front, shards, config, options, adopted: Mutex::default(), home };
+        let mut cluster =
+            Self { front, shards, config, options, adopted: Mutex::default(), old_logs, home };
         for shard in &cluster.shards {
             cluster.register(shard).await?;
         }
@@ -130,7 +133,9 @@ impl ShardedCluster {
             cluster.stop_balancer().await?;
         }
         cluster.write_state()?;
+        // Only now, so that a start that fails half-way leaves nothing running.
         if cluster.options.persistent {
+            cluster.shards.iter_mut().chain([&mut cluster.config]).for_each(ReplicaSet::leave);
             cluster.front.detach()?;
             cluster.home.leave();
         }
@@ -192,8 +197,11 @@ impl ShardedCluster {
     pub async fn add_shard(&mut self) -> Result<usize> {
         let index = self.shards.len();
         let options = set_options(&self.options, self.home.path(), Some(index));
-        let shard = ReplicaSet::start(options).await?;
+        let mut shard = ReplicaSet::start(options).await?;
         self.register(&shard).await?;
+        if self.options.persistent {
+            shard.leave();
+        }
         self.shards.push(shard);
         self.write_state()?;
         Ok(index)
@@ -267,15 +275,17 @@ impl ShardedCluster {
             // The router ends with the servers, after what was adopted, which may need it to the last.
             members: sets.flat_map(|set| set.state().members).chain(self.front.record()).collect(),
             others: self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            old_logs: self.old_logs.clone(),
         }
         .write(self.home.path())
     }
 }
 
-/// Refuses a directory in which something runs, or which holds something else, before it is touched.
-fn check_dir(options: &ShardedClusterOptions) -> Result<()> {
+/// Refuses a directory in which something runs, or which holds something else, before it is touched. Says which
+/// logs an earlier run left there.
+fn check_dir(options: &ShardedClusterOptions) -> Result<Vec<PathBuf>> {
     let Some(dir) = options.dir.as_deref().filter(|dir| State::path(dir).exists()) else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let state = State::read(dir)?;
     if state.running().next().is_some() {
@@ -286,7 +296,7 @@ fn check_dir(options: &ShardedClusterOptions) -> Result<()> {
     } else if dir.join(format!("s{}", options.shards)).exists() {
         format!("it holds the data of more than {} shards", options.shards)
     } else {
-        return Ok(());
+        return Ok(state.logs());
     };
     Err(Error::Options { option: "dir", reason })
 }
@@ -333,7 +343,7 @@ fn set_options(
         oplog_mb: OPLOG_MB,
         election_timeout_ms: options.election_timeout_ms,
         test_commands: options.test_commands,
-        persistent: options.persistent,
+        persistent: false,
         parameters,
         mongod: options.mongod.clone(),
         progress: options.progress.clone(),

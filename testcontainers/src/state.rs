@@ -13,9 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
 use crate::process::{Record, end_all};
+use crate::{dirs, home, removal};
 
 /// The version of the file's format.
 pub const FORMAT: u32 = 1;
+
+const STATE_FILE: &str = "cluster.json";
+const DRAFT_FILE: &str = "cluster.json.new";
+/// The file, and what it is called while it is being written.
+pub(crate) const STATE_FILES: [&str; 2] = [STATE_FILE, DRAFT_FILE];
 
 /// How long processes have to end by themselves before they are killed.
 const GRACE_S: u64 = 30;
@@ -48,22 +54,29 @@ pub struct State {
     pub members: Vec<Record>,
     /// Other processes that end with the deployment, such as workers.
     pub others: Vec<Record>,
+    /// Logs of other processes that ended with an earlier run in the same directory.
+    #[serde(default)]
+    pub old_logs: Vec<PathBuf>,
 }
 
 impl State {
     /// Where the state of the deployment in `dir` is kept.
     #[must_use]
     pub fn path(dir: &Path) -> PathBuf {
-        dir.join("cluster.json")
+        dir.join(STATE_FILE)
     }
 
     /// Reads the state of the deployment in `dir`.
     ///
     /// # Errors
     ///
-    /// When there is none, or when it cannot be understood.
+    /// When there is none, when it cannot be understood, or when another user could have written it: it says
+    /// which processes to end and how to start them again.
     pub fn read(dir: &Path) -> Result<Self> {
+        let dir = &fs::canonicalize(dir).at("find", dir)?;
         let path = Self::path(dir);
+        dirs::check_own_dir(dir)?;
+        dirs::check_own_file(&path)?;
         let text = fs::read(&path).at("read", &path)?;
         serde_json::from_slice(&text).map_err(|source| Error::State { path, source })
     }
@@ -75,7 +88,7 @@ impl State {
     /// When it cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = Self::path(dir);
-        let draft = dir.join("cluster.json.new");
+        let draft = dir.join(DRAFT_FILE);
         let text = serde_json::to_vec_pretty(self)
             .map_err(|source| Error::State { path: path.clone(), source })?;
         let mut file = OpenOptions::new()
@@ -89,6 +102,15 @@ impl State {
         fs::rename(&draft, &path).at("rename to", &path)
     }
 
+    /// The logs of all other processes, those of earlier runs included.
+    pub(crate) fn logs(&self) -> Vec<PathBuf> {
+        let others = self.others.iter().map(|record| &record.log);
+        let mut logs: Vec<PathBuf> = self.old_logs.iter().chain(others).cloned().collect();
+        logs.sort();
+        logs.dedup();
+        logs
+    }
+
     /// The processes that still run.
     pub fn running(&self) -> impl Iterator<Item = &Record> {
         let same_boot = self.boot == boot();
@@ -99,23 +121,48 @@ impl State {
     }
 }
 
-/// Ends the deployment in `dir`: first what was added to it, then its servers. Returns the
-/// processes that were running. With `remove`, the directory goes too; without it, the data stay
-/// and a later start in the same directory serves them again.
+/// What became of a deployment that was taken down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The processes that were running.
+    pub processes: Vec<Record>,
+    /// What is left in the directory after its removal, because nobody here made it.
+    pub left: Vec<PathBuf>,
+}
+
+/// Whether a deployment was ever started in `dir`; a start that failed counts.
+///
+/// # Errors
+///
+/// When another user could have made it look so.
+pub fn is_deployment(dir: &Path) -> Result<bool> {
+    home::is_deployment(dir)
+}
+
+/// Ends the deployment in `dir`: first what was added to it, then its servers. With `remove`, what was made in
+/// the directory goes too, and the directory if nothing else is in it. Without it, the data stay and a later
+/// start in the same directory serves them again.
 ///
 /// # Errors
 ///
 /// When there is no deployment, or when a process can be neither asked nor made to end.
-pub async fn down(dir: &Path, remove: bool) -> Result<Vec<Record>> {
-    let state = State::read(dir)?;
-    let ended: Vec<Record> = state.running().cloned().collect();
-    let grace = Duration::from_secs(GRACE_S);
-    if state.boot == boot() {
-        end_all(&state.others, grace).await?;
-        end_all(&state.members, grace).await?;
+pub async fn down(dir: &Path, remove: bool) -> Result<Ended> {
+    let mut ended = Ended::default();
+    let mut logs = Vec::new();
+    // A start that failed leaves files and no state.
+    if !remove || State::path(dir).exists() || !is_deployment(dir)? {
+        let state = State::read(dir)?;
+        ended.processes = state.running().cloned().collect();
+        logs = state.logs();
+        let grace = Duration::from_secs(GRACE_S);
+        if state.boot == boot() {
+            end_all(&state.others, grace).await?;
+            end_all(&state.members, grace).await?;
+        }
     }
     if remove {
-        fs::remove_dir_all(dir).at("remove", dir)?;
+        dirs::check_own_dir(&fs::canonicalize(dir).at("find", dir)?)?;
+        ended.left = removal::remove(dir, &logs)?;
     }
     Ok(ended)
 }

@@ -130,7 +130,7 @@ async fn a_persistent_replica_set_is_found_again_and_taken_down() {
     assert!(worker.is_running());
 
     let ended = state::down(&home, false).await.unwrap();
-    assert_eq!(ended.len(), 2);
+    assert_eq!(ended.processes.len(), 2);
     assert!(!worker.is_running());
     assert!(!attached.member(0).unwrap().is_running());
     let set = ReplicaSet::start(options).await.unwrap();

@@ -57,7 +57,8 @@ pub async fn what_was_compiled_once_is_not_compiled_again() {
     let real = match std::env::var("AVIARY_ZIG") {
         Ok(program) => program,
         Err(_) => {
-            let own = aviary_testcontainers::mongod::cache_dir().join("toolchains/bin/python3");
+            let own =
+                aviary_testcontainers::dirs::cache_path().unwrap().join("toolchains/bin/python3");
             let python = if own.is_file() { own } else { "python3".into() };
             format!("{} -m ziglang", python.display())
         }

@@ -94,6 +94,49 @@ async fn a_task_that_is_under_way_while_its_shard_is_drained_is_committed_where_
     assert_eq!(jobs::counted(&bed.all("output").await), jobs::recount());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_serves_all_shards_serves_one_that_is_added_while_it_runs() {
+    let mut bed = Bed::sharded(cluster(1), Links::Routed).await;
+    jobs::load_sharded(&bed, "input", doc! { "n": 1 }).await;
+    bed.aviary(&["init"]).await.ok();
+    // Neither is started again. The first coordinator plans, the second has to clean up after it.
+    let planner = jobs::coordinator(&bed);
+    let workers = bed.workers();
+    bed.known(&workers[0]).await;
+    wait_for("the role of coordinator", || async {
+        bed.coll("aviary")
+            .find_one(doc! { "_id": "coordinator", "token": { "$exists": true } })
+            .await
+            .expect("asked")
+    })
+    .await;
+    let standby = jobs::coordinator(&bed);
+    standby.wait_for_log("coordinator started").await.expect("it starts");
+
+    bed.cluster_mut().add_shard().await.expect("added");
+    let chunks = bed.cluster().chunks("test.input").await.expect("chunks");
+    let moved = chunks.into_iter().last().expect("a chunk");
+    bed.cluster().move_range("test.input", moved.min, "s1", true).await.expect("moved");
+    bed.aviary(&["init"]).await.ok();
+
+    let job = jobs::run(&bed, "input", "output").await;
+    assert!(used(&bed, &job).await[0].contains(&"s1".to_owned()), "{job:#?}");
+    assert_eq!(jobs::counted(&bed.all("output").await), jobs::recount());
+    jobs::stop(vec![planner]).await;
+    // What is filed under the new shard's name is the next coordinator's to remove, too.
+    bed.coll("aviary-intermediates")
+        .insert_one(doc! {
+            "_id": format!("{}/stray", job["id"].as_str().expect("an id")),
+            "shard": "s1",
+            "data": bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: Vec::new() },
+            "crc32": 0,
+            "records": 0,
+        })
+        .await
+        .expect("written");
+    bed.nothing_left("blocks on the shard that was added").await;
+}
+
 /// Two shards with input, which keep what moved away for a quarter of an hour, as they do by default.
 async fn with_input() -> Bed {
     let options = ShardedClusterOptions {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -80,8 +81,13 @@ impl ManagedCommand {
     ///
     /// When the log cannot be opened or the program cannot be started.
     pub fn spawn(&self) -> Result<Managed> {
-        let log =
-            OpenOptions::new().create(true).append(true).open(&self.log).at("open", &self.log)?;
+        // Logs tell addresses and input, so they are for their owner alone.
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&self.log)
+            .at("open", &self.log)?;
         let log_start_bytes = log.metadata().at("read", &self.log)?.len();
         let errors = log.try_clone().at("open", &self.log)?;
         let mut command = Command::new(&self.program);

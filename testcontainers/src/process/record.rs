@@ -30,9 +30,13 @@ impl Record {
     /// Whether this very process still runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        stat(self.pid)
-            .is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.is_dead())
+        is_running(self.pid, self.started_ticks)
     }
+}
+
+/// Whether the process of that id which started then still runs.
+pub(crate) fn is_running(pid: u32, started_ticks: u64) -> bool {
+    stat(pid).is_some_and(|stat| stat.started_ticks == started_ticks && !stat.is_dead())
 }
 
 /// Ends processes of other programs: asks, waits up to `grace`, kills. Only those that are still
