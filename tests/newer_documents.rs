@@ -6,7 +6,7 @@ mod common;
 
 use aviary_testcontainers::Managed;
 use bson::{Bson, DateTime, Document, doc};
-use common::{Bed, CEILING, Ran, wait_for};
+use common::{Bed, Ran, ceiling, wait_for};
 
 const NEWER: &str = "ffffffffffffffffffffffff";
 /// Of this one there is only a task.
@@ -35,7 +35,7 @@ async fn job(bed: &Bed, target: &str) -> String {
 
 async fn stop(daemon: Managed) {
     daemon.terminate().expect("it runs");
-    daemon.wait_gone(CEILING).await.expect("it ends");
+    daemon.wait_gone(ceiling()).await.expect("it ends");
 }
 
 fn tells(ran: &Ran, what: &str) {
