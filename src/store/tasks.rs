@@ -255,11 +255,10 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn delete_stale_plans(&self, job: &Job) -> Result<u64> {
-        let outcome = self
-            .aviary()
-            .delete_many(doc! { "job": &job.id, "plan": { "$ne": job.plan } })
-            .await
-            .action("remove tasks of an abandoned plan")?;
+        // The turn that a job has bears its id too, and no plan.
+        let stale = doc! { "job": &job.id, "plan": { "$exists": true, "$ne": job.plan } };
+        let outcome =
+            self.aviary().delete_many(stale).await.action("remove tasks of an abandoned plan")?;
         Ok(outcome.deleted_count)
     }
 
