@@ -81,10 +81,14 @@ pub async fn sweep(store: &Store) -> Result<()> {
     for id in store.jobs_with_open_tasks().await? {
         // A coordinator that was frozen while it planned can write its tasks after the job's end, and a worker
         // that missed a block can send a map task back.
-        let job = look_up(store, &mut known, &id).await?;
-        if let Some(job) = job.filter(|job| job.state.is_terminal()) {
-            store.cancel_tasks(&id).await?;
-            store.delete_stale_plans(&job).await?;
+        match look_up(store, &mut known, &id).await? {
+            Some(job) if job.state.is_terminal() => {
+                store.cancel_tasks(&id).await?;
+                store.delete_stale_plans(&job).await?;
+            }
+            Some(_) => {}
+            // A job is written before its tasks, so this one was removed.
+            None => store.delete_tasks(&id).await?,
         }
     }
     for (turn, id) in store.turns().await? {

@@ -262,6 +262,18 @@ impl Store {
         Ok(outcome.deleted_count)
     }
 
+    /// Removes every task of a job that was removed.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn delete_tasks(&self, job: &JobId) -> Result<()> {
+        self.aviary()
+            .delete_many(doc! { "job": job, "kind": every_kind() })
+            .await
+            .action("remove a removed job's tasks")?;
+        Ok(())
+    }
+
     /// The jobs that have tasks which somebody may yet claim or open.
     ///
     /// # Errors
