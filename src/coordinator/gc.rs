@@ -85,12 +85,14 @@ pub async fn sweep(store: &Store) -> Result<()> {
     for id in store.jobs_with_open_tasks().await? {
         // A coordinator that was frozen while it planned can write its tasks after the job's end, and a worker
         // that missed a block can send a map task back.
-        let job = look_up(store, &mut known, &id).await?;
-        if let Looked::Job(job) = job
-            && job.state.is_terminal()
-        {
-            store.cancel_tasks(&id).await?;
-            store.delete_stale_plans(&job).await?;
+        match look_up(store, &mut known, &id).await? {
+            Looked::Job(job) if job.state.is_terminal() => {
+                store.cancel_tasks(&id).await?;
+                store.delete_stale_plans(&job).await?;
+            }
+            Looked::Job(_) | Looked::Newer => {}
+            // A job is written before its tasks, so this one was removed.
+            Looked::Gone => store.delete_tasks(&id).await?,
         }
     }
     for (turn, id) in store.turns().await? {

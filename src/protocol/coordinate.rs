@@ -108,6 +108,8 @@ fn publishing(view: &View) -> Vec<Move> {
         TaskState::Cancelled => vec![Move::Cancel],
         // Who holds the task obeys, or else the next one who claims it.
         TaskState::Leased => Vec::new(),
+        // The target may have been replaced already, or a rename may be on its way: the next worker tells.
+        TaskState::Ready if task.marks.begun && !view.mode.adds() => Vec::new(),
         TaskState::Planned | TaskState::Ready if view.cancel => vec![Move::WithdrawPublish],
         TaskState::Planned | TaskState::Ready => Vec::new(),
         // What was replaced was replaced at one instant or not at all.
@@ -164,6 +166,21 @@ mod tests {
                 Some(PublishTask { state: TaskState::Quarantined, marks: Marks::default() });
             let failed = View { mode, publish, ..view(JobState::Publishing) };
             assert_eq!(moves(&failed), [Move::Fail]);
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_may_have_taken_place_is_not_withdrawn() {
+        for (mode, begun, expected) in [
+            (OutputMode::Replace, false, vec![Move::WithdrawPublish]),
+            (OutputMode::Replace, true, vec![]),
+            // What a merge has changed is told by the job's error.
+            (OutputMode::Merge, true, vec![Move::WithdrawPublish]),
+        ] {
+            let marks = Marks { counted: true, begun, ..Marks::default() };
+            let publish = Some(PublishTask { state: TaskState::Ready, marks });
+            let waits = View { mode, cancel: true, publish, ..view(JobState::Publishing) };
+            assert_eq!(moves(&waits), expected, "{mode} {begun}");
         }
     }
 

@@ -20,8 +20,9 @@
 //!   fenced update. Before it nothing was written to the target; after it nothing is computed.
 //! * **The last step is announced before it is taken** (`begun`), in a write that a majority holds. If the
 //!   collection is gone afterwards, its last step was taken, and its owner has replaced or dropped it since.
-//! * **Bad news is believed only by the holder.** "It is gone" and "the count is wrong" may be what the next
-//!   holder's work looks like, or what a stale server says.
+//! * **Bad news is believed only by the holder, from a server that is up to date.** "It is gone", "it is under
+//!   another name" and "the count is wrong" may be what the next holder's work looks like, or what a stale
+//!   server says.
 
 use crate::job::OutputMode;
 use crate::task::Marks;
@@ -48,6 +49,9 @@ pub struct View {
     pub marks: Marks,
     /// Where the results are.
     pub place: Place,
+    /// Whether that was read twice, before and after a confirmation that the task is this attempt's. The first tells
+    /// that it is not the work of a later holder, the second that it is not what a stale server says.
+    pub sure: bool,
     /// Whether the job is known to have its target's turn.
     pub has_turn: bool,
     /// Whether this attempt has given the results the target's indexes.
@@ -61,9 +65,11 @@ pub struct View {
 /// What a publisher does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// The results are gone: make sure that the task is still mine, look again, and only then fail.
+    /// Make sure that the task is still mine, and look again.
+    MakeSure,
+    /// The results are gone: fail.
     Gone,
-    /// Give the results the name that holds this attempt's token. First end what an earlier attempt has under
+    /// Give the results the name that holds this attempt's token. Then end what an earlier attempt has under
     /// way, if it may have begun to merge.
     TakeOver {
         /// Whether an earlier attempt may be merging.
@@ -96,13 +102,15 @@ pub fn next(view: &View) -> Step {
     let View { mode, marks, place, .. } = *view;
     match place {
         Place::Target if mode == OutputMode::Replace => return Step::Commit,
+        Place::Mine => {}
+        // What lies under the own name is dropped next, which must not be the results.
+        Place::Gone | Place::Target | Place::Elsewhere if !view.sure => return Step::MakeSure,
         // It was in place, and its owner has done with it as they liked since.
         Place::Gone if mode == OutputMode::Replace && marks.begun => return Step::Commit,
         Place::Gone => return Step::Gone,
         Place::Target | Place::Elsewhere => {
             return Step::TakeOver { end_merges: mode.adds() && marks.begun };
         }
-        Place::Mine => {}
     }
     // From here on nobody else can do anything with the results.
     if view.cancel {
@@ -151,7 +159,7 @@ mod tests {
         let mut views = Vec::new();
         for mode in MODES {
             for place in [Place::Gone, Place::Target, Place::Mine, Place::Elsewhere] {
-                for bits in 0..64_u32 {
+                for bits in 0..128_u32 {
                     let bit = |n: u32| flags[usize::from(bits & (1 << n) != 0)];
                     for indexed in flags {
                         let marks = Marks { counted: bit(0), completed: bit(1), begun: bit(2) };
@@ -159,6 +167,7 @@ mod tests {
                             mode,
                             marks,
                             place,
+                            sure: bit(6),
                             has_turn: bit(3),
                             indexed,
                             cancel: bit(4),
@@ -191,9 +200,19 @@ mod tests {
 
     #[test]
     fn whoever_takes_over_disarms_the_one_before_first() {
-        for view in every_view().into_iter().filter(|view| view.place == Place::Elsewhere) {
+        for view in every_view().into_iter().filter(|v| v.place == Place::Elsewhere && v.sure) {
             let end_merges = view.mode.adds() && view.marks.begun;
             assert_eq!(next(&view), Step::TakeOver { end_merges }, "{view:?}");
+        }
+    }
+
+    #[test]
+    fn a_look_that_may_be_stale_moves_and_ends_nothing() {
+        for view in every_view().into_iter().filter(|view| !view.sure && view.place != Place::Mine)
+        {
+            let in_place = view.place == Place::Target && view.mode == OutputMode::Replace;
+            let step = if in_place { Step::Commit } else { Step::MakeSure };
+            assert_eq!(next(&view), step, "{view:?}");
         }
     }
 
@@ -204,6 +223,7 @@ mod tests {
                 mode,
                 marks: Marks::default(),
                 place: Place::Elsewhere,
+                sure: false,
                 has_turn: false,
                 indexed: false,
                 cancel: false,
@@ -212,9 +232,12 @@ mod tests {
             let mut steps = Vec::new();
             loop {
                 let step = next(&view);
-                assert!(!steps.contains(&step) || step == (Step::TakeOver { end_merges: false }));
+                let again = [Step::MakeSure, Step::TakeOver { end_merges: false }];
+                assert!(!steps.contains(&step) || again.contains(&step));
                 steps.push(step);
+                view.sure = step == Step::MakeSure;
                 match step {
+                    Step::MakeSure => {}
                     Step::TakeOver { .. } => view.place = Place::Mine,
                     Step::TakeTurn => view.has_turn = true,
                     Step::Count => view.marks.counted = true,

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{TaskId, Token, WorkerId};
 use crate::planted::planted;
 use crate::task::state::TaskEvent;
-use crate::task::{Lease, Publish, Task, TaskKind, TaskResult, TaskState};
+use crate::task::{Lease, Marks, Publish, Task, TaskKind, TaskResult, TaskState};
 
 /// A claim that succeeded: the task as claimed, and the lease on it.
 #[derive(Debug)]
@@ -253,31 +253,56 @@ impl Store {
     /// [`Error::LeaseLost`], [`Error::Store`].
     pub async fn confirm(&self, lease: &Lease) -> Result<()> {
         let update = vec![doc! { "$set": { "confirmed": "$$NOW" } }];
-        self.fenced(lease, update, "confirm a claim").await
+        self.fenced(lease, doc! {}, update, "confirm a claim").await
     }
 
     /// Notes how far a publish task has come. A later attempt, if there has to be one, goes on from there.
     ///
+    /// A note whose outcome is unknown is sent again, so the first may arrive after the attempt has noted more. It
+    /// takes nothing back: it matches only as long as no mark is set that it lacks.
+    ///
     /// # Errors
     /// [`Error::LeaseLost`], [`Error::Store`].
     pub async fn note_publish(&self, lease: &Lease, publish: &Publish) -> Result<()> {
-        let publish = bson::serialize_to_bson(publish)
+        let noted = bson::serialize_to_bson(publish)
             .map_err(|e| Error::Internal(format!("a mark does not serialize: {e}")))?;
-        let update = vec![doc! { "$set": { "publish": { "$literal": publish } } }];
-        self.fenced(lease, update, "note how far publishing has come").await
+        let update = vec![doc! { "$set": { "publish": { "$literal": noted } } }];
+        let Marks { counted, completed, begun } = publish.marks;
+        let mut no_more = Document::new();
+        for (mark, is_set) in [("counted", counted), ("completed", completed), ("begun", begun)] {
+            if !is_set {
+                no_more.insert(format!("publish.{mark}"), doc! { "$ne": true });
+            }
+        }
+        self.fenced(lease, no_more, update, "note how far publishing has come").await
     }
 
-    /// A holder's write that a majority holds once it returns. It must be one that can be repeated.
-    async fn fenced(&self, lease: &Lease, update: Vec<Document>, action: &str) -> Result<()> {
-        retry::while_transient(retry::HOLDER, || self.fenced_once(lease, update.clone(), action))
-            .await
+    /// A holder's write that a majority holds once it returns. It must be one that can be repeated. `and` narrows
+    /// the filter.
+    async fn fenced(
+        &self,
+        lease: &Lease,
+        and: Document,
+        update: Vec<Document>,
+        action: &str,
+    ) -> Result<()> {
+        let mut filter = fence(lease, "record-unfenced");
+        filter.extend(and);
+        let write = || self.fenced_once(lease, filter.clone(), update.clone(), action);
+        retry::while_transient(retry::HOLDER, write).await
     }
 
-    async fn fenced_once(&self, lease: &Lease, update: Vec<Document>, action: &str) -> Result<()> {
+    async fn fenced_once(
+        &self,
+        lease: &Lease,
+        filter: Document,
+        update: Vec<Document>,
+        action: &str,
+    ) -> Result<()> {
         lease.check()?;
         let outcome = self
             .aviary_at(&lease.shard)
-            .update_one(fence(lease, "record-unfenced"), update)
+            .update_one(filter, update)
             .write_concern(WriteConcern::majority())
             .await
             .action(action)?;

@@ -271,12 +271,23 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn delete_stale_plans(&self, job: &Job) -> Result<u64> {
-        let outcome = self
-            .aviary()
-            .delete_many(doc! { "job": &job.id, "plan": { "$ne": job.plan } })
-            .await
-            .action("remove tasks of an abandoned plan")?;
+        // The turn that a job has bears its id too, and no plan.
+        let stale = doc! { "job": &job.id, "plan": { "$exists": true, "$ne": job.plan } };
+        let outcome =
+            self.aviary().delete_many(stale).await.action("remove tasks of an abandoned plan")?;
         Ok(outcome.deleted_count)
+    }
+
+    /// Removes every task of a job that was removed.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn delete_tasks(&self, job: &JobId) -> Result<()> {
+        self.aviary()
+            .delete_many(doc! { "job": job, "kind": every_kind() })
+            .await
+            .action("remove a removed job's tasks")?;
+        Ok(())
     }
 
     /// The jobs that have tasks which somebody may yet claim or open.

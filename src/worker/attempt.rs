@@ -108,9 +108,10 @@ impl Attempt {
     }
 
     /// Makes sure, before a map task's first result is written, that no failover can roll the claim back: the
-    /// next attempt would have the same epoch, and would take this one's results for somebody else's.
+    /// next attempt would have the same epoch, and would take this one's results for somebody else's. So would the
+    /// attempt before, which a failover would give its lease back.
     pub(super) async fn confirm_claim(&self) -> Result<()> {
-        if self.is_repeat() || planted("claim-unconfirmed") {
+        if self.task.kind == TaskKind::Reduce || planted("claim-unconfirmed") {
             return Ok(());
         }
         self.confirmed.get_or_try_init(|| self.store.confirm(&self.lease)).await.map(|_| ())

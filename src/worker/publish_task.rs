@@ -31,6 +31,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         output: &attempt.job.spec.output,
         publish,
         staged,
+        seen: None,
         has_turn: false,
         indexed: false,
         unsure: false,
@@ -50,6 +51,8 @@ struct Publisher<'a> {
     publish: Publish,
     /// The name that only this attempt gives the results.
     staged: String,
+    /// The name that the results bore before the last confirmation, until the next look.
+    seen: Option<Option<String>>,
     has_turn: bool,
     indexed: bool,
     /// Whether a rename of this attempt may still be on its way.
@@ -71,6 +74,7 @@ impl Publisher<'_> {
                 mode: self.output.mode,
                 marks: self.publish.marks,
                 place: self.place(name.as_deref()),
+                sure: self.seen.take().is_some_and(|seen| seen == name),
                 has_turn: self.has_turn,
                 indexed: self.indexed,
                 cancel,
@@ -79,7 +83,13 @@ impl Publisher<'_> {
             let step = next(&view);
             tracing::debug!(task = %self.attempt.task.id, ?step, "publishing");
             match step {
-                Step::Gone => self.gone().await?,
+                Step::MakeSure => {
+                    if !planted("failure-unfenced") {
+                        self.confirm().await?;
+                    }
+                    self.seen = Some(name);
+                }
+                Step::Gone => return Err(vanished(&self.attempt.job)),
                 Step::TakeOver { end_merges } => {
                     self.take_over(name.as_deref().unwrap_or_default(), end_merges).await?;
                 }
@@ -177,18 +187,6 @@ impl Publisher<'_> {
         Ok(())
     }
 
-    /// Nobody believes that a collection is gone who may have been overtaken, or asked a stale server.
-    async fn gone(&self) -> Result<()> {
-        if planted("failure-unfenced") {
-            return Err(vanished(&self.attempt.job));
-        }
-        self.confirm().await?;
-        match self.look().await? {
-            Some(_) => Ok(()),
-            None => Err(vanished(&self.attempt.job)),
-        }
-    }
-
     /// Makes sure that the task is still this attempt's, and that what is read from here on is no older than
     /// this: both writes are acknowledged by a majority, and reads of a server that has not seen them fail.
     async fn confirm(&self) -> Result<()> {
@@ -202,9 +200,7 @@ impl Publisher<'_> {
             self.staged = name.to_owned();
             return Ok(());
         }
-        // What is found under the own name is a ghost, or the results before they were completed. The
-        // lease is asked for once more, since whoever took over may have completed them since.
-        self.confirm_lease().await?;
+        // What is found under the own name is a ghost, or the results before they were completed.
         store.drop_collection(&self.output.db, &self.staged).await?;
         let to = match self.output.mode {
             OutputMode::Inline => &self.output.collection,
