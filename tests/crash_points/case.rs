@@ -56,7 +56,13 @@ pub struct Ended {
 }
 
 /// Runs a scenario, with a trap or without.
-pub async fn run(bed: &Bed, server: u16, process: Process, kind: Kind, trap: Option<Trap>) -> Ended {
+pub async fn run(
+    bed: &Bed,
+    server: u16,
+    process: Process,
+    kind: Kind,
+    trap: Option<Trap>,
+) -> Ended {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("case{n}");
@@ -114,15 +120,23 @@ impl Case<'_> {
         }
         let jobs = {
             let rescue = self.rescue(fault);
-            let meddle = self.meddle(&ids);
-            let end = self.end(&ids);
-            tokio::pin!(rescue, meddle);
+            let end = async {
+                self.meddle(&ids).await;
+                self.end(&ids).await
+            };
             tokio::select! {
-                jobs = async { tokio::join!(end, meddle).0 } => jobs?,
-                () = &mut rescue => unreachable!("it waits for ever"),
+                jobs = end => jobs?,
+                () = rescue => unreachable!("it waits for ever"),
             }
         };
-        *states = jobs.iter().map(|job| job.as_ref().map_or("gone", |job| outcome::text(job, "state")).to_owned()).collect::<Vec<_>>().join("+");
+        if self.kind == Kind::Remove && jobs[0].is_some() {
+            return Err(Verdict::Wrong("the job is still there after rm".into()));
+        }
+        *states = jobs
+            .iter()
+            .map(|job| job.as_ref().map_or("gone", |job| outcome::text(job, "state")).to_owned())
+            .collect::<Vec<_>>()
+            .join("+");
         let may_be = outcome::expected(self.kind, &jobs)?;
         self.compare(&may_be, &ids).await?;
         let succeeded = jobs.iter().flatten().all(|job| outcome::text(job, "state") == "succeeded");
@@ -137,15 +151,12 @@ impl Case<'_> {
         }
         self.stop(&subject, fault).await?;
         // The next coordinator finds at its start what the last moments have left.
-        let last = if fault == Some(Fault::Frozen) { Some(self.spawn(Process::Coordinator, None)) } else { None };
+        if !self.left(&jobs, &ids).await.is_empty() {
+            self.spawn(Process::Coordinator, None);
+        }
         self.nothing_left(&jobs, &ids).await?;
         for daemon in self.daemons.all() {
-            if daemon.is_running() && last.as_ref().is_none_or(|last| last.pid() != daemon.pid()) {
-                self.stop(&daemon, None).await?;
-            }
-        }
-        if let Some(last) = last {
-            self.stop(&last, None).await?;
+            self.stop(&daemon, None).await?;
         }
         self.compare(&may_be, &ids).await?;
         self.nothing_left(&jobs, &ids).await?;
@@ -233,8 +244,8 @@ impl Case<'_> {
             let now = outcome::text(&job, "state");
             let is_over = ["succeeded", "failed", "cancelled"].contains(&now);
             let blocks = self.db.collection::<Document>("aviary-intermediates");
-            let has_begun = state != "mapping"
-                || blocks.find_one(doc! {}).await.expect("read").is_some();
+            let has_begun =
+                state != "mapping" || blocks.find_one(doc! {}).await.expect("read").is_some();
             (is_over || now == state && has_begun).then_some(())
         });
         if wanted.await.is_none() {
@@ -265,7 +276,11 @@ impl Case<'_> {
         outcome::ended(&self.db, ids).await
     }
 
-    async fn compare(&self, may_be: &[crate::jobs::Content], ids: &[String]) -> Result<(), Verdict> {
+    async fn compare(
+        &self,
+        may_be: &[crate::jobs::Content],
+        ids: &[String],
+    ) -> Result<(), Verdict> {
         outcome::compare(may_be, &outcome::found(&self.db, self.kind, ids).await)
     }
 
@@ -316,20 +331,23 @@ impl Case<'_> {
         }
     }
 
-    async fn nothing_left(&self, jobs: &[Option<Document>], ids: &[String]) -> Result<(), Verdict> {
+    /// What of the jobs is still there.
+    async fn left(&self, jobs: &[Option<Document>], ids: &[String]) -> Vec<String> {
         let kept = (self.kind == Kind::Inline).then(|| format!("aviary-out-{}", ids[0]));
-        let look = async || {
-            let mut left = outcome::leftovers(&self.db, kept.as_deref()).await;
-            for (id, job) in ids.iter().zip(jobs) {
-                if job.is_none() {
-                    left.extend(outcome::of_removed(&self.db, id).await);
-                }
+        let mut left = outcome::leftovers(&self.db, kept.as_deref()).await;
+        for (id, job) in ids.iter().zip(jobs) {
+            if job.is_none() {
+                left.extend(outcome::of_removed(&self.db, id).await);
             }
-            left
-        };
-        match outcome::until(async || look().await.is_empty().then_some(())).await {
+        }
+        left
+    }
+
+    async fn nothing_left(&self, jobs: &[Option<Document>], ids: &[String]) -> Result<(), Verdict> {
+        let gone = async || self.left(jobs, ids).await.is_empty().then_some(());
+        match outcome::until(gone).await {
             Some(()) => Ok(()),
-            None => Err(Verdict::Leftovers(look().await.join(", "))),
+            None => Err(Verdict::Leftovers(self.left(jobs, ids).await.join(", "))),
         }
     }
 
@@ -348,7 +366,8 @@ impl Case<'_> {
     fn spawn(&self, process: Process, gate: Option<&Gate>) -> Arc<Managed> {
         let mut env = self.env();
         env.extend(gate.map(|gate| ("AVIARY_URI".to_owned(), gate.uri())));
-        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let env: Vec<(&str, &str)> =
+            env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let name = format!("{}-{}", self.db.name(), process.name());
         let daemon = self.daemons.add(self.bed.spawn(&name, process.args(), &env));
         if let Some(gate) = gate {

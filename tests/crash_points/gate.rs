@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use aviary_testcontainers::Managed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,7 +72,7 @@ pub struct Gate {
 
 struct Shared {
     trap: Option<Trap>,
-    process: OnceLock<Arc<Managed>>,
+    process: watch::Sender<Option<Arc<Managed>>>,
     /// Held by who stops and continues processes, so that nobody thaws what the gate froze.
     signals: Arc<tokio::sync::Mutex<()>>,
     seen: Mutex<Seen>,
@@ -106,7 +106,7 @@ impl Gate {
         let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared {
             trap,
-            process: OnceLock::new(),
+            process: watch::Sender::new(None),
             signals,
             seen: Mutex::default(),
             passed: AtomicUsize::new(0),
@@ -138,7 +138,7 @@ impl Gate {
 
     /// Says whose commands they are.
     pub fn of(&self, process: Arc<Managed>) {
-        assert!(self.shared.process.set(process).is_ok(), "one process for each gate");
+        self.shared.process.send_replace(Some(process));
     }
 
     /// The commands so far.
@@ -169,7 +169,7 @@ impl Gate {
 
     /// The process that is behind it.
     pub fn pid(&self) -> Option<u32> {
-        self.shared.process.get().map(|process| process.pid())
+        self.shared.process.borrow().as_ref().map(|process| process.pid())
     }
 
     /// Lets go of the command that is held, and waits until the server has answered it.
@@ -201,8 +201,11 @@ impl Shared {
         step
     }
 
-    fn process(&self) -> &Managed {
-        self.process.get().expect("it was named before it could connect")
+    /// The sender of the commands, which may connect before it is named.
+    async fn process(&self) -> Arc<Managed> {
+        let mut named = self.process.subscribe();
+        let named = named.wait_for(Option::is_some).await.expect("the gate is there");
+        named.clone().expect("it is named")
     }
 
     fn fire(&self) {
@@ -246,7 +249,7 @@ async fn requests(
                     return;
                 }
                 Fault::KilledBefore => {
-                    let _ = shared.process().kill();
+                    let _ = shared.process().await.kill();
                     shared.fire();
                     return;
                 }
@@ -254,7 +257,7 @@ async fn requests(
                 Fault::Frozen => {
                     awaited.store(id, Ordering::SeqCst);
                     let signals = shared.signals.lock().await;
-                    let _ = shared.process().freeze();
+                    let _ = shared.process().await.freeze();
                     shared.fire();
                     drop(signals);
                     shared.going.cancelled().await;
@@ -278,7 +281,7 @@ async fn replies(
         if answers != 0 && awaited.load(Ordering::SeqCst) == answers {
             match shared.trap.as_ref().map(|trap| trap.fault) {
                 Some(Fault::KilledAfter) => {
-                    let _ = shared.process().kill();
+                    let _ = shared.process().await.kill();
                     return;
                 }
                 Some(Fault::ReplyLost) => return,

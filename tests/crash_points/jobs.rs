@@ -172,9 +172,9 @@ impl Kind {
         match self {
             Self::MapOnly => content.extend(input().map(|(id, _, v)| result(id, v))),
             Self::Update => {
-                content.extend(input().map(|(id, _, v)| {
-                    (id, doc! { "_id": id, "more": true, "value": { "sum": v } })
-                }));
+                content.extend(
+                    input().map(|(id, _, v)| (id, doc! { "_id": id, "more": true, "sum": v })),
+                );
             }
             Self::TwoMerge => {
                 content.extend(each);
@@ -244,7 +244,9 @@ pub fn difference(expected: &Content, found: &Content) -> Option<String> {
             Some(_) => {}
         }
     }
-    told.extend(found.keys().filter(|id| !expected.contains_key(id)).map(|id| format!("{id} is too many")));
+    told.extend(
+        found.keys().filter(|id| !expected.contains_key(id)).map(|id| format!("{id} is too many")),
+    );
     told.truncate(4);
     Some(told.join("; "))
 }

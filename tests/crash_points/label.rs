@@ -8,7 +8,14 @@ use bson::{Bson, Document};
 
 /// Commands that keep a connection, a topology or a session, and nothing of a job.
 const UPKEEP: [&str; 8] = [
-    "hello", "ismaster", "isMaster", "ping", "endSessions", "refreshSessions", "buildInfo", "saslStart",
+    "hello",
+    "ismaster",
+    "isMaster",
+    "ping",
+    "endSessions",
+    "refreshSessions",
+    "buildInfo",
+    "saslStart",
 ];
 /// So much of a label tells commands apart.
 const DEPTH_MAX: usize = 4;
@@ -68,13 +75,17 @@ impl Request {
             if kind == "log" {
                 return None;
             }
-            return Some(format!("insert {} {kind}", general(argument.as_str()?)).trim().to_owned());
+            return Some(
+                format!("insert {} {kind}", general(argument.as_str()?)).trim().to_owned(),
+            );
         }
         let mut label = match argument {
             Bson::String(collection) => format!("{name} {}", general(collection)),
             _ => name.clone(),
         };
-        for part in ["filter", "query", "q", "update", "u", "pipeline", "updates", "deletes", "to", "key"] {
+        for part in
+            ["filter", "query", "q", "update", "u", "pipeline", "updates", "deletes", "to", "key"]
+        {
             if let Some(value) = self.body.get(part) {
                 label.push(' ');
                 label.push_str(&shape(part, value, 0));
@@ -98,7 +109,10 @@ fn general(name: &str) -> String {
         Some((db, name)) if db.starts_with("case") => name,
         _ => name,
     };
-    name.split('-').map(|part| if is_random(part) { "*" } else { part }).collect::<Vec<_>>().join("-")
+    name.split('-')
+        .map(|part| if is_random(part) { "*" } else { part })
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 fn is_random(part: &str) -> bool {

@@ -68,9 +68,9 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
     let began = Instant::now();
     let mut table = Table::default();
 
-    let scenarios = Process::ALL.into_iter().flat_map(|process| {
-        Kind::ALL.into_iter().map(move |kind| (process, kind))
-    });
+    let scenarios = Process::ALL
+        .into_iter()
+        .flat_map(|process| Kind::ALL.into_iter().map(move |kind| (process, kind)));
     let scenarios = scenarios
         .filter(|(process, kind)| (*process, *kind) != (Process::Worker, Kind::Sweep))
         .filter(|(process, kind)| selection.wants(*process, *kind));

@@ -65,14 +65,16 @@ pub async fn ended(db: &Database, ids: &[String]) -> Result<Vec<Option<Document>
             let has_ended = job.as_ref().is_none_or(|job| {
                 let state = text(job, "state");
                 let cleaned = job.get_bool("cleaned").unwrap_or(false);
-                state == "stopped" || cleaned && ["succeeded", "failed", "cancelled"].contains(&state)
+                state == "stopped"
+                    || cleaned && ["succeeded", "failed", "cancelled"].contains(&state)
             });
             has_ended.then_some(job)
         });
         let Some(job) = found.await else {
             let job = job(db, id).await.unwrap_or_default();
             let tasks = open_tasks(db).await.join(", ");
-            let state = format!("job {id} is {}, cleaned {:?}", text(&job, "state"), job.get("cleaned"));
+            let state =
+                format!("job {id} is {}, cleaned {:?}", text(&job, "state"), job.get("cleaned"));
             return Err(Verdict::Stuck(format!("{state}, open tasks: {tasks}")));
         };
         jobs.push(job);
@@ -143,7 +145,12 @@ pub fn compare(may_be: &[Content], found: &Content) -> Result<(), Verdict> {
                 (*id, old.or_else(|| after.get(id)).cloned().unwrap_or_default())
             });
             let mut either: Content = either.collect();
-            either.extend(before.iter().filter(|(id, _)| !found.contains_key(id)).map(|(id, document)| (*id, document.clone())));
+            either.extend(
+                before
+                    .iter()
+                    .filter(|(id, _)| !found.contains_key(id))
+                    .map(|(id, document)| (*id, document.clone())),
+            );
             difference(&either, found)
         }
         _ => unreachable!("one or two"),

@@ -84,12 +84,16 @@ impl Selection {
     /// The runs of a scenario that are asked for.
     pub fn runs(&self, process: Process, kind: Kind, points: &[(usize, Point)]) -> Vec<Run> {
         let runs = points.iter().flat_map(|(number, point)| {
-            Fault::ALL.map(|fault| Run { process, kind, number: *number, point: point.clone(), fault })
+            Fault::ALL.map(|fault| Run {
+                process,
+                kind,
+                number: *number,
+                point: point.clone(),
+                fault,
+            })
         });
-        runs.filter(|run| {
-            self.only.is_empty() || self.only.iter().any(|only| is_named(run, only))
-        })
-        .collect()
+        runs.filter(|run| self.only.is_empty() || self.only.iter().any(|only| is_named(run, only)))
+            .collect()
     }
 
     /// The sample, in which faults take turns; all of them when nothing less is asked for.
@@ -108,7 +112,9 @@ impl Selection {
 /// more than its number, which differs a little from run to run.
 fn is_named(run: &Run, only: &[String]) -> bool {
     let mut only = only.iter().map(String::as_str);
-    let is = |wanted: Option<&str>, name: &str| wanted.is_none_or(|wanted| wanted == name || wanted == "*");
+    let is = |wanted: Option<&str>, name: &str| {
+        wanted.is_none_or(|wanted| wanted == name || wanted == "*")
+    };
     let point = |wanted: Option<&str>| match wanted.and_then(|wanted| wanted.split_once('=')) {
         Some((_, wanted)) => wanted == key(&run.point),
         None => is(wanted, &run.number.to_string()),
@@ -125,8 +131,10 @@ pub fn by_label(points: &[(usize, Point)]) -> Vec<(usize, String, u32)> {
     for (number, point) in points {
         counts.entry(&point.label).or_insert((*number, 0)).1 += 1;
     }
-    let mut listed: Vec<_> =
-        counts.into_iter().map(|(label, (number, count))| (number, label.to_owned(), count)).collect();
+    let mut listed: Vec<_> = counts
+        .into_iter()
+        .map(|(label, (number, count))| (number, label.to_owned(), count))
+        .collect();
     listed.sort();
     listed
 }

@@ -26,7 +26,11 @@ impl fmt::Display for Line {
             Verdict::Wrong(found) | Verdict::Stuck(found) | Verdict::Leftovers(found) => found,
         };
         writeln!(f, "    {found} [{}; jobs: {}]", self.ended.db, self.ended.states)?;
-        write!(f, "    AVIARY_CRASH_ONLY='{}' cargo test --test crash_points -- --nocapture", self.run.name())
+        write!(
+            f,
+            "    AVIARY_CRASH_ONLY='{}' cargo test --test crash_points -- --nocapture",
+            self.run.name()
+        )
     }
 }
 
@@ -47,7 +51,12 @@ impl Table {
     pub fn points(&mut self, process: Process, kind: Kind, points: &[(usize, Point)], all: usize) {
         self.points.insert((process, kind), points.len());
         let skipped = all - points.len();
-        println!("{}/{}: {} points, {skipped} polls skipped", process.name(), kind.name(), points.len());
+        println!(
+            "{}/{}: {} points, {skipped} polls skipped",
+            process.name(),
+            kind.name(),
+            points.len()
+        );
         if std::env::var_os("AVIARY_CRASH_LIST").is_some() {
             for (number, label, count) in by_label(points) {
                 println!("  {number:>3} x{count} {label}");
@@ -95,7 +104,9 @@ impl fmt::Display for Table {
         for line in &self.lines {
             *ends.entry((line.run.kind.name(), &line.ended.states)).or_default() += 1;
         }
-        for ((kind, states), count) in ends.iter().filter(|((_, states), _)| !states.starts_with("succ")) {
+        for ((kind, states), count) in
+            ends.iter().filter(|((_, states), _)| !states.starts_with("succ"))
+        {
             writeln!(f, "{kind}: {count} runs ended {states}")?;
         }
         Ok(())
