@@ -310,7 +310,7 @@ impl fmt::Display for Summary {
         for (class, times) in &self.faults {
             writeln!(f, "| {class} | {times} |")?;
         }
-        for class in &self.never {
+        for class in self.never.iter().filter(|class| !self.faults.contains_key(*class)) {
             writeln!(f, "| {class} | 0 |")?;
         }
         let counts: Vec<String> =

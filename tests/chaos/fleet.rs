@@ -36,6 +36,17 @@ impl Oddity {
     }
 }
 
+impl Oddity {
+    /// What the system says to a daemon that meets it, where that shows.
+    pub fn says(self) -> Option<&'static str> {
+        match self {
+            Self::MissingTmp => Some("(os error 2)"),
+            Self::FullTmp => Some("(os error 28)"),
+            Self::Small | Self::Tomorrow | Self::Yesterday => None,
+        }
+    }
+}
+
 /// A daemon that is started again whenever it is ended.
 pub struct Member {
     pub name: String,
@@ -79,6 +90,14 @@ impl Member {
         let process = bed.spawn(&self.name, &args, &env);
         self.pids.lock().expect("a lock").push(process.pid());
         *self.process.lock().expect("a lock") = Some(Arc::new(process));
+    }
+
+    /// What each process of it has logged.
+    pub fn logs(&self, bed: &Bed) -> Vec<String> {
+        let of_it = format!("-{}.log", self.name);
+        let files = bed.dir.path().read_dir().expect("a directory").flatten();
+        let files = files.filter(|file| file.file_name().to_string_lossy().ends_with(&of_it));
+        files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
     }
 
     /// Asks it to end, which it must do in good order.
@@ -233,6 +252,9 @@ impl Tmpfs {
             .arg(at)
             .status();
         if mounted.is_ok_and(|status| status.success()) {
+            // Files can be made, and nothing written to them.
+            let full = std::fs::write(at.join("full"), [0; 32 << 10]);
+            assert!(full.is_err(), "it takes no more than half of that");
             return Some(Self(at.to_owned()));
         }
         println!("skipped: no small file system can be mounted here, so full-tmp is left out");

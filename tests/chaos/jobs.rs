@@ -57,15 +57,19 @@ impl Input {
     }
 
     pub fn documents(self) -> Vec<Document> {
-        let pad = if self == Self::Wide { 400 } else { 1 };
+        let pad = match self {
+            Self::Few => 500,
+            Self::Wide => 1_400,
+            Self::Big => 1,
+        };
         let pad = "x".repeat(pad);
         self.rows().map(|(id, k, v)| doc! { "_id": id, "k": k, "v": v, "pad": &pad }).collect()
     }
 }
 
 const BIG_KEYS: i64 = 50_000;
-/// Splits of this size: one of `few`, several of `big`, more of `wide` than a reducer merges at once.
-pub const SPLIT_BYTES: &str = "12000";
+/// Splits of this size: a few of `few`, and of the others more than a reducer merges at once.
+pub const SPLIT_BYTES: &str = "40000";
 /// Keys of one merging job, which no other job has.
 const OWN_KEYS: i64 = 100_000;
 /// What a target holds before.
@@ -153,8 +157,13 @@ impl Kind {
         (0..count).map(|n| format!("{}{n}", self.name())).collect()
     }
 
+    /// The database that its target is in: not always the one whose job it is.
+    pub fn target_db(self, db: &str) -> String {
+        if self == Self::WideReduce { format!("{db}-results") } else { db.to_owned() }
+    }
+
     /// The command line that submits it.
-    pub fn submission(self, target: &str, n: i64, factor: i64) -> Vec<String> {
+    pub fn submission(self, db: &str, target: &str, n: i64, factor: i64) -> Vec<String> {
         let out = match self {
             Self::Inline => "inline".to_owned(),
             _ => format!("{}:{target}", self.mode()),
@@ -163,7 +172,8 @@ impl Kind {
         let tag = format!("chaos-{n}");
         let mut line = vec!["submit", "-c", self.input().name(), "--out", &out, "--tag", &tag];
         line.extend(["--map", self.map(), "--scope", &scope, "--detach", "-o", "name"]);
-        line.extend(["--partitions", "2"]);
+        let target_db = self.target_db(db);
+        line.extend(["--partitions", "2", "--out-db", &target_db]);
         if !self.is_map_only() {
             line.extend(["--reduce", "_sum"]);
         }

@@ -34,9 +34,14 @@ pub async fn load(world: &World) {
         }
         for kind in Kind::ALL {
             let before = documents(&kind.before());
+            let targets = world.bed.client.database(&kind.target_db(db.name()));
             for target in kind.targets() {
                 for chunk in before.chunks(5_000) {
-                    db.collection::<Document>(&target).insert_many(chunk).await.expect("loaded");
+                    targets
+                        .collection::<Document>(&target)
+                        .insert_many(chunk)
+                        .await
+                        .expect("loaded");
                 }
             }
         }
@@ -60,12 +65,15 @@ pub async fn submit(world: Arc<World>, db: String, next: Arc<AtomicI64>, over: A
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
         }
+        if dice.one_in(5) {
+            remove_one(&world, &database).await;
+        }
         let n = next.fetch_add(1, Ordering::SeqCst);
         let kind = Kind::any(&mut dice);
         let factor = 1 + dice.below(9) as i64;
         let targets = kind.targets();
         let target = if targets.is_empty() { String::new() } else { dice.pick(&targets).clone() };
-        let ran = world.aviary(&db, &kind.submission(&target, n, factor)).await;
+        let ran = world.aviary(&db, &kind.submission(&db, &target, n, factor)).await;
         let id = ran.stdout.trim().to_owned();
         let id = (ran.code == 0).then_some(id);
         world.history.add(What::Submitted {
@@ -84,6 +92,21 @@ pub async fn submit(world: Arc<World>, db: String, next: Arc<AtomicI64>, over: A
             world.history.add(What::CancelAsked { n, code });
         }
     }
+}
+
+/// Removes a job that is over, after it has been written down.
+async fn remove_one(world: &World, db: &Database) {
+    let over = doc! { "kind": "job", "cleaned": true };
+    let jobs = db.collection::<Document>("aviary");
+    let Ok(Some(job)) = jobs.find_one(over).await else { return };
+    if is_over(&job) && !ended(world, db, &job).await {
+        rm(world, db, &job).await;
+    }
+}
+
+async fn rm(world: &World, db: &Database, job: &Document) {
+    let code = world.aviary(db.name(), &["rm", text(job, "_id")]).await.code;
+    world.history.add(What::Removed { n: number(job), code });
 }
 
 /// Starts daemons again that ended by themselves.
@@ -131,17 +154,19 @@ pub async fn take_stock(world: &World) {
             ended(world, &database, &job).await;
         }
         for kind in Kind::ALL {
+            let targets = world.bed.client.database(&kind.target_db(db));
             for target in kind.targets() {
-                let found = content(find(&database, &target, doc! {}).await);
+                let found = content(find(&targets, &target, doc! {}).await);
                 world.history.add(What::Content { db: db.clone(), target, content: found });
             }
         }
         leftovers(world, &database, calm).await;
     }
-    odd_daemons(world).await;
+    odd_daemons(world);
 }
 
-async fn ended(world: &World, db: &Database, job: &Document) {
+/// Writes down how a job ended; `true` when it has been removed with its inline result.
+async fn ended(world: &World, db: &Database, job: &Document) -> bool {
     let (n, id) = (number(job), text(job, "_id").to_owned());
     let counters = job.get_document("counters").cloned().unwrap_or_default();
     let counters: BTreeMap<String, i64> = counters
@@ -159,17 +184,21 @@ async fn ended(world: &World, db: &Database, job: &Document) {
         let found = find(db, &format!("aviary-out-{id}"), doc! {}).await;
         world.history.add(What::Inline { n, content: content(found) });
         // What is left of it then is a leak like any other.
-        let code = world.aviary(db.name(), &["rm", &id]).await.code;
-        world.history.add(What::Removed { n, code });
+        rm(world, db, job).await;
+        return true;
     }
+    false
 }
 
 /// Waits until nothing of the jobs is left, and writes down what stays.
 async fn leftovers(world: &World, db: &Database, calm: Instant) {
     loop {
         let mut left = Vec::new();
-        let names = patiently(async || db.list_collection_names().await).await;
-        left.extend(names.into_iter().filter(|name| name.starts_with("aviary-out-")));
+        for kind in [Kind::Reduce, Kind::WideReduce] {
+            let outputs = world.bed.client.database(&kind.target_db(db.name()));
+            let names = patiently(|| async { outputs.list_collection_names().await }).await;
+            left.extend(names.into_iter().filter(|name| name.starts_with("aviary-out-")));
+        }
         let blocks = find(db, "aviary-intermediates", doc! {}).await.len();
         if blocks > 0 {
             left.push(format!("{blocks} blocks"));
@@ -195,31 +224,19 @@ async fn leftovers(world: &World, db: &Database, calm: Instant) {
     }
 }
 
-/// An odd daemon counts once it has had a task, or has held the role.
-async fn odd_daemons(world: &World) {
+/// How often odd daemons met what is wrong with them. What others do with one that is too small, or whose
+/// clock is off, is nothing that shows: each start of such a one counts.
+fn odd_daemons(world: &World) {
     for member in &world.fleet.members {
         let Some(oddity) = member.oddity else { continue };
-        let mut tasks = 0;
-        for db in &world.dbs {
-            let database = world.bed.client.database(db);
-            for task in
-                find(&database, "aviary", doc! { "kind": { "$in": ["map", "reduce", "publish"] } })
-                    .await
-            {
-                let attempts = task.get_array("history").cloned().unwrap_or_default();
-                let workers =
-                    attempts.iter().filter_map(|one| one.as_document()?.get_str("worker").ok());
-                tasks += workers
-                    .filter(|worker| {
-                        member.pids().iter().any(|pid| worker.contains(&format!("-{pid}-")))
-                    })
-                    .count();
+        let times = match oddity.says() {
+            Some(words) => {
+                let logs = member.logs(&world.bed);
+                logs.iter().map(|log| log.lines().filter(|line| line.contains(words)).count()).sum()
             }
-        }
-        if !member.is_worker {
-            tasks = member.pids().len();
-        }
-        world.fired(oddity.class(), tasks as i64, &member.name);
+            None => member.pids().len(),
+        };
+        world.fired(oddity.class(), times as i64, &member.name);
     }
 }
 
@@ -237,15 +254,16 @@ fn text<'a>(document: &'a Document, field: &str) -> &'a str {
 }
 
 async fn find(db: &Database, collection: &str, filter: Document) -> Vec<Document> {
-    patiently(async || {
-        let found = db.collection(collection).find(filter.clone()).await?;
+    let collection = db.collection(collection);
+    patiently(|| async {
+        let found = collection.find(filter.clone()).await?;
         found.try_collect().await
     })
     .await
 }
 
 /// Asks a deployment that may not answer yet.
-async fn patiently<T>(ask: impl AsyncFn() -> mongodb::error::Result<T>) -> T {
+async fn patiently<T, W: Future<Output = mongodb::error::Result<T>>>(ask: impl Fn() -> W) -> T {
     let began = Instant::now();
     loop {
         match ask().await {

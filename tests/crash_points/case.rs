@@ -69,7 +69,17 @@ pub async fn run(
     let signals = Arc::new(tokio::sync::Mutex::new(()));
     let gate = Gate::open(server, trap.clone(), signals.clone()).await;
     let db = bed.client.database(&name);
-    let case = Case { bed, server, db, process, kind, gate, signals, daemons: Daemons::default() };
+    let case = Case {
+        bed,
+        server,
+        db,
+        process,
+        kind,
+        gate,
+        signals,
+        daemons: Daemons::default(),
+        asked: None.into(),
+    };
     let mut states = String::new();
     let verdict = match case.through(trap.map(|trap| trap.fault), &mut states).await {
         Ok(()) if case.gate.has_fired() => Verdict::Exact,
@@ -85,6 +95,13 @@ pub async fn run(
     Ended { verdict, trace: case.gate.trace(), states, db: name }
 }
 
+/// A job's state just before it was asked to be cancelled, and the job just after.
+#[derive(Debug, Clone)]
+struct Asked {
+    before: String,
+    after: Document,
+}
+
 struct Case<'a> {
     bed: &'a Bed,
     server: u16,
@@ -94,6 +111,7 @@ struct Case<'a> {
     gate: Gate,
     signals: Arc<tokio::sync::Mutex<()>>,
     daemons: Daemons,
+    asked: std::sync::Mutex<Option<Asked>>,
 }
 
 #[derive(Default)]
@@ -129,17 +147,15 @@ impl Case<'_> {
                 () = rescue => unreachable!("it waits for ever"),
             }
         };
-        if self.kind == Kind::Remove && jobs[0].is_some() {
-            return Err(Verdict::Wrong("the job is still there after rm".into()));
+        let jobs = self.removed(&ids, jobs).await?;
+        let ends = jobs.iter().map(|job| outcome::text(job, "state"));
+        *states = ends.collect::<Vec<_>>().join("+");
+        if let Some(asked) = self.asked.lock().expect("a lock").as_ref() {
+            *states = format!("{states}, asked to be cancelled while {}", asked.before);
         }
-        *states = jobs
-            .iter()
-            .map(|job| job.as_ref().map_or("gone", |job| outcome::text(job, "state")).to_owned())
-            .collect::<Vec<_>>()
-            .join("+");
         let may_be = outcome::expected(self.kind, &jobs)?;
         self.compare(&may_be, &ids).await?;
-        let succeeded = jobs.iter().flatten().all(|job| outcome::text(job, "state") == "succeeded");
+        let succeeded = jobs.iter().all(|job| outcome::text(job, "state") == "succeeded");
         // The target is its owner's now, who changes it; a job that is over may change nothing of it.
         let owned = fault == Some(Fault::Frozen) && self.kind.has_target();
         let may_be = match owned && succeeded && self.kind != Kind::Remove {
@@ -151,15 +167,15 @@ impl Case<'_> {
         }
         self.stop(&subject, fault).await?;
         // The next coordinator finds at its start what the last moments have left.
-        if !self.left(&jobs, &ids).await.is_empty() {
+        if !self.left(&ids).await.is_empty() {
             self.spawn(Process::Coordinator, None);
         }
-        self.nothing_left(&jobs, &ids).await?;
+        self.nothing_left(&ids).await?;
         for daemon in self.daemons.all() {
             self.stop(&daemon, None).await?;
         }
         self.compare(&may_be, &ids).await?;
-        self.nothing_left(&jobs, &ids).await?;
+        self.nothing_left(&ids).await?;
         if self.kind == Kind::Inline {
             self.aviary(&["rm", &ids[0]]).await;
             let left = outcome::leftovers(&self.db, None).await;
@@ -239,7 +255,8 @@ impl Case<'_> {
     /// Cancels the job, and removes it, while every daemon holds still.
     async fn meddle(&self, ids: &[String]) {
         let Some(state) = self.kind.cancelled_in() else { return };
-        let wanted = outcome::until(async || {
+        // Often, because tiny jobs are soon over.
+        let wanted = outcome::until_every(Duration::from_millis(5), async || {
             let job = outcome::job(&self.db, &ids[0]).await?;
             let now = outcome::text(&job, "state");
             let is_over = ["succeeded", "failed", "cancelled"].contains(&now);
@@ -258,13 +275,44 @@ impl Case<'_> {
         for daemon in &daemons {
             let _ = daemon.freeze();
         }
+        let before = outcome::job(&self.db, &ids[0]).await;
         self.aviary(&["cancel", &ids[0]]).await;
+        let after = outcome::job(&self.db, &ids[0]).await;
+        let before = before.map(|job| outcome::text(&job, "state").to_owned());
+        *self.asked.lock().expect("a lock") =
+            Some(Asked { before: before.unwrap_or_default(), after: after.unwrap_or_default() });
         if self.kind == Kind::Remove {
             self.aviary(&["rm", &ids[0]]).await;
         }
         for daemon in &daemons {
             let _ = daemon.thaw();
         }
+    }
+
+    /// The jobs as they ended, though they may be removed by now; one that was to be removed is.
+    async fn removed(
+        &self,
+        ids: &[String],
+        jobs: Vec<Option<Document>>,
+    ) -> Result<Vec<Document>, Verdict> {
+        let asked = self.asked.lock().expect("a lock").clone();
+        let mut ends = Vec::new();
+        for (id, job) in ids.iter().zip(jobs) {
+            ends.push(match (job, &asked) {
+                // It went on to its end before it could be cancelled, and cannot be removed any earlier.
+                (Some(job), _) if self.kind == Kind::Remove => {
+                    self.aviary(&["rm", id]).await;
+                    if outcome::job(&self.db, id).await.is_some() {
+                        return Err(Verdict::Wrong("the job is still there after rm".into()));
+                    }
+                    job
+                }
+                (Some(job), _) => job,
+                (None, Some(asked)) if self.kind == Kind::Remove => asked.after.clone(),
+                (None, _) => return Err(Verdict::Wrong("a job is gone".into())),
+            });
+        }
+        Ok(ends)
     }
 
     async fn end(&self, ids: &[String]) -> Result<Vec<Option<Document>>, Verdict> {
@@ -298,7 +346,7 @@ impl Case<'_> {
     /// Lets the held command go and its sender go on, and gives that a while to do harm.
     async fn awaken(&self, subject: &Managed) -> Result<(), Verdict> {
         const A_FEW: usize = 6;
-        const A_WHILE: Duration = Duration::from_secs(3);
+        const A_WHILE: Duration = Duration::from_secs(2);
         let answered = tokio::time::timeout(CEILING, self.gate.let_go()).await;
         if answered.is_err() {
             return Err(Verdict::Stuck("the held command has no answer".into()));
@@ -332,22 +380,20 @@ impl Case<'_> {
     }
 
     /// What of the jobs is still there.
-    async fn left(&self, jobs: &[Option<Document>], ids: &[String]) -> Vec<String> {
+    async fn left(&self, ids: &[String]) -> Vec<String> {
         let kept = (self.kind == Kind::Inline).then(|| format!("aviary-out-{}", ids[0]));
         let mut left = outcome::leftovers(&self.db, kept.as_deref()).await;
-        for (id, job) in ids.iter().zip(jobs) {
-            if job.is_none() {
-                left.extend(outcome::of_removed(&self.db, id).await);
-            }
+        if self.kind == Kind::Remove {
+            left.extend(outcome::of_removed(&self.db, &ids[0]).await);
         }
         left
     }
 
-    async fn nothing_left(&self, jobs: &[Option<Document>], ids: &[String]) -> Result<(), Verdict> {
-        let gone = async || self.left(jobs, ids).await.is_empty().then_some(());
+    async fn nothing_left(&self, ids: &[String]) -> Result<(), Verdict> {
+        let gone = async || self.left(ids).await.is_empty().then_some(());
         match outcome::until(gone).await {
             Some(()) => Ok(()),
-            None => Err(Verdict::Leftovers(self.left(jobs, ids).await.join(", "))),
+            None => Err(Verdict::Leftovers(self.left(ids).await.join(", "))),
         }
     }
 

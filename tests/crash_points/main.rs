@@ -20,6 +20,7 @@
 //! AVIARY_CRASH_POINTS=5 …                                           every fifth point, faults in turn
 //! AVIARY_CRASH_ONLY=worker/reduce/17=3f2a1b.2/reply-lost …          one, as the report names it
 //! AVIARY_CRASH_ONLY=worker/reduce,coordinator/merge …               these, every point and fault
+//! AVIARY_CRASH_SECONDS=1200                                        as many as begin within it, of every kind
 //! AVIARY_CRASH_JOBS=6                                               runs at once
 //! AVIARY_CRASH_KEEP=DIR                                             daemons' logs of bad runs go here
 //! ```
@@ -95,7 +96,8 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
     println!("{} runs, {at_once} at once", runs.len());
 
     let total = runs.len();
-    let mut lines = stream::iter(runs.into_iter().map(|run: Run| {
+    let in_time = runs.into_iter().take_while(|_| began.elapsed() < selection.budget);
+    let mut lines = stream::iter(in_time.map(|run: Run| {
         let bed = bed.clone();
         async move {
             let ended = case::run(&bed, server, run.process, run.kind, Some(run.trap())).await;
@@ -116,6 +118,6 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
         table.add(line);
     }
     println!("{table}");
-    println!("{total} runs in {} s", began.elapsed().as_secs());
+    println!("{done} of {total} runs in {} s", began.elapsed().as_secs());
     assert!(table.is_good(), "{} runs went wrong; each is told above", table.bad_count());
 }

@@ -1,6 +1,7 @@
 //! Which points and faults are run.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::case::Process;
 use crate::gate::{Fault, Point, Trap};
@@ -56,6 +57,8 @@ pub struct Selection {
     /// Every so-many-th point, each with one fault in turn; `None` is every point with every fault.
     every: Option<usize>,
     only: Vec<Vec<String>>,
+    /// No run begins later than this after the start.
+    pub budget: Duration,
 }
 
 impl Selection {
@@ -72,7 +75,8 @@ impl Selection {
             Err(_) if only.is_empty() => Some(SAMPLE_EVERY),
             Err(_) => None,
         };
-        Self { every, only }
+        let seconds = std::env::var("AVIARY_CRASH_SECONDS").ok().and_then(|n| n.parse().ok());
+        Self { every, only, budget: seconds.map_or(Duration::MAX, Duration::from_secs) }
     }
 
     pub fn wants(&self, process: Process, kind: Kind) -> bool {
@@ -98,7 +102,12 @@ impl Selection {
 
     /// The sample, in which faults take turns; all of them when nothing less is asked for.
     pub fn sample(&self, runs: Vec<Run>) -> Vec<Run> {
-        let Some(every) = self.every else { return runs };
+        let Some(every) = self.every else {
+            let mut runs = runs;
+            // Mixed, always in the same way, so that what a budget allows for is a bit of everything.
+            runs.sort_by_cached_key(|run| digest(&run.name()));
+            return runs;
+        };
         let step = |n: usize| n / Fault::ALL.len();
         let chosen = runs.into_iter().enumerate().filter(|(n, run)| {
             let turn = step(*n) / every % Fault::ALL.len();

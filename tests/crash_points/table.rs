@@ -104,8 +104,9 @@ impl fmt::Display for Table {
         for line in &self.lines {
             *ends.entry((line.run.kind.name(), &line.ended.states)).or_default() += 1;
         }
-        for ((kind, states), count) in
-            ends.iter().filter(|((_, states), _)| !states.starts_with("succ"))
+        for ((kind, states), count) in ends
+            .iter()
+            .filter(|((_, states), _)| !states.trim_end_matches("+succeeded").eq("succeeded"))
         {
             writeln!(f, "{kind}: {count} runs ended {states}")?;
         }
