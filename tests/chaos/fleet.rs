@@ -15,6 +15,9 @@ use crate::link::Link;
 /// How long a daemon may take to end in good order.
 const GRACE: Duration = Duration::from_secs(120);
 
+/// The exit code of a daemon that is told to stop before it has found a server.
+const CANNOT_CONNECT: i32 = 6;
+
 /// What is wrong with a daemon all its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oddity {
@@ -111,6 +114,8 @@ impl Member {
             Err(error) => error.to_string(),
             Ok(()) => match process.wait().await {
                 Ok(status) if status.success() => return,
+                // It was still waiting for a server behind a link that is cut.
+                Ok(status) if status.code() == Some(CANNOT_CONNECT) => return,
                 Ok(status) => format!("ended with {status}: {}", last_words(&process)),
                 Err(error) => error.to_string(),
             },

@@ -73,11 +73,13 @@ pub enum What {
     },
     Inline {
         n: i64,
+        #[serde(with = "pairs")]
         content: Content,
     },
     Content {
         db: String,
         target: String,
+        #[serde(with = "pairs")]
         content: Content,
     },
     /// Something of a job that is over.
@@ -90,6 +92,22 @@ pub enum What {
         name: String,
         what: String,
     },
+}
+
+/// Content as a list, for names in JSON are no numbers.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Content;
+
+    pub fn serialize<S: Serializer>(content: &Content, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(content.iter())
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Content, D::Error> {
+        type Pair = (i64, serde_json::Map<String, serde_json::Value>);
+        Ok(Vec::<Pair>::deserialize(from)?.into_iter().collect())
+    }
 }
 
 /// The history as it is written.

@@ -88,7 +88,7 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
             table.bad_calm(process, kind, &ended);
             continue;
         }
-        let points = select::points(&ended.trace);
+        let points = select::points(kind, &ended.trace);
         table.points(process, kind, &points, ended.trace.len());
         runs.extend(selection.runs(process, kind, &points));
     }

@@ -8,7 +8,7 @@ use crate::gate::{Fault, Point, Trap};
 use crate::jobs::Kind;
 use crate::label::digest;
 
-/// So many times a command of one label is a point: one that comes more often is a poll.
+/// So many times for each job a command of one label is a point: one that comes more often is a poll.
 const OCCURRENCES_MAX: u32 = 6;
 /// Every so-many-th point is in the sample.
 const SAMPLE_EVERY: usize = 13;
@@ -47,9 +47,10 @@ fn key(point: &Point) -> String {
 }
 
 /// The points of an undisturbed run, numbered from 1.
-pub fn points(trace: &[Point]) -> Vec<(usize, Point)> {
+pub fn points(kind: Kind, trace: &[Point]) -> Vec<(usize, Point)> {
+    let most = OCCURRENCES_MAX * u32::try_from(kind.submissions().len()).expect("one or two");
     let counted = (1..).zip(trace.iter().cloned());
-    counted.filter(|(_, point)| point.occurrence <= OCCURRENCES_MAX).collect()
+    counted.filter(|(_, point)| point.occurrence <= most).collect()
 }
 
 /// What the environment asks for.
