@@ -318,3 +318,50 @@ impl fmt::Display for Summary {
         writeln!(f, "\n{}", counts.join(", "))
     }
 }
+
+/// Two jobs reduced into one target, which holds `sums`.
+fn of_two(sums: Content) -> Summary {
+    let end = |n: i64| What::Ended {
+        n,
+        id: format!("id{n}"),
+        state: "succeeded".into(),
+        began_to_publish: true,
+        counters: Kind::Reduce.counters().map(|(name, count)| (name.to_owned(), count)).into(),
+        error: None,
+    };
+    let submitted = |n: i64| What::Submitted {
+        n,
+        db: "db".into(),
+        kind: Kind::Reduce,
+        target: "reduce0".into(),
+        factor: n,
+        code: 0,
+        id: Some(format!("id{n}")),
+        said: String::new(),
+    };
+    let found = What::Content { db: "db".into(), target: "reduce0".into(), content: sums };
+    let history = [submitted(1), submitted(2), end(1), end(2), found];
+    let events: Vec<Event> = history.into_iter().map(|what| Event { at: 0, what }).collect();
+    let lines: Vec<String> =
+        events.iter().map(|event| serde_json::to_string(event).expect("JSON")).collect();
+    let again = lines.iter().map(|line| serde_json::from_str(line).expect("an event"));
+    check(&again.collect::<Vec<Event>>())
+}
+
+#[test]
+fn a_merge_that_is_lost_or_doubled_shows() {
+    let sums = |times: i64| {
+        let mut sums = Kind::Reduce.before();
+        for (key, value) in Kind::Reduce.result(0, times) {
+            let old = sums.get(&key).and_then(|fields| fields.get("value")?.as_i64()).unwrap_or(0);
+            sums.insert(key, object(&[("value", old + value)]));
+        }
+        sums
+    };
+    let whole = of_two(sums(3));
+    assert!(whole.is_good(), "{whole}");
+    for times in [1, 2, 4, 5] {
+        let summary = of_two(sums(times));
+        assert_eq!(summary.wrong.len(), 1, "{summary}");
+    }
+}

@@ -176,7 +176,10 @@ async fn ended(world: &World, db: &Database, job: &Document) -> bool {
     let error = job.get_document("error").ok().map(ToString::to_string);
     let state = text(job, "state").to_owned();
     let succeeded = state == "succeeded";
-    let began_to_publish = job.contains_key("publish");
+    // A part of a merge that was given up may be in the target.
+    let publishing = doc! { "kind": "publish", "job": &id, "state": { "$ne": "planned" } };
+    let began_to_publish =
+        job.contains_key("publish") || !find(db, "aviary", publishing).await.is_empty();
     world.history.add(What::Ended { n, id: id.clone(), state, began_to_publish, counters, error });
     let is_inline = job.get_document("spec").and_then(|spec| spec.get_document("output"));
     let is_inline = is_inline.is_ok_and(|output| text(output, "mode") == "inline");

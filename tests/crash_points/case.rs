@@ -207,6 +207,7 @@ impl Case<'_> {
 
     /// Has a coordinator die as soon as it has written a plan's tasks.
     async fn plan_in_vain(&self) {
+        // A plan's map tasks are the first that are written of it.
         let point = Point { label: "insert aviary map".into(), occurrence: 1 };
         let trap = Trap { point, fault: Fault::KilledAfter };
         let gate = Gate::open(self.server, Some(trap), Arc::default()).await;
