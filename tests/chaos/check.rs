@@ -123,9 +123,14 @@ pub fn check(events: &[Event]) -> Summary {
     for job in jobs.values() {
         summary.job(job);
     }
+    let mut removed = BTreeSet::new();
     for event in events {
         match &event.what {
-            What::Inline { n, content } => {
+            // One that was cut short may have removed the result, and not the job.
+            What::Removed { n, .. } => {
+                removed.insert(n);
+            }
+            What::Inline { n, content } if !removed.contains(n) => {
                 if let Some(job) = jobs.get(n).filter(|job| job.succeeded()) {
                     summary.compare(
                         &format!("the inline result of job {n}"),
