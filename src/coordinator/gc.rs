@@ -91,8 +91,8 @@ pub async fn sweep(store: &Store) -> Result<()> {
                 store.delete_stale_plans(&job).await?;
             }
             Looked::Job(_) | Looked::Newer => {}
-            // A job is written before its tasks, so this one was removed.
-            Looked::Gone => store.delete_tasks(&id).await?,
+            Looked::Gone if store.removed(&id).await?.is_some() => store.delete_tasks(&id).await?,
+            Looked::Gone => {}
         }
     }
     for (turn, id) in store.turns().await? {
@@ -129,7 +129,7 @@ async fn sweep_outputs(store: &Store, known: &mut HashMap<JobId, Looked>, db: &s
             }
             Looked::Job(_) | Looked::Newer => {}
             // A job that was never in this database may be another Aviary's: leave it alone.
-            Looked::Gone if store.was_removed(&id, db).await? => {
+            Looked::Gone if store.removed(&id).await?.as_deref() == Some(db) => {
                 tracing::info!(job = %id, name, "removing what is left of a removed job");
                 store.drop_collection(db, &name).await?;
             }

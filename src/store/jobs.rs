@@ -422,14 +422,14 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a job of this id was removed whose output went to the database `db`.
+    /// The database that the output of a job went to that was removed; `None` for a job that was never here.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn was_removed(&self, id: &JobId, db: &str) -> Result<bool> {
-        let tombstone = doc! { "_id": id, "shard": self.home(), "kind": REMOVED, "db": db };
+    pub async fn removed(&self, id: &JobId) -> Result<Option<String>> {
+        let tombstone = doc! { "_id": id, "shard": self.home(), "kind": REMOVED };
         let found = self.aviary().find_one(tombstone).await.action("look for a removed job")?;
-        Ok(found.is_some())
+        Ok(found.and_then(|found| found.get_str("db").ok().map(str::to_owned)))
     }
 }
 
