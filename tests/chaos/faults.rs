@@ -8,7 +8,7 @@ use aviary_testcontainers::ReplicaSet;
 use bson::{Bson, doc};
 
 use crate::World;
-use crate::common::CEILING;
+use crate::common::ceiling;
 use crate::dice::Dice;
 use crate::fleet::Member;
 
@@ -65,7 +65,7 @@ async fn daemon(world: &World, class: &str, what: &str, is_worker: bool, dice: &
         match what {
             "kill" => {
                 process.kill().expect("killed");
-                process.wait_gone(CEILING).await.expect("gone");
+                process.wait_gone(ceiling()).await.expect("gone");
                 world.fired(class, 1, &member.name);
                 tokio::time::sleep(dice.pause(0, 2_000)).await;
                 member.start(&world.bed);
