@@ -269,7 +269,7 @@ impl Store {
         tokio::spawn(async move {
             let outcome = match &members {
                 Some(members) => store.read_beside(&reading, members, &tx).await,
-                None => store.read_into(&reading, None, &tx, &mut false).await,
+                None => store.read_routed(&reading, &tx).await,
             };
             if let Err(error) = outcome {
                 // A closed channel means that nobody wants to know.
@@ -295,6 +295,29 @@ impl Store {
             }
             outcome => outcome,
         }
+    }
+
+    /// Reads through the router or from the primary. A server that was restarted knows the input's snapshots only from
+    /// then on; in a replica set the others are asked, one by one.
+    async fn read_routed(
+        &self,
+        reading: &Reading,
+        tx: &mpsc::Sender<Result<InputBatch>>,
+    ) -> Result<()> {
+        let mut begun = false;
+        let mut refused = match self.read_into(reading, None, tx, &mut begun).await {
+            Err(error) if is_snapshot_unavailable(&error) && !begun && !self.is_sharded() => error,
+            outcome => return outcome,
+        };
+        for member in self.members().await? {
+            tracing::warn!(error = %refused, %member, "asking another member for the snapshot");
+            let client = self.to_member(member)?;
+            match self.read_into(reading, Some(&client), tx, &mut begun).await {
+                Err(error) if !begun => refused = error,
+                outcome => return outcome,
+            }
+        }
+        Err(refused)
     }
 
     /// Reads from a member of the shard, or through the router; `begun` says whether any of it was handed on.
@@ -506,8 +529,13 @@ fn explain_history(error: Error) -> Error {
     }
 }
 
-/// The server's code for a snapshot that exists no longer because the collection itself changed.
+/// The server's code for a snapshot that exists no longer because the collection itself changed, or the server was
+/// restarted.
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
+
+fn is_snapshot_unavailable(error: &Error) -> bool {
+    matches!(error, Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE))
+}
 
 fn number(value: Option<&Bson>) -> u64 {
     match value {

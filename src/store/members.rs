@@ -123,7 +123,7 @@ impl Store {
     }
 
     /// The data-bearing members, of every shard where there are shards.
-    async fn members(&self) -> Result<Vec<ServerAddress>> {
+    pub(super) async fn members(&self) -> Result<Vec<ServerAddress>> {
         if self.is_sharded() {
             let shards = self.shards().await?;
             return Ok(shards.iter().flat_map(|shard| members_of(&shard.host)).collect());
@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// A client of one member alone, as the same user.
-    fn to_member(&self, member: ServerAddress) -> Result<Client> {
+    pub(super) fn to_member(&self, member: ServerAddress) -> Result<Client> {
         let shown = member.to_string();
         let mut options = (*self.options).clone();
         options.hosts = vec![member];

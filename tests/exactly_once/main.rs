@@ -14,6 +14,7 @@ mod locks;
 mod overtaken;
 mod refused;
 mod removed;
+mod restarted;
 mod rolled_back;
 mod turns;
 mod unfit;
