@@ -120,7 +120,7 @@ fn is_person(event: &Event) -> bool {
 }
 
 /// The first world from which none of `ends` can be reached by `runs` (pairs of a world and one before it).
-fn first_stuck(worlds: usize, runs: &mut Vec<(u32, u32)>, ends: Vec<u32>) -> Option<u32> {
+fn first_stuck(worlds: usize, runs: &mut [(u32, u32)], ends: Vec<u32>) -> Option<u32> {
     runs.sort_unstable();
     let mut reaches = vec![false; worlds];
     let mut open = ends;
