@@ -7,8 +7,9 @@ use aviary::job::{JobEvent, JobState};
 use aviary::protocol::coordinate::{Move, PublishTask, View, moves};
 use aviary::task::{JobPhases, TaskState};
 
+use crate::command::{ANY, Arrow, Cmd, Reply};
 use crate::scenario::Scenario;
-use crate::world::{ANY, Arrow, Bag, Cmd, J, Kind, Name, Reply, Snap, Uuid, World};
+use crate::world::{Bag, J, Kind, Name, Snap, Uuid, World};
 
 /// The lane of people. The others belong to coordinator `lane / 2` and job `lane % 2`.
 pub const PERSON: usize = 4;

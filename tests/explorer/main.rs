@@ -39,6 +39,7 @@
 #![cfg(test)]
 
 mod check;
+mod command;
 mod coordinator;
 mod events;
 mod explore;

@@ -9,10 +9,9 @@ use aviary::protocol::coordinate::PublishTask;
 use aviary::task::state::TaskEvent;
 use aviary::task::{JobPhases, TaskState};
 
+use crate::command::{ANY, Arrow, Cmd, Reply};
 use crate::scenario::Scenario;
-use crate::world::{
-    ANY, Arrow, Bag, Bits, Block, Cmd, Coll, J, Key, Kind, Name, Op, Reply, Snap, Task, Tok, World,
-};
+use crate::world::{Bag, Bits, Block, Coll, J, Key, Kind, Name, Op, Snap, Task, Tok, World};
 
 /// Executes a command.
 pub fn exec(world: &mut World, scenario: &Scenario, cmd: Cmd) -> Reply {
