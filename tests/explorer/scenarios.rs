@@ -123,9 +123,9 @@ pub fn tasks() -> Vec<Scenario> {
 
 /// The same with one fault more, or with every step by itself: minutes of a release build.
 pub fn deep() -> Vec<Scenario> {
-    let mut all = pairs();
-    all.extend(publishing());
+    let mut all = publishing();
     all.extend(tasks());
+    all.extend(pairs());
     all.retain(|one| one.left.faults > 0);
     for one in &mut all {
         one.left.faults += 1;
