@@ -1,0 +1,100 @@
+//! What comes late, and what is removed too early: found by `tests/explorer`, claimed here on a real server.
+
+#![cfg(test)]
+
+mod common;
+
+use aviary::config::Settings;
+use aviary::coordinator::gc;
+use aviary::error::Error;
+use aviary::ids::WorkerId;
+use aviary::job::Job;
+use aviary::store::turns::Turn;
+use aviary::store::{ConnectOptions, Store};
+use aviary::task::{Marks, Publish, Task, TaskKind, TaskState};
+use bson::{Bson, doc};
+use common::Bed;
+
+async fn store(bed: &Bed) -> Store {
+    let (shard, shard_uri) = bed.first_shard();
+    let options = ConnectOptions {
+        uri: bed.uri(),
+        db: Some("test".into()),
+        app_name: "late".into(),
+        shard,
+        shard_uri,
+    };
+    let store = Store::connect(&options).await.unwrap();
+    store.init().await.unwrap();
+    store
+}
+
+/// A job that no coordinator sees.
+async fn submitted(bed: &Bed, store: &Store) -> Job {
+    let map = bed.file("map.js", "function () { emit(1, 1); }").display().to_string();
+    let of = ["submit", "--detach", "-c", "docs", "--map", &map];
+    bed.aviary(&[&of[..], &["--reduce", "_sum", "--out", "reduce:totals"]].concat()).await.ok();
+    store.find_job("last").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_takes_nothing_back_and_what_is_needed_stays() {
+    let bed = Bed::start(1).await;
+    let store = store(&bed).await;
+    bed.load("docs", vec![doc! { "_id": 1 }]).await;
+    a_late_note_takes_no_later_one_back(&bed, &store).await;
+    a_turn_outlives_the_tasks_of_abandoned_plans(&bed, &store).await;
+    tasks_of_a_removed_job_are_swept(&bed, &store).await;
+}
+
+async fn a_late_note_takes_no_later_one_back(bed: &Bed, store: &Store) {
+    let job = submitted(bed, store).await;
+    let uuid = Bson::String("the results".into());
+    let noted = |counted, completed| Publish {
+        uuid: uuid.clone(),
+        rows: 1,
+        marks: Marks { counted, completed, ..Marks::default() },
+    };
+    let task = Task {
+        state: TaskState::Ready,
+        publish: Some(noted(false, false)),
+        ..Task::planned(TaskKind::Publish, &job.id, job.plan, 0, store.home())
+    };
+    store.insert_tasks(&[task]).await.unwrap();
+    let worker = WorkerId::generate("w");
+    let settings = Settings { lease_ttl_ms: 3_600_000, ..Settings::default() };
+    let claimed = store.claim(&worker, 1, &settings, &[]).await.unwrap().remove(0);
+    store.note_publish(&claimed.lease, &noted(true, false)).await.unwrap();
+    let whole = Publish { uuid: Bson::String("the whole".into()), ..noted(true, true) };
+    store.note_publish(&claimed.lease, &whole).await.unwrap();
+    // The same attempt's first note, sent again by a connection that was slow.
+    let late = store.note_publish(&claimed.lease, &noted(true, false)).await;
+    assert!(matches!(late, Err(Error::LeaseLost(_))), "{late:?}");
+    store.note_publish(&claimed.lease, &whole).await.expect("a repeat is harmless");
+    let now = store.publish_task(&job).await.unwrap().unwrap();
+    assert_eq!(now.publish, Some(whole));
+    bed.aviary(&["cancel", job.id.as_str()]).await.ok();
+}
+
+async fn a_turn_outlives_the_tasks_of_abandoned_plans(bed: &Bed, store: &Store) {
+    let job = submitted(bed, store).await;
+    assert_eq!(store.take_turn(&job).await.unwrap(), Turn::Mine);
+    let abandoned = Task::planned(TaskKind::Map, &job.id, job.plan + 1, 0, store.home());
+    store.insert_tasks(&[abandoned]).await.unwrap();
+    assert_eq!(store.delete_stale_plans(&job).await.unwrap(), 1, "the task, and nothing else");
+    let held = store.turns().await.unwrap();
+    assert!(held.iter().any(|(_, holder)| *holder == job.id), "{held:?}");
+    bed.aviary(&["cancel", job.id.as_str()]).await.ok();
+}
+
+async fn tasks_of_a_removed_job_are_swept(bed: &Bed, store: &Store) {
+    let job = submitted(bed, store).await;
+    bed.aviary(&["cancel", job.id.as_str()]).await.ok();
+    bed.aviary(&["rm", job.id.as_str()]).await.ok();
+    // A coordinator that was frozen while it planned.
+    let late = Task::planned(TaskKind::Map, &job.id, 1, 0, store.home());
+    store.insert_tasks(&[late]).await.unwrap();
+    gc::sweep(store).await.unwrap();
+    let left = bed.coll("aviary").count_documents(doc! { "job": job.id.as_str() }).await.unwrap();
+    assert_eq!(left, 0);
+}
