@@ -24,7 +24,9 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     until_known(async |_| store.resume_publish(&job).await).await?;
     let resumed = until_known(async |_| {
         let fence = doc! { "plan": job.plan };
-        store.transition(&job.id, JobEvent::Resumed, fence, doc! { "error": null }).await
+        // A wish to cancel that the publisher had no time to obey is taken back with it.
+        let set = doc! { "error": null, "cancel": false };
+        store.transition(&job.id, JobEvent::Resumed, fence, set).await
     })
     .await?;
     if !resumed {

@@ -19,8 +19,10 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
     match global.format() {
         Format::Json => {
             let mut json = output::job_json(&job, &phases);
-            json["waiting"] = waiting::json(&waiting);
-            json["publish"] = waiting::publish_json(&store, &job).await?;
+            if let Some(fields) = json.as_object_mut() {
+                fields.insert("waiting".into(), waiting::json(&waiting));
+                fields.insert("publish".into(), waiting::publish_json(&store, &job).await?);
+            }
             output::line(json)?;
         }
         Format::Name => output::line(&job.id)?,
