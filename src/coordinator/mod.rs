@@ -166,10 +166,12 @@ impl Keeper {
                 let asking = {
                     let (store, id, token, settings) =
                         (store.clone(), id.clone(), token.clone(), settings.clone());
-                    async move { store.hold_role(&id, &token, &settings).await }
+                    async move { ask(&store, &id, &token, &settings).await }
                 };
+                let mut pause = settings.renew_every();
                 match within(retry::ANSWER_MAX, "hold the role of coordinator", asking).await {
-                    Ok(now) => {
+                    Ok((now, again)) => {
+                        pause = again;
                         let has = now.as_ref().map(|role| role.epoch);
                         *held.lock() = now;
                         if has != had {
@@ -182,7 +184,7 @@ impl Keeper {
                     Err(error) => tracing::warn!(%error, "could not hold the role of coordinator"),
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(settings.renew_every()) => {}
+                    () = tokio::time::sleep(pause) => {}
                     () = stop.cancelled() => {}
                 }
             }
@@ -200,4 +202,29 @@ impl Keeper {
         // A panic in the keeper has been reported already.
         let _ = self.task.await;
     }
+}
+
+/// Asks for the role, and says when to ask again. Who does not get it asks when the lease of its holder ends, so
+/// that a dead one is followed no later than that.
+async fn ask(
+    store: &Store,
+    id: &WorkerId,
+    token: &Token,
+    settings: &Settings,
+) -> Result<(Option<Role>, Duration)> {
+    /// The lease has to be over for a moment; whoever comes too early asks again as soon.
+    const MOMENT: Duration = Duration::from_millis(10);
+    let every = settings.renew_every();
+    let held = store.hold_role(id, token, settings).await?;
+    if held.is_some() {
+        return Ok((held, every));
+    }
+    let again = match store.role_lasts().await {
+        Ok(left) => every.min(left + MOMENT),
+        Err(error) => {
+            tracing::debug!(%error, "could not learn how long the role is held");
+            every
+        }
+    };
+    Ok((None, again))
 }

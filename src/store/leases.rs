@@ -1,6 +1,6 @@
 //! The lease protocol's filters and updates; what they mean is told in [`crate::task`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
@@ -373,7 +373,7 @@ impl Store {
                     if !lease.is_trusted() {
                         return self.was_committed(lease).await;
                     }
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(error) => return Err(error).action("commit a task"),
             }
@@ -623,6 +623,21 @@ impl Store {
             Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Ok(true),
             Err(e) => Err(e).action("create the role of coordinator"),
         }
+    }
+
+    /// How long the role of coordinator still is its holder's unless it is renewed.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn role_lasts(&self) -> Result<Duration> {
+        let found = self
+            .aviary()
+            .find_one(doc! { "_id": ROLE, "shard": self.home() })
+            .projection(doc! { "left": { "$subtract": ["$until", "$$NOW"] } })
+            .await
+            .action("learn how long the role of coordinator is held")?;
+        let left = found.and_then(|role| role.get_i64("left").ok()).unwrap_or_default();
+        Ok(Duration::from_millis(u64::try_from(left).unwrap_or_default()))
     }
 
     /// Whether some process holds the role of coordinator now.
