@@ -175,15 +175,25 @@ impl Store {
         for shard in self.known_shards() {
             let mut session = self.client.start_session().await.action("start a session")?;
             // A majority write moves the operation time past everything acknowledged before it.
-            self.aviary()
-                .update_one(
-                    doc! { "_id": format!("clock/{shard}"), "shard": &shard },
-                    doc! { "$set": { "kind": "clock" }, "$currentDate": { "seen": true } },
-                )
-                .upsert(true)
-                .session(&mut session)
-                .await
-                .action("read the cluster time")?;
+            loop {
+                let written = self
+                    .aviary()
+                    .update_one(
+                        doc! { "_id": format!("clock/{shard}"), "shard": &shard },
+                        doc! { "$set": { "kind": "clock" }, "$currentDate": { "seen": true } },
+                    )
+                    .upsert(true)
+                    .session(&mut session)
+                    .await;
+                match written {
+                    // Another process was faster to create it, so by now it is there.
+                    Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => {}
+                    written => {
+                        written.action("read the cluster time")?;
+                        break;
+                    }
+                }
+            }
             let time = session
                 .operation_time()
                 .ok_or_else(|| Error::refused("the server reports no operation time", NEEDS_SET))?;

@@ -6,6 +6,7 @@
 #![cfg(test)]
 
 mod attempts;
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod cutter;
