@@ -5,7 +5,7 @@
 //! notices.
 
 /// Every fault that can be planted, and the rule that it breaks.
-pub const ALL: [(&str, &str); 18] = [
+pub const ALL: [(&str, &str); 17] = [
     ("commit-unfenced", "a commit names the token"),
     ("renewal-unfenced", "a renewal names the token"),
     (
@@ -19,10 +19,6 @@ pub const ALL: [(&str, &str); 18] = [
     ("counters-early", "an attempt that did not commit never counts"),
     ("turn-ignored", "at most one job publishes into a target at a time"),
     ("turn-early", "a turn is released only once its job is cleaned up after"),
-    (
-        "takeover-in-place",
-        "whoever takes a publish over moves the results away from the one before",
-    ),
     ("begin-unmarked", "the step that changes the target is announced before it is taken"),
     ("count-unmarked", "results are counted before a TTL index can thin them, and not again"),
     ("claim-unconfirmed", "a map task's claim is durable before its first result"),

@@ -196,10 +196,6 @@ impl Publisher<'_> {
 
     async fn take_over(&mut self, name: &str, end_merges: bool) -> Result<()> {
         let store = self.store();
-        if planted("takeover-in-place") {
-            self.staged = name.to_owned();
-            return Ok(());
-        }
         // What is found under the own name is a ghost, or the results before they were completed.
         store.drop_collection(&self.output.db, &self.staged).await?;
         let to = match self.output.mode {

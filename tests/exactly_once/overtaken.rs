@@ -2,7 +2,7 @@
 
 use bson::doc;
 
-use crate::common::{Bed, wait_for};
+use crate::common::{Bed, Paused, wait_for};
 use crate::jobs;
 
 /// One publisher is frozen before it has looked for the results, the next one has completed them, so that what
@@ -13,10 +13,11 @@ async fn an_overtaken_publisher_does_not_fail_the_job() {
     jobs::load(&bed, "docs", 1_000, 10).await;
     bed.load("sums", (0..10).map(|n| doc! { "_id": n, "value": 1_001 }).collect()).await;
     let _coordinator = bed.coordinator();
-    let first = bed.paused_worker("publish.staged");
+    let first = trusting(&bed, "publish.staged");
     let id = jobs::submit(&bed, "docs", "reduce:sums", &[]).await;
     first.arrived().await;
     first.process.freeze().expect("frozen");
+    expire(&bed, &id).await;
     let second = bed.paused_worker("publish.merge");
     second.arrived().await;
     first.go_on();
@@ -92,10 +93,11 @@ async fn a_publisher_that_is_overtaken_records_nothing() {
     jobs::load(&bed, "docs", 1_000, 10).await;
     bed.load("sums", (0..10).map(|n| doc! { "_id": n, "value": 1_001 }).collect()).await;
     let _coordinator = bed.coordinator();
-    let first = bed.paused_worker("publish.completed");
+    let first = trusting(&bed, "publish.completed");
     let id = jobs::submit(&bed, "docs", "reduce:sums", &[]).await;
     first.arrived().await;
     first.process.freeze().expect("frozen");
+    expire(&bed, &id).await;
     let second = bed.paused_worker("publish.merged");
     second.arrived().await;
     let owners = doc! { "$set": { "value": 5 } };
@@ -125,4 +127,21 @@ async fn a_result_that_its_owner_has_dropped_was_published() {
     jobs::succeeded(&bed, &id).await;
     assert_eq!(bed.all("counts").await.len(), 0);
     jobs::nothing_left(&bed).await;
+}
+
+/// A worker that stops at a place, and trusts its lease for longer than the server will let it have it: only the fence
+/// is left to stop it.
+fn trusting(bed: &Bed, place: &str) -> Paused {
+    bed.pause(place, |env| {
+        let more = [("AVIARY_LEASE_TTL_MS", "3600000")];
+        bed.spawn("trusting", &["worker", "--slots", "1"], &[env, &more[..]].concat())
+    })
+}
+
+/// Ends the lease on a job's publish task as the server sees it.
+async fn expire(bed: &Bed, id: &str) {
+    let over = vec![doc! { "$set": { "until": { "$subtract": ["$$NOW", 1_000] } } }];
+    let leased = doc! { "job": id, "kind": "publish", "state": "leased" };
+    let expired = bed.coll("aviary").update_one(leased, over).await.expect("updated");
+    assert_eq!(expired.modified_count, 1);
 }

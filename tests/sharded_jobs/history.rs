@@ -110,9 +110,9 @@ async fn bring_together(bed: &Bed, name: &str, to: &str) {
     assert_eq!(bed.cluster().chunks(&namespace).await.expect("chunks").len(), 1);
 }
 
-/// The owners are those of the instant that was fixed, however long ago that was.
+/// The instant that a coordinator before this has fixed may be too old by now, and nothing was read at it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_that_is_made_again_goes_by_the_owners_of_then_as_long_as_they_are_known() {
+async fn a_plan_that_is_made_again_is_made_at_an_instant_of_its_own() {
     let bed = Bed::sharded(cluster(2), Links::Direct).await;
     let workers = bed.workers();
     for (input, merges) in [("moved", false), ("together", true)] {
@@ -127,7 +127,7 @@ async fn a_plan_that_is_made_again_goes_by_the_owners_of_then_as_long_as_they_ar
         } else {
             change_hands(&bed, input).await;
         }
-        // What was not there at that instant, and what is there no longer.
+        // What was not there at that instant.
         let late = doc! { "_id": "late", "n": 1, "key": 0, "v": 0 };
         bed.coll(input).insert_one(late).await.expect("inserted");
         planner.kill().expect("killed");
@@ -136,14 +136,11 @@ async fn a_plan_that_is_made_again_goes_by_the_owners_of_then_as_long_as_they_ar
         let job = ended.json().remove(0);
         let read_at = snapshot(&bed, &id).await;
         let places = jobs::shards_of(&bed, &job, "map").await;
+        assert!(read_at > fixed, "{read_at} {fixed}");
+        assert_eq!(job["counters"]["input"], jobs::COUNT + 1, "{job:#}");
+        assert!(!bed.all(&output).await.is_empty());
         if merges {
-            assert_ne!(read_at, fixed, "nobody knows who owned what then");
-            assert_eq!(job["counters"]["input"], jobs::COUNT + 1, "{job:#}");
             assert_eq!(places.into_keys().collect::<Vec<_>>(), ["s1"]);
-        } else {
-            assert_eq!(read_at, fixed);
-            assert_eq!(job["counters"]["input"], jobs::COUNT, "{job:#}");
-            assert_eq!(jobs::counted(&bed.all(&output).await), jobs::recount());
         }
         jobs::stop(vec![coordinator]).await;
     }
