@@ -22,10 +22,6 @@ const PLACES: [(&str, &str); 5] = [
     ("clean", "succeeded"),
 ];
 
-/// Every place at which a worker that replaces a target can be made to halt.
-const PUBLISHING: [&str; 4] =
-    ["publish.staged", "publish.rename", "publish.renamed", "publish.commit"];
-
 /// 3,000 results: more than a reader gets in one reply.
 const MAP: &str = "function () { emit(this.k % 3000, {n: 1, total: this.v}); }";
 const REDUCE: &str = "function (key, values) {
@@ -34,7 +30,7 @@ const REDUCE: &str = "function (key, values) {
   return sum;
 }";
 
-const TARGET: &str = "target";
+pub const TARGET: &str = "target";
 const OLD: i32 = 2_500;
 
 pub async fn killed_coordinators_change_nothing(bed: &Bed) {
@@ -60,34 +56,6 @@ pub async fn killed_coordinators_change_nothing(bed: &Bed) {
     }
     one_job_outlives_a_coordinator_at_every_step(bed, &calm).await;
     jobs::stop(&worker).await;
-    killed_publishers_change_nothing(bed, &calm).await;
-}
-
-async fn killed_publishers_change_nothing(bed: &Bed, calm: &[Document]) {
-    let coordinator = jobs::coordinator(bed);
-    for place in PUBLISHING {
-        let reader = with_old_target(bed, calm).await;
-        let doomed = bed.halting_worker(place);
-        let id = submit(bed, TARGET).await;
-        jobs::kill_at(&doomed, place).await;
-        assert_eq!(jobs::text(&jobs::job(bed, &id).await, "state"), "publishing", "{place}");
-        let next = bed.worker();
-        jobs::succeeded(bed, &id).await;
-        published(bed, reader, calm, place).await;
-        jobs::stop(&next).await;
-    }
-    // One job, and a publisher that dies at each step of it.
-    let reader = with_old_target(bed, calm).await;
-    let id = submit(bed, TARGET).await;
-    for place in PUBLISHING {
-        let doomed = bed.halting_worker(place);
-        jobs::kill_at(&doomed, place).await;
-    }
-    let last = bed.worker();
-    jobs::succeeded(bed, &id).await;
-    published(bed, reader, calm, "every step of publishing").await;
-    jobs::stop(&last).await;
-    jobs::stop(&coordinator).await;
 }
 
 async fn one_job_outlives_a_coordinator_at_every_step(bed: &Bed, calm: &[Document]) {
@@ -104,7 +72,7 @@ async fn one_job_outlives_a_coordinator_at_every_step(bed: &Bed, calm: &[Documen
     jobs::stop(&last).await;
 }
 
-async fn submit(bed: &Bed, output: &str) -> String {
+pub async fn submit(bed: &Bed, output: &str) -> String {
     Ask { functions: Some((MAP, REDUCE)), ..Ask::new("many", output) }.submit(bed).await
 }
 
@@ -122,7 +90,7 @@ async fn killed_in(bed: &Bed, doomed: &Managed, id: &str, place: &str, state: &s
 
 /// The target as a user left it: other documents, and an index of the user's own. The reader begins
 /// to look at it.
-async fn with_old_target(bed: &Bed, calm: &[Document]) -> Reader {
+pub async fn with_old_target(bed: &Bed, calm: &[Document]) -> Reader {
     let target = bed.coll(TARGET);
     target.drop().await.expect("dropped");
     let old: Vec<Document> = (0..OLD).map(|i| doc! { "_id": i, "value": "old" }).collect();
@@ -135,7 +103,7 @@ async fn with_old_target(bed: &Bed, calm: &[Document]) -> Reader {
 }
 
 /// The target holds the result, whole, under the user's index; readers never saw anything else.
-async fn published(bed: &Bed, reader: Reader, calm: &[Document], place: &str) {
+pub async fn published(bed: &Bed, reader: Reader, calm: &[Document], place: &str) {
     assert_eq!(bed.all(TARGET).await, calm, "{place}");
     let indexes = bed.coll(TARGET).list_index_names().await.expect("listed");
     assert_eq!(indexes, ["_id_", "value_1"], "{place}");
@@ -144,7 +112,7 @@ async fn published(bed: &Bed, reader: Reader, calm: &[Document], place: &str) {
 }
 
 /// Reads a collection over and over; every read must be one of two results.
-struct Reader {
+pub struct Reader {
     seen: Arc<[AtomicUsize; 2]>,
     stop: Arc<AtomicBool>,
     task: JoinHandle<()>,

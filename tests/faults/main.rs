@@ -15,6 +15,7 @@ mod jobs;
 mod leases;
 mod merging;
 mod primary;
+mod publisher;
 mod ttl;
 mod worker;
 mod zombies;
@@ -29,6 +30,11 @@ async fn killed_workers_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_coordinators_change_nothing() {
     coordinator::killed_coordinators_change_nothing(&Bed::start(3).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_publishers_change_nothing() {
+    publisher::killed_publishers_change_nothing(&Bed::start(3).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,8 @@ enum Holders {
     Coordinator,
     /// One worker of each shard, in the middle of a task.
     Workers,
+    /// Whichever worker gets the only task there is.
+    OneWorker,
 }
 
 /// Each phase of a job, from planning to cleaning up.
@@ -32,7 +34,7 @@ pub const PHASES: [Phase; 5] = [
     Phase::of_coordinator("plan.written", "planning"),
     Phase::of_workers("map.call", "mapping"),
     Phase::of_workers("reduce.read", "reducing"),
-    Phase::of_coordinator("publish.rename", "publishing"),
+    Phase::of_one_worker("publish.rename", "publishing"),
     Phase::of_coordinator("clean", "succeeded"),
 ];
 
@@ -54,6 +56,10 @@ impl Phase {
     const fn of_workers(place: &'static str, state: &'static str) -> Self {
         Self { place, state, holders: Holders::Workers, env: &[] }
     }
+
+    const fn of_one_worker(place: &'static str, state: &'static str) -> Self {
+        Self { place, state, holders: Holders::OneWorker, env: &[] }
+    }
 }
 
 /// The daemons of a job, and the means to let those that were stopped go on.
@@ -70,7 +76,7 @@ impl Daemons {
             Holders::Coordinator => {
                 all.paused.push(bed.pause(phase.place, |env| coordinator(bed, env)));
             }
-            Holders::Workers => all.whole.push(coordinator(bed, &[])),
+            Holders::Workers | Holders::OneWorker => all.whole.push(coordinator(bed, &[])),
         }
         for shard in 0..SHARDS {
             let set = bed.cluster().shard(shard).expect("a shard");
@@ -79,7 +85,9 @@ impl Daemons {
                 |env: &[(&str, &str)]| bed.worker_beside(shard, member, &[phase.env, env].concat());
             match phase.holders {
                 Holders::Coordinator => all.whole.push(start(&[])),
-                Holders::Workers => all.paused.push(bed.pause(phase.place, start)),
+                Holders::Workers | Holders::OneWorker => {
+                    all.paused.push(bed.pause(phase.place, start));
+                }
             }
         }
         // The plan gives a shard something to reduce when it has a worker.
@@ -145,8 +153,19 @@ pub async fn held_in(
 ) -> Vec<Document> {
     let daemons = Daemons::start(bed, phase).await;
     let id = ask.submit(bed).await;
-    for paused in &daemons.paused {
-        paused.arrived().await;
+    match phase.holders {
+        Holders::OneWorker => {
+            wait_for("a worker to get there", || async {
+                let mut logs = daemons.paused.iter().map(|paused| paused.process.log());
+                logs.any(|log| log.expect("its log").contains("halted")).then_some(())
+            })
+            .await;
+        }
+        Holders::Coordinator | Holders::Workers => {
+            for paused in &daemons.paused {
+                paused.arrived().await;
+            }
+        }
     }
     fault().await;
     let state = jobs::text(&jobs::job(bed, &id).await, "state").to_owned();
