@@ -11,6 +11,7 @@ use mongodb::options::ReturnDocument;
 
 use super::Store;
 use super::error::{Action, classify};
+use super::leases::waiting_for;
 use super::readable::{Listed, list, read, read_one};
 use super::retry::until_known;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
@@ -345,15 +346,10 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn note_waiting(&self, id: &JobId, why: &str) -> Result<()> {
-        let waiting = doc! {
-            "why": { "$literal": why },
-            "since": { "$ifNull": ["$waiting.since", "$$NOW"] },
-            "times": { "$add": [{ "$ifNull": ["$waiting.times", 0_i64] }, 1_i64] },
-        };
         self.aviary()
             .update_one(
                 doc! { "_id": id, "shard": self.home(), "kind": "job" },
-                vec![doc! { "$set": { "waiting": waiting } }],
+                vec![doc! { "$set": { "waiting": waiting_for(why) } }],
             )
             .await
             .action("note why a job waits")?;

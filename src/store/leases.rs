@@ -448,14 +448,7 @@ impl Store {
             "history": closed_attempt(outcome, why.as_deref()),
         };
         if let Some(why) = why {
-            set.insert(
-                "waiting",
-                doc! {
-                    "why": { "$literal": why },
-                    "since": { "$ifNull": ["$waiting.since", "$$NOW"] },
-                    "times": { "$add": [met(), 1_i64] },
-                },
-            );
+            set.insert("waiting", waiting_for(why));
         }
         let update = vec![doc! { "$set": set }, doc! { "$unset": ["token", "until"] }];
         let outcome = self
@@ -737,6 +730,15 @@ fn claim_update(worker: &WorkerId, token: &Token, settings: &Settings) -> Vec<Do
 /// An expression: how many attempts have lost their lease.
 fn lost() -> Document {
     doc! { "$ifNull": ["$lost", 0] }
+}
+
+/// An expression: what a task or a job waits for, since when, and how often that was met in a row.
+pub(super) fn waiting_for(why: &str) -> Document {
+    doc! {
+        "why": { "$literal": why },
+        "since": { "$ifNull": ["$waiting.since", "$$NOW"] },
+        "times": { "$add": [met(), 1_i64] },
+    }
 }
 
 /// An expression: how often the task was handed back in a row because something was in the way.

@@ -313,13 +313,20 @@ impl Store {
     /// The task that publishes a job's results, once it is there.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Newer`], [`Error::Store`].
     pub async fn publish_task(&self, job: &Job) -> Result<Option<Task>> {
-        self.aviary()
-            .clone_with_type::<Task>()
-            .find_one(doc! { "_id": TaskId::publish(&job.id, job.plan), "shard": self.home() })
+        let found = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
+            .find_one(self.publish_of(job))
             .await
-            .action("read the publish task")
+            .action("read the publish task")?;
+        read_one("task", found)
+    }
+
+    /// The filter for a job's publish task.
+    fn publish_of(&self, job: &Job) -> Document {
+        doc! { "_id": TaskId::publish(&job.id, job.plan), "shard": self.home() }
     }
 
     /// Writes the task that publishes a job's results, unless it is there already.
@@ -351,14 +358,12 @@ impl Store {
     /// [`Error::Store`].
     pub async fn withdraw_publish(&self, job: &Job) -> Result<bool> {
         let waiting = doc! { "$in": [TaskState::Planned.as_str(), TaskState::Ready.as_str()] };
+        let mut from = self.publish_of(job);
+        from.insert("state", waiting);
         let outcome = self
             .aviary()
             .update_one(
-                doc! {
-                    "_id": TaskId::publish(&job.id, job.plan),
-                    "shard": self.home(),
-                    "state": waiting,
-                },
+                from,
                 doc! {
                     "$set": { "state": TaskState::Cancelled.as_str() },
                     "$unset": { "not_before": "" },
@@ -374,14 +379,12 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn resume_publish(&self, job: &Job) -> Result<bool> {
+        let mut from = self.publish_of(job);
+        from.insert("state", TaskState::Quarantined.as_str());
         let outcome = self
             .aviary()
             .update_one(
-                doc! {
-                    "_id": TaskId::publish(&job.id, job.plan),
-                    "shard": self.home(),
-                    "state": TaskState::Quarantined.as_str(),
-                },
+                from,
                 doc! {
                     "$set": { "state": TaskState::Ready.as_str(), "attempts": 0, "lost": 0 },
                     "$unset": { "error": "", "not_before": "", "waiting": "" },
@@ -399,9 +402,10 @@ impl Store {
     pub async fn waiting_tasks(&self, job: &Job) -> Result<Vec<(TaskId, Waiting)>> {
         /// A person reads these.
         const SHOWN_MAX: i64 = 5;
-        let found: Vec<Task> = self
+        const ACTION: &str = "ask why tasks wait";
+        let cursor = self
             .aviary()
-            .clone_with_type::<Task>()
+            .clone_with_type::<RawDocumentBuf>()
             .find(doc! {
                 "job": &job.id,
                 "kind": every_kind(),
@@ -412,10 +416,8 @@ impl Store {
             .sort(doc! { "waiting.since": 1 })
             .limit(SHOWN_MAX)
             .await
-            .action("ask why tasks wait")?
-            .try_collect()
-            .await
-            .action("ask why tasks wait")?;
+            .action(ACTION)?;
+        let found: Vec<Task> = list("task", cursor, ACTION).await?.rows;
         Ok(found.into_iter().filter_map(|task| Some((task.id, task.waiting?))).collect())
     }
 
