@@ -8,7 +8,7 @@ use mongodb::options::Hint;
 use mongodb::{Collection, Cursor};
 
 use super::Store;
-use super::error::{Action, classify};
+use super::error::{Action, classify, run_write};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::JobId;
@@ -156,12 +156,12 @@ impl Store {
             command.insert("hint", doc! { "_id": 1 });
         }
         let target = format!("{}.{}", output.db, output.collection);
-        let Err(error) = self.other_db(&output.db).run_command(command).await else {
+        let Err(error) = run_write(&self.other_db(&output.db), command).await else {
             return Ok(());
         };
         let error = classify(&error);
-        /// `DocumentValidationFailure`, `ImmutableField`, `BSONObjectTooLarge`.
-        const AT_FAULT: [i32; 3] = [121, 66, 10334];
+        /// `DocumentValidationFailure`, `ImmutableField`, `BSONObjectTooLarge`, and the same of what an update makes.
+        const AT_FAULT: [i32; 4] = [121, 66, 10334, 17419];
         if error.kind == StoreErrorKind::DuplicateKey
             || error.code.is_some_and(|code| AT_FAULT.contains(&code))
         {

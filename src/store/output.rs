@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 
 use super::Store;
-use super::error::{Action, classify, only_existing_ids};
+use super::error::{Action, classify, only_existing_ids, run_write};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::spec::HIDDEN_PREFIX;
 use crate::job::{Output, target};
@@ -89,9 +89,9 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] without the privilege to shard it, [`Error::Store`].
     pub async fn create_hidden(&self, db: &str, name: &str, like: &Like) -> Result<()> {
-        let mut create = doc! { "create": name };
+        let mut create = doc! { "create": name, "writeConcern": { "w": "majority" } };
         create.extend(like.options.clone());
-        match self.other_db(db).run_command(create).await {
+        match run_write(&self.other_db(db), create).await {
             Ok(_) => {}
             Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => {}
             Err(e) => {
@@ -125,7 +125,7 @@ impl Store {
         }
         let mut change = doc! { "collMod": results, "writeConcern": { "w": "majority" } };
         change.extend(changes);
-        match self.other_db(&output.db).run_command(change).await {
+        match run_write(&self.other_db(&output.db), change).await {
             Ok(_) => Ok(()),
             // Another publisher has moved them on, and sees to it.
             Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => Ok(()),
@@ -216,8 +216,13 @@ impl Store {
             return Ok(());
         }
         // By default the server waits for every member that votes, so one that is down would hold up the job.
-        let build = doc! { "createIndexes": to, "indexes": wanted, "commitQuorum": "majority" };
-        let built = database.run_command(build).await;
+        let build = doc! {
+            "createIndexes": to,
+            "indexes": wanted,
+            "commitQuorum": "majority",
+            "writeConcern": { "w": "majority" },
+        };
+        let built = run_write(&database, build).await;
         match built {
             Ok(_) => Ok(()),
             Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Err(Error::refused(
@@ -242,7 +247,7 @@ impl Store {
             "dropTarget": drop_target,
             "writeConcern": { "w": "majority" },
         };
-        match self.client().database("admin").run_command(command).await {
+        match run_write(&self.client().database("admin"), command).await {
             Ok(_) => Ok(true),
             Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => Ok(false),
             Err(e) => Err(e).action(format!("put {db}.{to} in place")).map_err(|e| self.explain(e)),

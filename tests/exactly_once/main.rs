@@ -19,3 +19,4 @@ mod restarted;
 mod rolled_back;
 mod turns;
 mod unfit;
+mod unkept;
