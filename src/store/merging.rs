@@ -80,6 +80,22 @@ impl Store {
         Ok(RawBatches { cursor })
     }
 
+    /// Makes sure that no result has a key which servers merge into no collection.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a null, [`Error::Store`].
+    pub async fn refuse_null_key(&self, output: &Output, from: &str) -> Result<()> {
+        let results: Collection<RawDocumentBuf> = self.other_db(&output.db).collection(from);
+        let null = results.find_one(doc! { "_id": Bson::Null }).await.action("read the results")?;
+        if null.is_none() {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "a result has the key null, which servers merge into no collection",
+            "nothing was published: emit another key, or use --out replace:NAME or inline",
+        ))
+    }
+
     /// Has the server merge the next piece of a collection into a job's target. Doing it again changes
     /// nothing.
     ///

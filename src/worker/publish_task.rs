@@ -232,6 +232,9 @@ impl Publisher<'_> {
 
     async fn count(&mut self) -> Result<()> {
         self.check_count(self.source()).await?;
+        if self.output.mode.adds() {
+            self.store().refuse_null_key(self.output, self.source()).await?;
+        }
         self.note(Marks { counted: true, ..self.publish.marks }).await
     }
 
