@@ -10,7 +10,7 @@ use super::Store;
 use super::error::{Action, classify, only_existing_ids, run_write};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::spec::HIDDEN_PREFIX;
-use crate::job::{Output, target};
+use crate::job::{Output, OutputMode, target};
 
 /// A collection as `listCollections` describes it.
 #[derive(Debug, Clone)]
@@ -47,13 +47,11 @@ impl Store {
         let listed = self.listed(db, name).await;
         let listed = listed.action(format!("look up {db}.{name}")).map_err(|e| self.explain(e))?;
         let Some(row) = listed else { return Ok(None) };
-        let shard_key = match self.is_sharded() {
+        let entry = match self.is_sharded() {
             true => self.sharded_collection(&format!("{db}.{name}")).await?,
             false => None,
         };
-        let shard_key = shard_key
-            .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
-            .and_then(|entry| entry.get_document("key").ok().cloned());
+        let shard_key = shard_key(entry);
         let zoned = shard_key.is_some() && self.is_zoned(&format!("{db}.{name}")).await?;
         Ok(Some(Described {
             shard_key,
@@ -119,6 +117,21 @@ impl Store {
         };
         let (has, now) = (options(results).await?, options(&output.collection).await?);
         let (Some(has), Some(now)) = (has, now) else { return Ok(()) };
+        if output.mode == OutputMode::Replace && self.is_sharded() {
+            let key = async |name: &str| {
+                let entry = self.sharded_collection(&format!("{}.{name}", output.db)).await?;
+                Ok::<_, Error>(shard_key(entry))
+            };
+            if key(results).await? != key(&output.collection).await? {
+                return Err(Error::refused(
+                    format!(
+                        "the shard key of the output {}.{} was changed while the job ran",
+                        output.db, output.collection
+                    ),
+                    "nothing was published; submit the job again",
+                ));
+            }
+        }
         let changes = target::catch_up(output, &has, &now)?;
         if changes.is_empty() {
             return Ok(());
@@ -317,4 +330,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The shard key of a collection that the cluster's configuration says this of.
+fn shard_key(entry: Option<Document>) -> Option<Document> {
+    entry
+        .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
+        .and_then(|entry| entry.get_document("key").ok().cloned())
 }
