@@ -100,7 +100,8 @@ pub fn name(text: &str) -> String {
 
 /// Whether a terminal shows the text as it is.
 pub fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| is_kept(c) || !obeyed(c)) && matches!(without_credentials(text), Cow::Borrowed(_))
+    text.chars().all(|c| is_kept(c) || !obeyed(c))
+        && matches!(without_credentials(text), Cow::Borrowed(_))
 }
 
 fn is_kept(c: char) -> bool {
@@ -215,7 +216,10 @@ mod tests {
             assert!(!shown.contains(bidi));
             assert!(shown.contains("äß漢👍\u{200d}") || shown.contains('漢'));
         }
-        assert_eq!(through(b"a\x1b[31m\r\n\tb\rc\xff\xc2", false, 1), "a\\u001b[31m\n\tb\\u000dc\\xff\\xc2");
+        assert_eq!(
+            through(b"a\x1b[31m\r\n\tb\rc\xff\xc2", false, 1),
+            "a\\u001b[31m\n\tb\\u000dc\\xff\\xc2"
+        );
     }
 
     #[test]
@@ -239,7 +243,10 @@ mod tests {
             ("see mongodb://u:p@h:1/db?x=y, then", "see mongodb://***@h:1/db?*** then"),
             ("mongodb+srv://u:p q@r@h'", "mongodb+srv://***@h'"),
             ("mongodb://h/db and mongodb://u:p@g", "mongodb://***@g"),
-            ("{\"a\":\"mongodb://u:p\\\"q@h\",\"b\":\"c@d\"}", "{\"a\":\"mongodb://***@h\",\"b\":\"c@d\"}"),
+            (
+                "{\"a\":\"mongodb://u:p\\\"q@h\",\"b\":\"c@d\"}",
+                "{\"a\":\"mongodb://***@h\",\"b\":\"c@d\"}",
+            ),
             ("mongodb://h:1/db at a", "mongodb://h:1/db at a"),
             ("mongodb://h/\nmongodb://u:p@g/\n", "mongodb://h/\nmongodb://***@g/\n"),
         ] {
@@ -262,7 +269,9 @@ mod tests {
                     continue;
                 }
                 files += 1;
-                for way in ["io::stdout", "io::stderr", "println!(", "eprint!(", " print!(", "/dev/tty"] {
+                for way in
+                    ["io::stdout", "io::stderr", "println!(", "eprint!(", " print!(", "/dev/tty"]
+                {
                     let text = text.replace("io::stderr().is_terminal()", "");
                     assert!(!text.contains(way), "{} uses {way}", entry.display());
                 }

@@ -6,6 +6,7 @@ use super::args::{AssembleArgs, Global};
 use super::cluster::local;
 use crate::error::{Error, Result};
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 /// Makes a sharded cluster of servers that run already, and Aviary's collections in it.
 pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> {
@@ -19,7 +20,7 @@ pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> 
     let store = global.store("aviary-assemble").await?;
     until_known(async |_| store.init().await).await?;
     if !global.quiet {
-        eprintln!("{} shards are ready for Aviary", args.shards.len());
+        tell!("{} shards are ready for Aviary", args.shards.len());
     }
     Ok(())
 }
@@ -27,7 +28,7 @@ pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> 
 /// Prints where the servers are that a local deployment would be made of.
 pub(super) async fn servers(global: &Global) -> Result<()> {
     let progress =
-        if global.quiet { Progress::silent() } else { Progress::new(|line| eprintln!("{line}")) };
+        if global.quiet { Progress::silent() } else { Progress::new(|line| tell!("{line}")) };
     let search = tokio::task::spawn_blocking(move || mongod::locate(&progress));
     let mongod = search.await.map_err(|e| Error::Internal(e.to_string()))?.map_err(local)?;
     super::output::line(mongod.display())?;

@@ -142,7 +142,10 @@ mod tests {
             assert_eq!(redact(uri), WITHHELD, "{uri}");
             let said = ConnectionString::parse(uri).map_or_else(|e| e.to_string(), |_| uri.into());
             let objection = objection(uri, &said);
-            assert!(!objection.contains("s3c") && !objection.contains("ret@"), "{uri}: {objection}");
+            assert!(
+                !objection.contains("s3c") && !objection.contains("ret@"),
+                "{uri}: {objection}"
+            );
         }
     }
 
