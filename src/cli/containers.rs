@@ -10,13 +10,10 @@ use crate::terminal::tell;
 
 /// Makes a sharded cluster of servers that run already, and Aviary's collections in it.
 pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> {
-    let uri = global
-        .uri
-        .as_deref()
-        .ok_or_else(|| Error::Usage("no router given; use --uri or AVIARY_URI".into()))?;
+    let uri = global.deployment()?;
     // What the driver says of a malformed one would quote it.
-    crate::store::check_uri(uri)?;
-    assemble::assemble(uri, &args.config_servers, &args.shards).await.map_err(local)?;
+    crate::store::check_uri(&uri)?;
+    assemble::assemble(&uri, &args.config_servers, &args.shards).await.map_err(local)?;
     let store = global.store("aviary-assemble").await?;
     until_known(async |_| store.init().await).await?;
     if !global.quiet {

@@ -50,7 +50,8 @@ async fn show(global: &Global, args: &DemoArgs, local: &Local) -> Result<()> {
             tell!("{line}");
         }
     };
-    let demo = Global { uri: Some(local.uri().to_owned()), db: None, ..global.clone() };
+    let demo =
+        Global { uri: Some(local.uri().to_owned()), uri_file: None, db: None, ..global.clone() };
     let store = demo.store("aviary-demo").await?;
     let loaded = load(&store, args).await?;
     say(&loaded);

@@ -24,15 +24,14 @@ mod status;
 mod submit;
 mod tasks;
 mod trial;
+mod uri_file;
 mod wait;
 mod waiting;
 mod workers;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::{ConnectOptions, Store};
 use crate::telemetry::{self, LogFormat};
 use crate::terminal::{self, tell};
@@ -43,7 +42,7 @@ use args::{Command, Global};
 /// Parses the command line, runs the verb, reports the error, returns the exit code.
 pub fn main() -> ExitCode {
     print_panics_safely();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_with_sources() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; they go to standard output and end with 0.
@@ -57,6 +56,7 @@ pub fn main() -> ExitCode {
     if quietest == 0 || cli.global.verbose > 0 {
         telemetry::init(format, cli.global.verbose.saturating_sub(u8::from(quietest == 3)));
     }
+    cli.warn_of_passwords();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -151,13 +151,8 @@ impl Global {
         shard: Option<String>,
         shard_uri: Option<String>,
     ) -> Result<Store> {
-        let uri = self.uri.clone().ok_or_else(|| {
-            Error::Usage(
-                "no deployment given; use --uri or AVIARY_URI, or start one with aviary up".into(),
-            )
-        })?;
         let options = ConnectOptions {
-            uri,
+            uri: self.deployment()?,
             db: self.db.clone(),
             app_name: app_name.to_owned(),
             shard,

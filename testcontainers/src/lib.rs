@@ -45,6 +45,7 @@ mod progress;
 mod removal;
 pub mod replica_set;
 pub mod router;
+pub mod secret;
 pub mod sharded;
 pub mod standalone;
 pub mod state;
