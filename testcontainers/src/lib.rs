@@ -41,6 +41,7 @@ mod launch;
 pub mod mongod;
 mod ports;
 pub mod process;
+pub mod program;
 mod progress;
 mod removal;
 pub mod replica_set;
