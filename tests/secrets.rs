@@ -50,7 +50,7 @@ async fn nothing_of_a_malformed_uri_is_printed_by_any_verb_wherever_it_is_given(
         for args in
             [&["list", "-d", "test"][..], &["worker", "-d", "test"], &["coordinator", "-d", "test"]]
         {
-            let given = [&args[..], &["--uri", uri, "-vv"]].concat();
+            let given = [args, &["--uri", uri, "-vv"]].concat();
             for ran in [bare(args, &[("AVIARY_URI", uri)]).await, bare(&given, &[]).await] {
                 assert_eq!(ran.code, 2, "{uri}: {ran:#?}");
                 assert!(ran.stderr.contains("not a usable MongoDB URI"), "{uri}: {ran:#?}");
