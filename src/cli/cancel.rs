@@ -10,6 +10,7 @@ use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
 use crate::store::Store;
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let store = global.store("aviary-cancel").await?;
@@ -26,7 +27,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         // Fencing the tasks here stops the workers at their next write, coordinator or not.
         until_known(async |_| store.cancel_tasks(&job.id).await).await?;
         if !global.quiet {
-            eprintln!("job {} is cancelled; a coordinator removes what it leaves", job.id);
+            tell!("job {} is cancelled; a coordinator removes what it leaves", job.id);
         }
         return Ok(());
     }
@@ -39,13 +40,13 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         JobState::Cancelled => {
             if !global.quiet {
                 let part = now.error.map(|error| format!("; {}", error.message));
-                eprintln!("job {} is cancelled{}", job.id, part.unwrap_or_default());
+                tell!("job {} is cancelled{}", job.id, part.unwrap_or_default());
             }
             Ok(())
         }
         JobState::Publishing => {
             if !global.quiet {
-                eprintln!(
+                tell!(
                     "job {0} is publishing; it ends at its publisher's next step (aviary status {0} tells)",
                     job.id
                 );

@@ -11,6 +11,7 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use super::args::JobFunctions;
 use super::output::exact;
 use crate::error::{Error, Result};
+use crate::terminal::tell;
 use crate::wasm::{
     self, GuestError, Host, Instance, InstanceOptions, Level, Limits, Script, Sink, SinkError,
     Stage,
@@ -118,7 +119,7 @@ impl Sink for Sent {
     }
     fn count(&mut self, _name: &str, _delta: i64) {}
     fn log(&mut self, _level: Level, text: &str) {
-        eprintln!("{text}");
+        tell!("{text}");
     }
 }
 

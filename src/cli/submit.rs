@@ -15,6 +15,7 @@ use crate::job::{
 use crate::store::Store;
 use crate::store::retry::until_known;
 use crate::task::JobPhases;
+use crate::terminal::tell;
 use crate::wasm::{Host, Stage};
 
 /// A job's functions as given, found and checked, none of them stored yet.
@@ -36,7 +37,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     if let Some(given) = args.job.command.take() {
         let rest = command::apply(&host, &given, &mut args.job).await?;
         for note in rest.notes.iter().filter(|_| !global.quiet) {
-            eprintln!("note: {note}");
+            tell!("note: {note}");
         }
         args.out = rest.out;
         args.out_db = args.out_db.or(rest.out_db);
@@ -110,7 +111,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     }
     if !global.quiet {
         if !args.detach {
-            eprintln!("job {} submitted", job.id);
+            tell!("job {} submitted", job.id);
         }
         // The job is written, so whatever fails from here on must not look as if it were not.
         if let Err(error) = foresight::warn(&store, &job, size.bytes).await {
@@ -185,7 +186,7 @@ fn summary(job: &Job) {
         .flatten()
         .map(|(name, value)| format!("{name} {}", output::number(value)))
         .collect();
-    eprintln!(
+    tell!(
         "job {} {} in {}: {}",
         job.id,
         job.state,
@@ -193,7 +194,7 @@ fn summary(job: &Job) {
         counters.join(", ")
     );
     if job.spec.output.mode.has_target() {
-        eprintln!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
+        tell!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
     }
 }
 
