@@ -71,6 +71,7 @@ fn start(module: &Module, map: &str) -> Result<Instance<Nowhere>> {
         scope: b"\x05\0\0\0\0".to_vec(),
         script: Some(Script { map: Some(map.into()), ..Script::default() }),
         ..InstanceOptions::default()
+        ..InstanceOptions::default()
     };
     Ok(Instance::new(module, options, Nowhere)?)
 }

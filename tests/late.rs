@@ -81,8 +81,8 @@ async fn a_turn_outlives_the_tasks_of_abandoned_plans(bed: &Bed, store: &Store) 
     assert_eq!(store.take_turn(&job).await.unwrap(), Turn::Mine);
     let abandoned = Task::planned(TaskKind::Map, &job.id, job.plan + 1, 0, store.home());
     store.insert_tasks(&[abandoned]).await.unwrap();
-    assert_eq!(store.delete_stale_plans(&job).await.unwrap(), 1, "the task, and nothing else");
-    let held = store.turns().await.unwrap();
+    assert_eq!(store.delete_stale_plans(job.plan, &job.id).await.unwrap(), 1, "the task, and nothing else");
+    let held = store.turns("").await.unwrap();
     assert!(held.iter().any(|(_, holder)| *holder == job.id), "{held:?}");
     bed.aviary(&["cancel", job.id.as_str()]).await.ok();
 }
@@ -94,7 +94,7 @@ async fn tasks_of_a_removed_job_are_swept(bed: &Bed, store: &Store) {
     // A coordinator that was frozen while it planned.
     let late = Task::planned(TaskKind::Map, &job.id, 1, 0, store.home());
     store.insert_tasks(&[late]).await.unwrap();
-    gc::sweep(store).await.unwrap();
+    gc::Sweeper::new(store.clone()).sweep().await;
     let left = bed.coll("aviary").count_documents(doc! { "job": job.id.as_str() }).await.unwrap();
     assert_eq!(left, 0);
 }
