@@ -12,8 +12,8 @@ use bson::doc;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::ids::JobId;
-use crate::job::spec::HIDDEN_PREFIX;
 use crate::job::limits::JOB_ID_LEN;
+use crate::job::spec::HIDDEN_PREFIX;
 use crate::job::{Job, JobState, Output, OutputMode};
 use crate::protocol::backoff::Backoff;
 use crate::store::Store;
@@ -216,7 +216,8 @@ async fn sweep_turn(store: &Store, known: &mut KnownJobs, turn: &str, id: &JobId
 /// Drops hidden collections that zombies of ended or removed jobs have brought back.
 async fn sweep_outputs(store: &Store, known: &mut KnownJobs, db: &str) -> Result<()> {
     for name in store.hidden_collections(db).await? {
-        let Some(id) = name.strip_prefix(HIDDEN_PREFIX).and_then(|rest| rest.get(..JOB_ID_LEN)) else {
+        let Some(id) = name.strip_prefix(HIDDEN_PREFIX).and_then(|rest| rest.get(..JOB_ID_LEN))
+        else {
             continue;
         };
         let id = JobId::from_text(id);
@@ -260,7 +261,14 @@ impl Rest {
     fn of(job: Job) -> Self {
         let Job { state, plan, cleaned, spec, .. } = job;
         let keep_intermediates = spec.keep_intermediates;
-        Self { state, plan, cleaned, keep_intermediates, db: spec.output.db, mode: spec.output.mode }
+        Self {
+            state,
+            plan,
+            cleaned,
+            keep_intermediates,
+            db: spec.output.db,
+            mode: spec.output.mode,
+        }
     }
 }
 

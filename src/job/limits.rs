@@ -119,8 +119,22 @@ impl Caps {
         let limits = &spec.limits;
         let most = Self::default();
         let rows = [
-            ("spec.partitions", "--partitions", "--cap-partitions", u64::from(spec.partitions), self.partitions, most.partitions),
-            ("spec.limits.memory_mb", "--memory-mb", "--cap-memory-mb", limits.memory_mb, self.memory_mb, most.memory_mb),
+            (
+                "spec.partitions",
+                "--partitions",
+                "--cap-partitions",
+                u64::from(spec.partitions),
+                self.partitions,
+                most.partitions,
+            ),
+            (
+                "spec.limits.memory_mb",
+                "--memory-mb",
+                "--cap-memory-mb",
+                limits.memory_mb,
+                self.memory_mb,
+                most.memory_mb,
+            ),
             (
                 "spec.limits.record_timeout_ms",
                 "--record-timeout",
@@ -145,7 +159,14 @@ impl Caps {
                 self.record_output_bytes,
                 most.record_output_bytes,
             ),
-            ("spec.limits.log_bytes", "--log-bytes", "--cap-log-bytes", limits.log_bytes, self.log_bytes, most.log_bytes),
+            (
+                "spec.limits.log_bytes",
+                "--log-bytes",
+                "--cap-log-bytes",
+                limits.log_bytes,
+                self.log_bytes,
+                most.log_bytes,
+            ),
         ];
         for (field, asked_by, flag, value, cap, most) in rows {
             // Whatever a fleet says, no more than this version can bear.
@@ -197,7 +218,8 @@ pub fn within(field: &'static str, value: u64, cap: u64) -> Result<(), Over> {
 /// Whether this can be a job's id. Names of collections and ranges of blocks are made of it, so that one of another
 /// form could stand for what is another job's.
 pub fn is_job_id(id: &JobId) -> bool {
-    id.as_str().len() == JOB_ID_LEN && id.as_str().bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    id.as_str().len() == JOB_ID_LEN
+        && id.as_str().bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Characters of a job's id.
@@ -219,7 +241,10 @@ mod tests {
         );
         let caps = Caps { partitions: 10, ..Caps::default() };
         let over = caps.check(&job).unwrap_err().to_string();
-        assert!(over.ends_with("more than the 10 that this fleet allows (--cap-partitions)"), "{over}");
+        assert!(
+            over.ends_with("more than the 10 that this fleet allows (--cap-partitions)"),
+            "{over}"
+        );
         // What a fleet allows, this version may not.
         let caps = Caps { partitions: 100_000, ..Caps::default() };
         assert!(caps.check(&job).unwrap_err().to_string().contains("1024"));

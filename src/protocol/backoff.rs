@@ -11,7 +11,9 @@ use crate::config::{RETRY_BASE_MS, RETRY_MAX_MS};
 pub fn pause_ms(failures: u32) -> u64 {
     match failures {
         0 => 0,
-        n => RETRY_BASE_MS.saturating_mul(1_u64.checked_shl(n - 1).unwrap_or(u64::MAX)).min(RETRY_MAX_MS),
+        n => RETRY_BASE_MS
+            .saturating_mul(1_u64.checked_shl(n - 1).unwrap_or(u64::MAX))
+            .min(RETRY_MAX_MS),
     }
 }
 

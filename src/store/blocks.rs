@@ -15,7 +15,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::ids::{JobId, TaskId, Token};
 use crate::job::limits::{JOB_ID_LEN, is_job_id};
-use crate::shuffle::block::Block;
+use crate::shuffle::block::{BLOCK_DATA_BYTES_MAX, Block};
 
 /// A block's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +121,8 @@ impl Store {
             let mut count = 0;
             // One index seek a job: from each job's first block to beyond its last.
             while count < config::SWEPT_MAX
-                && let Some(job) = self.next_job_with_blocks(&shard, &after).await? {
+                && let Some(job) = self.next_job_with_blocks(&shard, &after).await?
+            {
                 count += 1;
                 // What is no job's is passed over together with all that begins like it.
                 let id = JobId::from_text(job);
@@ -131,7 +132,8 @@ impl Store {
                 } else {
                     let begin: String = id.as_str().chars().take(JOB_ID_LEN).collect();
                     let is_whole = begin.len() == id.as_str().len();
-                    after = if is_whole { format!("{begin}0") } else { format!("{begin}\u{10ffff}") };
+                    after =
+                        if is_whole { format!("{begin}0") } else { format!("{begin}\u{10ffff}") };
                 }
             }
         }
@@ -213,13 +215,18 @@ pub(super) fn block_document(id: String, name: &BlockName, block: &Block) -> Raw
     }
 }
 
-pub(super) fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
+/// A block out of its document; nothing if that is not one. Whether it is intact is for its reader to check.
+pub fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
     let int = |name: &str| match raw.get(name).ok()?? {
         bson::RawBsonRef::Int64(n) => Some(n),
         bson::RawBsonRef::Int32(n) => Some(i64::from(n)),
         _ => None,
     };
-    let data = raw.get_binary("data").ok()?.bytes.to_vec();
+    let data = raw.get_binary("data").ok()?.bytes;
+    if data.len() > BLOCK_DATA_BYTES_MAX {
+        return None;
+    }
+    let data = data.to_vec();
     Some(Block {
         seq,
         records: u32::try_from(int("records")?).ok()?,

@@ -250,12 +250,7 @@ fn claimable_of(job: &OpenJob, shards: Bson, kinds: &[TaskKind], avoided: &[Stri
 
 /// A condition that holds for the tasks of a job's plan alone: those of its numbers under their own names, of which
 /// nobody else can write another. `counts` are the map and reduce tasks of the plan.
-pub(super) fn own_tasks(
-    job: &JobId,
-    plan: i32,
-    counts: [i64; 2],
-    kinds: &[TaskKind],
-) -> Document {
+pub(super) fn own_tasks(job: &JobId, plan: i32, counts: [i64; 2], kinds: &[TaskKind]) -> Document {
     let [maps, reduces] = counts;
     let numbered = |kind: TaskKind, count: i64, name: fn(&JobId, i32, u32) -> TaskId| {
         let last = u32::try_from(count - 1).unwrap_or(0);

@@ -378,11 +378,14 @@ impl Store {
         let found: Option<StoredFunction> = read_one("function", found)?;
         let Some(mut function) = found else { return Ok(None) };
         let chunks = function.chunks.unwrap_or(0);
-        let of = |over: Over| Error::refused(
-            format!("function {digest}: {over}"),
-            "the catalogue was tampered with or damaged: insert the function again",
-        );
-        within("chunks", u64::try_from(chunks).unwrap_or(u64::MAX), FUNCTION_CHUNKS_MAX).map_err(of)?;
+        let of = |over: Over| {
+            Error::refused(
+                format!("function {digest}: {over}"),
+                "the catalogue was tampered with or damaged: insert the function again",
+            )
+        };
+        within("chunks", u64::try_from(chunks).unwrap_or(u64::MAX), FUNCTION_CHUNKS_MAX)
+            .map_err(of)?;
         for n in 0..chunks {
             let found = self
                 .functions()

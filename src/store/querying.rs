@@ -116,7 +116,9 @@ impl AtWork {
                 return;
             }
         }
-        tracing::warn!("a query that nobody wants any more could not be ended; its time limit will end it");
+        tracing::warn!(
+            "a query that nobody wants any more could not be ended; its time limit will end it"
+        );
     }
 }
 
@@ -126,7 +128,8 @@ mod tests {
 
     #[test]
     fn scripts_are_found_wherever_they_are() {
-        let plain = doc! { "a": { "$in": ["$where", { "where": 1 }] }, "$expr": { "$eq": ["$a", 1] } };
+        let plain =
+            doc! { "a": { "$in": ["$where", { "where": 1 }] }, "$expr": { "$eq": ["$a", 1] } };
         assert!(!names_script(&plain));
         for query in [
             doc! { "$where": "true" },

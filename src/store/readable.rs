@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bson::raw::RawDocumentBuf;
 use bson::Bson;
+use bson::raw::RawDocumentBuf;
 use futures_util::{Stream, TryStreamExt};
 use serde::de::DeserializeOwned;
 

@@ -83,7 +83,8 @@ impl SpecCache {
         // Not every job has been through `aviary submit`, or past a coordinator.
         Caps::default().check_job(&job)?;
         job.spec.validate(store.db_name())?;
-        caps.check(&job.spec).map_err(|over| Error::unfit(over.to_string(), "give every worker the same caps"))?;
+        caps.check(&job.spec)
+            .map_err(|over| Error::unfit(over.to_string(), "give every worker the same caps"))?;
         let job = Arc::new(job);
         let mut jobs = self.lock();
         if jobs.len() >= KEPT_MAX {

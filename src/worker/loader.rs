@@ -100,7 +100,8 @@ impl Surroundings {
 /// A job's limits in the host's terms.
 pub fn limits(limits: &crate::job::Limits) -> Limits {
     Limits {
-        memory_bytes_max: usize::try_from(limits.memory_mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX),
+        memory_bytes_max: usize::try_from(limits.memory_mb.saturating_mul(1 << 20))
+            .unwrap_or(usize::MAX),
         call_timeout: Duration::from_millis(limits.record_timeout_ms),
         output_bytes_max: limits.record_output_bytes,
         log_bytes_max: usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),

@@ -75,7 +75,8 @@ async fn jobs_with_any_field_of_any_type_stop_nothing() {
     }
     lives(&coordinator);
     lives(&worker);
-    let kept = scene.bed.coll("aviary-intermediates").find_one(doc! { "_id": block.get("_id") }).await;
+    let kept =
+        scene.bed.coll("aviary-intermediates").find_one(doc! { "_id": block.get("_id") }).await;
     assert!(kept.expect("asked").is_some(), "a job's block was taken for another's");
 }
 

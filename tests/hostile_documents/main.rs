@@ -57,7 +57,8 @@ impl Scene {
         let out = format!("honest{n}");
         self.submit(&["--out", &format!("replace:{out}")]).await.ok();
         let rows = self.bed.all(&out).await;
-        let expected: Vec<(Bson, f64)> = (0..4).map(|g| (Bson::Double(f64::from(g)), 10.0)).collect();
+        let expected: Vec<(Bson, f64)> =
+            (0..4).map(|g| (Bson::Double(f64::from(g)), 10.0)).collect();
         let value = |row: &Document| match row.get("value") {
             Some(Bson::Int32(n)) => f64::from(*n),
             Some(Bson::Int64(n)) => *n as f64,
@@ -70,7 +71,8 @@ impl Scene {
 
     /// Submits a job over the few documents.
     pub async fn submit(&self, more: &[&str]) -> Ran {
-        let args = ["submit", "-q", "-o", "name", "-c", "few", "--map", "by-g", "--reduce", "_count"];
+        let args =
+            ["submit", "-q", "-o", "name", "-c", "few", "--map", "by-g", "--reduce", "_count"];
         self.bed.aviary(&[&args, more].concat()).await
     }
 
@@ -94,7 +96,8 @@ impl Scene {
     /// A ready map task of another job.
     pub fn ready(&self, job: &str) -> Document {
         let mut task = self.task.clone();
-        for gone in ["result", "finished", "history", "token", "until", "lost", "worker", "leased"] {
+        for gone in ["result", "finished", "history", "token", "until", "lost", "worker", "leased"]
+        {
             task.remove(gone);
         }
         task.extend(doc! {

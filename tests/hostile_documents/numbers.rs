@@ -65,7 +65,10 @@ async fn numbers_beyond_their_caps_fail_the_job_that_has_them() {
     scene.honest().await;
     let (after, after_worker) = (peak_mb(&coordinator), peak_mb(&worker));
     assert!(after < before + 150, "coordinator: {before} MiB before, {after} MiB after");
-    assert!(after_worker < before_worker + 300, "worker: {before_worker} MiB, then {after_worker} MiB");
+    assert!(
+        after_worker < before_worker + 300,
+        "worker: {before_worker} MiB, then {after_worker} MiB"
+    );
     lives(&coordinator);
     lives(&worker);
 }
@@ -137,7 +140,9 @@ async fn blocks_and_manifests_that_nobody_wrote_so_harm_only_their_job() {
         });
         let mut map = scene.ready(&id);
         let part = doc! { "p": 0_i64, "runs": runs, "records": i64::MAX, "bytes": i64::MAX };
-        map.extend(doc! { "state": "done", "result": { "token": "t", "parts": [part], "counters": {} } });
+        map.extend(
+            doc! { "state": "done", "result": { "token": "t", "parts": [part], "counters": {} } },
+        );
         let mut reduce = scene.ready(&id);
         reduce.remove("split");
         reduce.extend(doc! { "_id": format!("{id}/reduce/1.00000"), "kind": "reduce" });

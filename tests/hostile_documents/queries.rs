@@ -30,10 +30,8 @@ async fn reading(scene: &Scene) -> Vec<Document> {
 async fn detached(scene: &Scene, query: &str, more: &[&str]) -> String {
     let ran = scene.submit(&[&["--query", query, "--detach"], more].concat()).await.ok();
     let id = ran.stdout.trim().to_owned();
-    wait_for("the query to run", || async {
-        (!reading(scene).await.is_empty()).then_some(())
-    })
-    .await;
+    wait_for("the query to run", || async { (!reading(scene).await.is_empty()).then_some(()) })
+        .await;
     id
 }
 
@@ -52,9 +50,12 @@ async fn a_query_that_never_ends_ends_with_its_attempt() {
         let comment = comment.unwrap_or_default();
         scene.bed.aviary(&["cancel", &id]).await.ok();
         gone(&scene, "a cancelled job's query to end").await;
-        assert_eq!(comment.get_document("aviary").ok(), Some(&doc! {
-            "job": &id, "task": task.get_str("_id").unwrap(), "token": task.get_str("token").unwrap(),
-        }));
+        assert_eq!(
+            comment.get_document("aviary").ok(),
+            Some(&doc! {
+                "job": &id, "task": task.get_str("_id").unwrap(), "token": task.get_str("token").unwrap(),
+            })
+        );
         scene.honest().await;
     }
     // A worker that is told to stop.
@@ -64,7 +65,8 @@ async fn a_query_that_never_ends_ends_with_its_attempt() {
     gone(&scene, "a drained worker's query to end").await;
     // And one that is told nothing.
     let killed = scene.bed.spawn("killed", &["worker", "--slots", "1"], &[]);
-    wait_for("the query to run", || async { (!reading(&scene).await.is_empty()).then_some(()) }).await;
+    wait_for("the query to run", || async { (!reading(&scene).await.is_empty()).then_some(()) })
+        .await;
     killed.kill().expect("it runs");
     gone(&scene, "a killed worker's query to end").await;
     scene.bed.aviary(&["cancel", &id]).await.ok();

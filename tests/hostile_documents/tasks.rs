@@ -20,7 +20,8 @@ async fn waiting_job(scene: &Scene) -> String {
 async fn ends(scene: &Scene, id: &str) {
     let job = wait_for("the job to end", || async {
         let job = scene.find(id).await;
-        let ended = job.get_str("state").is_ok_and(|s| matches!(s, "succeeded" | "failed" | "cancelled"));
+        let ended =
+            job.get_str("state").is_ok_and(|s| matches!(s, "succeeded" | "failed" | "cancelled"));
         ended.then_some(job)
     })
     .await;
@@ -51,7 +52,9 @@ async fn tasks_that_cannot_be_claimed_hide_no_others() {
     // Of the honest job itself.
     for (n, value) in odd().into_iter().enumerate() {
         for (m, field) in
-            ["epoch", "attempts", "lost", "history", "n", "plan", "not_before", "split"].iter().enumerate()
+            ["epoch", "attempts", "lost", "history", "n", "plan", "not_before", "split"]
+                .iter()
+                .enumerate()
         {
             front(&id, n * 100 + m, doc! { *field: value.clone() });
         }
@@ -83,7 +86,9 @@ async fn tasks_that_cannot_be_given_up_keep_no_other_from_it() {
     let past = bson::DateTime::from_millis(1);
     let lost = |job: &str, more: Document| {
         let mut task = scene.ready(job);
-        task.extend(doc! { "state": "leased", "until": past, "lost": 20, "token": "t", "epoch": 20_i64 });
+        task.extend(
+            doc! { "state": "leased", "until": past, "lost": 20, "token": "t", "epoch": 20_i64 },
+        );
         task.extend(more);
         task
     };
@@ -99,7 +104,12 @@ async fn tasks_that_cannot_be_given_up_keep_no_other_from_it() {
         .await;
     let id = waiting_job(&scene).await;
     let set = doc! { "$set": { "state": "leased", "until": past, "lost": 20, "token": "t" } };
-    scene.bed.coll("aviary").update_one(doc! { "job": &id, "kind": "map" }, set).await.expect("set");
+    scene
+        .bed
+        .coll("aviary")
+        .update_one(doc! { "job": &id, "kind": "map" }, set)
+        .await
+        .expect("set");
     let why = scene.failed(&id).await;
     assert!(why.contains("vanished"), "{why}");
     lives(&coordinator);

@@ -16,8 +16,19 @@ async fn running(scene: &Scene, id: &str) {
 
 async fn endless(scene: &Scene) -> String {
     let map = scene.bed.file("endless.js", ENDLESS).display().to_string();
-    let args =
-        ["submit", "-q", "-o", "name", "-c", "few", "--map", &map, "--record-timeout", "12h", "--detach"];
+    let args = [
+        "submit",
+        "-q",
+        "-o",
+        "name",
+        "-c",
+        "few",
+        "--map",
+        &map,
+        "--record-timeout",
+        "12h",
+        "--detach",
+    ];
     scene.bed.aviary(&args).await.ok().stdout.trim().to_owned()
 }
 
@@ -67,7 +78,10 @@ async fn what_a_job_asks_for_has_caps_that_a_fleet_can_lower() {
     let flags = ["--cap-record-timeout", "1m", "--cap-partitions", "8", "--cap-memory-mb", "256"];
     let (scene, coordinator, worker) = Scene::with(&flags, &[]).await;
     for (more, words) in [
-        (&["--record-timeout", "10000days"][..], &["--record-timeout", "864000000000", "86400000"][..]),
+        (
+            &["--record-timeout", "10000days"][..],
+            &["--record-timeout", "864000000000", "86400000"][..],
+        ),
         (&["--task-timeout", "10000days"], &["--task-timeout", "604800000"]),
         (&["--record-output", "99999999999"], &["--record-output", "1073741824"]),
     ] {
@@ -93,7 +107,11 @@ async fn what_a_job_asks_for_has_caps_that_a_fleet_can_lower() {
     }
     scene.honest().await;
     let mut job = scene.submitted();
-    job.get_document_mut("spec").unwrap().get_document_mut("limits").unwrap().insert("record_timeout_ms", 60_001_i64);
+    job.get_document_mut("spec")
+        .unwrap()
+        .get_document_mut("limits")
+        .unwrap()
+        .insert("record_timeout_ms", 60_001_i64);
     let id = id_of(&job);
     scene.insert("aviary", vec![job]).await;
     assert!(scene.failed(&id).await.contains("--cap-record-timeout"));
