@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document, doc};
 
-use super::{Scene, fresh, id_of, lives, odd};
+use super::{Scene, id_of, lives, odd};
 
 /// The paths of all fields of a document, those of documents in it too.
 fn paths(document: &Document, prefix: &[String]) -> Vec<Vec<String>> {
@@ -34,12 +34,16 @@ async fn jobs_with_any_field_of_any_type_stop_nothing() {
     let bare = doc! { "collMod": "aviary", "validator": {} };
     scene.bed.db().run_command(bare).await.expect("no validator");
     let mut hostile = Vec::new();
-    for state in ["submitted", "planning", "mapping", "reducing", "publishing", "failed"] {
+    let (mut turn, values) = (0, odd());
+    for state in ["submitted", "mapping", "failed"] {
         for path in paths(&scene.submitted(), &[]) {
             if matches!(path[0].as_str(), "_id" | "kind" | "shard") {
                 continue;
             }
-            for value in odd() {
+            // Each in turn: many of them are as good as an honest job's, and run.
+            for _ in 0..2 {
+                turn += 1;
+                let value = values[turn % values.len()].clone();
                 let mut job = scene.submitted();
                 job.extend(doc! { "state": state, "priority": i32::MAX });
                 set(&mut job, &path, value);
@@ -68,7 +72,7 @@ async fn jobs_with_any_field_of_any_type_stop_nothing() {
     owner.extend(doc! { "_id": "0123456789abcdef01234567", "state": "stopped" });
     scene.insert("aviary", vec![owner]).await;
     scene.insert("aviary-intermediates", vec![block.clone()]).await;
-    assert!(hostile.len() > 1_000, "{}", hostile.len());
+    assert!(hostile.len() > 200, "{}", hostile.len());
     scene.insert("aviary", hostile).await;
     for _ in 0..3 {
         scene.honest().await;
@@ -84,10 +88,10 @@ async fn jobs_with_any_field_of_any_type_stop_nothing() {
 async fn jobs_of_a_great_many_small_parts_take_no_memory() {
     let (scene, coordinator, worker) = Scene::start().await;
     let before = super::peak_mb(&coordinator);
-    // As many nulls as a document holds: some 12 MB stored, a gigabyte as values of a program.
-    let nulls: Document = (0..1_000_000).map(|n| (n.to_string(), Bson::Null)).collect();
+    // As many nulls as a document holds: some 6 MB stored, half a gigabyte as values of a program.
+    let nulls: Document = (0..500_000).map(|n| (n.to_string(), Bson::Null)).collect();
     let mut ids = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..2 {
         let mut job = scene.submitted();
         job.insert("priority", i32::MAX);
         job.get_document_mut("spec").unwrap().insert("scope", nulls.clone());
@@ -100,7 +104,7 @@ async fn jobs_of_a_great_many_small_parts_take_no_memory() {
     assert!(after < before + 150, "{before} MiB before, {after} MiB after");
     let told = scene.bed.aviary(&["status", &ids[0]]).await;
     assert_eq!(told.code, 8, "{told:#?}");
-    assert!(told.stderr.contains("1000000") || told.stderr.contains("more than"), "{told:#?}");
+    assert!(told.stderr.contains("more than"), "{told:#?}");
     lives(&coordinator);
     lives(&worker);
 }
@@ -110,7 +114,7 @@ async fn a_crowd_of_jobs_in_any_state_hides_no_other() {
     let (scene, coordinator, worker) = Scene::start().await;
     let mut crowd = Vec::new();
     for state in ["mapping", "reducing", "publishing"] {
-        for _ in 0..1_500 {
+        for _ in 0..100 {
             let mut job = scene.submitted();
             // Nothing will ever be done of it, since it waits for a task that is not there.
             job.extend(doc! {
@@ -124,5 +128,4 @@ async fn a_crowd_of_jobs_in_any_state_hides_no_other() {
     scene.honest().await;
     lives(&coordinator);
     lives(&worker);
-    let _ = fresh();
 }

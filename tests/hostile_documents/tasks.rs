@@ -45,7 +45,7 @@ async fn tasks_that_cannot_be_claimed_hide_no_others() {
         hostile.push(task);
     };
     // Of jobs that are not there, as far as anybody can read them or not.
-    for n in 0..4_000 {
+    for n in 0..2_000 {
         front(&fresh(), n, doc! { "epoch": "x" });
         front(&fresh(), n, doc! {});
     }
