@@ -4,12 +4,12 @@ use super::common::{ceiling, wait_for};
 use super::{Scene, id_of, lives};
 use bson::doc;
 
-const ENDLESS: &str = "function () { while (true); }";
+const ENDLESS: &str = "function () { console.log('begun'); while (true); }";
 
 async fn running(scene: &Scene, id: &str) {
-    wait_for("the task to run", || async {
-        let leased = doc! { "job": id, "kind": "map", "state": "leased" };
-        scene.bed.coll("aviary").find_one(leased).await.expect("asked")
+    wait_for("the function to run", || async {
+        let said = doc! { "job": id, "kind": "log" };
+        scene.bed.coll("aviary").find_one(said).await.expect("asked")
     })
     .await;
 }
@@ -37,7 +37,6 @@ async fn a_worker_stops_when_told_to_whatever_time_a_record_has() {
     let (scene, coordinator, worker) = Scene::start().await;
     let id = endless(&scene).await;
     running(&scene, &id).await;
-    worker.wait_for_log(&id).await.expect("it is claimed");
     worker.terminate().expect("it runs");
     worker.wait_gone(ceiling()).await.expect("it ends");
     let task = scene.find(&format!("{id}/map/1.00000")).await;
