@@ -34,9 +34,10 @@ async fn tasks_that_cannot_be_claimed_hide_no_others() {
     let (scene, coordinator, worker) = Scene::start().await;
     worker.terminate().expect("it runs");
     worker.wait_gone(super::common::ceiling()).await.expect("it ends");
+    let id = waiting_job(&scene).await;
+    // Whoever submits brings the validator up to date.
     let bare = doc! { "collMod": "aviary", "validator": {} };
     scene.bed.db().run_command(bare).await.expect("no validator");
-    let id = waiting_job(&scene).await;
     let mut hostile = Vec::new();
     let mut front = |job: &str, n: usize, odd: Document| {
         let mut task = scene.ready(job);
