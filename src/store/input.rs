@@ -1,6 +1,7 @@
 //! The input: what it is, where to cut it, and reading a piece of it at the job's snapshot.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
@@ -272,13 +273,15 @@ impl Store {
         let working = at.clone();
         // A driver future must be polled to its end, so the reading is a task of its own.
         let mut task = tokio::spawn(async move {
+            let began = Instant::now();
             let outcome = match &members {
                 Some(members) => store.read_beside(&reading, members, &tx, &working).await,
                 None => store.read_routed(&reading, &tx, &working).await,
             };
             if let Err(error) = outcome {
                 // A closed channel means that nobody wants to know.
-                let _ = tx.send(Err(explain_time(explain_history(error), &reading.time))).await;
+                let error = explain_time(explain_history(error), &reading.time, began.elapsed());
+                let _ = tx.send(Err(error)).await;
             }
         });
         tokio::spawn(async move {

@@ -20,6 +20,9 @@ pub(super) const LOOK_MAX: Duration = Duration::from_secs(60);
 pub(super) const SAMPLE_MAX: Duration = Duration::from_secs(3_600);
 /// `MaxTimeMSExpired`.
 const TIME_EXPIRED: i32 = 50;
+/// What a server says, too, when the time of a query is over in the middle of a script: `JSInterpreterFailure`,
+/// `ExceededTimeLimit`, `Interrupted`.
+const SCRIPT_ENDED: [i32; 3] = [139, 262, 11_601];
 
 /// Names of operators that run JavaScript in the server.
 const SCRIPTS: [&str; 3] = ["$where", "$function", "$accumulator"];
@@ -71,18 +74,24 @@ fn holds_script(value: &Bson) -> bool {
 }
 
 /// A query that has used up its time is the user's or the operator's to solve, so the error says how.
-pub(super) fn explain_time(error: Error, time: &QueryTime) -> Error {
-    match error {
-        Error::Store { source: StoreError { code: Some(TIME_EXPIRED), .. }, .. } => Error::refused(
-            format!(
-                "the server took more than {} ms for one piece of the query, which is all that {} gives",
-                time.left().as_millis(),
-                time.set_by
-            ),
-            "narrow --query, say it without JavaScript, or have more time given",
-        ),
-        other => other,
+pub(super) fn explain_time(error: Error, time: &QueryTime, took: Duration) -> Error {
+    let is_over = match &error {
+        Error::Store { source: StoreError { code: Some(code), .. }, .. } => {
+            *code == TIME_EXPIRED || (SCRIPT_ENDED.contains(code) && took >= time.left())
+        }
+        _ => false,
+    };
+    if !is_over {
+        return error;
     }
+    Error::refused(
+        format!(
+            "the server took more than {} ms for one piece of the query, which is all that {} gives",
+            time.left().as_millis(),
+            time.set_by
+        ),
+        "narrow --query, say it without JavaScript, or have more time given",
+    )
 }
 
 /// The session that a reading is at work in.

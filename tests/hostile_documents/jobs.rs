@@ -8,7 +8,7 @@ use super::{Scene, id_of, lives, odd};
 fn paths(document: &Document, prefix: &[String]) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (name, value) in document {
-        let path = [prefix, &[name.clone()]].concat();
+        let path = [prefix, std::slice::from_ref(name)].concat();
         if let Bson::Document(inner) = value {
             found.extend(paths(inner, &path));
         }

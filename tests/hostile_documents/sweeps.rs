@@ -15,7 +15,7 @@ async fn what_cannot_be_cleaned_up_holds_up_nothing_else() {
     // Jobs that are over, in databases that cannot be listed.
     let mut hostile: Vec<Document> = Vec::new();
     let mut unlistable = Vec::new();
-    for db in ["", "a b", "no/such", "a.b", "$x", &"x".repeat(70)] {
+    for db in ["", "a b", "no/such", "a.b", &"x".repeat(70)] {
         let mut job = scene.submitted();
         job.extend(doc! { "state": "failed", "priority": i32::MAX });
         let output = doc! { "mode": "inline", "db": db, "collection": "x" };
