@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// How long a claim is valid on the server unless renewed.
 pub const LEASE_TTL_MS: u64 = 15_000;
+/// No lease lasts longer: whatever says that it does was not written by a daemon.
+pub const LEASE_TTL_MS_MAX: u64 = 12 * 3_600_000;
 /// A worker stops trusting its lease this long before the server would give it away.
 pub const LEASE_MARGIN_MS: u64 = 2_000;
 /// Attempts of one task that fail before the task is quarantined.
@@ -26,6 +28,19 @@ pub const BLOCKS_DAMAGED_MAX: usize = 8;
 pub const HISTORY_MAX: i32 = 16;
 /// Candidate tasks a claimer reads before it picks among them at random.
 pub const CLAIM_CANDIDATES_MAX: i64 = 16;
+/// Open jobs that a claimer reads at a time.
+pub const CLAIM_JOBS_MAX: usize = 256;
+/// Of these, those whose tasks it looks for at one time; it goes on with the others the next time.
+pub const CLAIM_LOOKS_MAX: usize = 32;
+/// Open jobs that a coordinator tends in one look; it goes on with the others in the next.
+pub const JOBS_PER_LOOK: usize = 500;
+/// Things of one kind that a sweep looks at; the next one goes on with the others.
+pub const SWEPT_MAX: usize = 1_000;
+/// What cannot be done for a job or swept, for a reason that does not pass by itself, is tried again after about this
+/// long; each further time after twice as long.
+pub const RETRY_BASE_MS: u64 = 1_000;
+/// No such pause is longer.
+pub const RETRY_MAX_MS: u64 = 120_000;
 /// Workers and coordinators look for work at least this often, whatever a change stream says.
 pub const POLL_MS: u64 = 1_000;
 /// A worker that has not been seen for this long is shown as gone.
@@ -164,6 +179,8 @@ pub struct Settings {
     pub split_bytes: u64,
     /// Bytes of a map task's manifest in the task's document.
     pub manifest_bytes_max: usize,
+    /// What jobs may ask for in this fleet.
+    pub caps: crate::job::Caps,
 }
 
 impl Default for Settings {
@@ -175,6 +192,7 @@ impl Default for Settings {
             watch: true,
             split_bytes: SPLIT_BYTES_TARGET,
             manifest_bytes_max: MANIFEST_BYTES_MAX,
+            caps: crate::job::Caps::default(),
         }
     }
 }
@@ -192,6 +210,11 @@ impl Settings {
                 return Err(crate::error::Error::Usage(
                     "AVIARY_LEASE_TTL_MS must be at least 600".into(),
                 ));
+            }
+            if ttl > LEASE_TTL_MS_MAX {
+                return Err(crate::error::Error::Usage(format!(
+                    "AVIARY_LEASE_TTL_MS must be at most {LEASE_TTL_MS_MAX}"
+                )));
             }
             settings.lease_ttl_ms = ttl;
             settings.lease_margin_ms = (ttl / 6).min(LEASE_MARGIN_MS);

@@ -1,8 +1,11 @@
 //! The fuzz targets of `fuzz/`, each over its seeds and some mutations of them that are always the same, so that the
-//! targets never rot. With `AVIARY_FUZZ_SEEDS=DIR` the seeds are written to `DIR/TARGET/` for cargo-fuzz.
+//! targets never rot; `AVIARY_FUZZ_MUTATIONS=N` makes N of each seed. What the documents' target may allocate is counted. With `AVIARY_FUZZ_SEEDS=DIR` the seeds are written to `DIR/TARGET/` for cargo-fuzz.
 
 #![cfg(test)]
 
+#[path = "../fuzz/src/allocation.rs"]
+#[expect(unsafe_code, reason = "an allocator that counts can be written in no other way")]
+mod allocation;
 #[path = "../fuzz/src/documents.rs"]
 mod documents;
 #[path = "../fuzz/src/emits.rs"]
@@ -24,6 +27,9 @@ use rand::{Rng, RngExt, SeedableRng};
 
 /// Mutations of each seed.
 const MUTATIONS: usize = 2_000;
+
+#[global_allocator]
+static ALLOCATOR: allocation::Counting = allocation::Counting;
 
 /// A few bytes changed, removed, repeated or taken from elsewhere.
 fn mutated(seed: &[u8], random: &mut SmallRng) -> Vec<u8> {
@@ -59,13 +65,20 @@ fn fuzz(target: &str, seeds: &[Vec<u8>], run: fn(&[u8])) {
             std::fs::write(dir.join(format!("seed-{n:02}")), seed).unwrap();
         }
     }
-    let mut random = SmallRng::seed_from_u64(1);
+    let wanted = std::env::var("AVIARY_FUZZ_MUTATIONS").ok();
+    let mutations = wanted.map_or(MUTATIONS, |count| count.parse().expect("a number"));
+    // Another begin is another set of mutations.
+    let begin = std::env::var("AVIARY_FUZZ_BEGIN").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let mut random = SmallRng::seed_from_u64(begin);
+    let mut count = 0_u64;
     for seed in seeds {
         run(seed);
-        for _ in 0..MUTATIONS {
+        for _ in 0..mutations {
             run(&mutated(seed, &mut random));
         }
+        count += 1 + mutations as u64;
     }
+    println!("{target}: {count} executions");
 }
 
 #[test]
@@ -169,6 +182,10 @@ fn blocks() -> Vec<Vec<u8>> {
     seeds
 }
 
+fn of_task(task: &Task) -> Document {
+    bson::serialize_to_document(task).unwrap()
+}
+
 #[test]
 fn mutated_documents_leave_the_reader_alive() {
     let job = JobId::generate();
@@ -194,23 +211,61 @@ fn mutated_documents_leave_the_reader_alive() {
     };
     let stored =
         aviary::store::functions::StoredFunction::new("js", "a.js", Vec::new(), b"x".to_vec());
-    let result = doc! { "token": "t", "parts": [], "counters": { "input": 1_i64 } };
+    let part = doc! { "p": 3_i64, "runs": [1_i64, 70_000_i64], "records": 9_i64, "bytes": 99_i64 };
+    let apart = doc! { "p": 4_i64, "apart": 9_i64, "records": 9_i64, "bytes": 99_i64 };
+    let result = doc! { "token": "t", "parts": [part, apart], "counters": { "input": 1_i64 } };
+    let mut chunked = bson::serialize_to_document(&stored).unwrap();
+    chunked.extend(doc! { "chunks": 3, "writing": "w" });
+    let name = doc! {
+        "_id": "name:n", "kind": "name", "name": "n", "digest": "d", "version": 2,
+        "set": bson::DateTime::from_millis(1),
+        "earlier": [{ "digest": "e", "version": 1, "set": bson::DateTime::from_millis(0) }],
+    };
+    bson::deserialize_from_document::<aviary::store::functions::FunctionName>(name.clone())
+        .unwrap();
+    let mut done = of_task(&task);
+    done.extend(doc! { "state": "done", "result": &result });
+    bson::deserialize_from_document::<Task>(done.clone()).unwrap();
     let seed =
         |kind: u8, doc: Document| [&[kind][..], &bson::serialize_to_vec(&doc).unwrap()].concat();
-    let of = |value: &Task| bson::serialize_to_document(value).unwrap();
     // A seed that is not read is no seed.
     bson::deserialize_from_document::<Job>(job.clone()).unwrap();
     bson::deserialize_from_document::<JobSpec>(spec.clone()).unwrap();
     bson::deserialize_from_document::<TaskResult>(result.clone()).unwrap();
     let mut seeds = vec![
-        seed(0, of(&task)),
-        seed(0, of(&leased)),
+        seed(0, of_task(&task)),
+        seed(0, of_task(&leased)),
         seed(1, job),
         seed(2, bson::serialize_to_document(&stored).unwrap()),
+        seed(2, chunked),
+        seed(2, name),
+        seed(0, done),
         seed(3, spec),
         seed(3, result),
     ];
-    seeds.extend(blocks());
+    let blocks = blocks();
+    // All of them as one run, and as documents.
+    let mut run = vec![5];
+    for block in &blocks {
+        run.extend(u16::try_from(block.len() - 1).unwrap().to_le_bytes());
+        run.extend(&block[1..]);
+    }
+    seeds.push(run);
+    let data = bson::Binary {
+        subtype: bson::spec::BinarySubtype::Generic,
+        bytes: blocks[0][9..].to_vec(),
+    };
+    let number = |at: usize| i64::from(u16::from_le_bytes([blocks[0][at], blocks[0][at + 1]]));
+    seeds.push(seed(
+        6,
+        doc! {
+            "_id": "j/p0000/00000/t/0000.00000", "shard": "s0", "job": "j", "records": number(3),
+            "raw_bytes": number(5), "crc32": 0_i64, "codec": i32::from(blocks[0][7]), "data": data,
+        },
+    ));
+    seeds.extend(blocks);
     assert_eq!(task.id, TaskId::map(&task.job, 1, 7));
-    fuzz("documents", &seeds, documents::run);
+    fuzz("documents", &seeds, |data| {
+        allocation::within(documents::ALLOCATION_BYTES_MAX, data, documents::run);
+    });
 }

@@ -46,8 +46,14 @@ fn ready(store: &Store, job: &JobId, n: u32) -> Task {
 }
 
 async fn fresh(bed: &Bed, store: &Store, count: u32) -> JobId {
-    bed.coll("aviary").delete_many(doc! { "kind": "map" }).await.unwrap();
+    bed.coll("aviary").delete_many(doc! { "kind": { "$in": ["map", "job"] } }).await.unwrap();
     let job = JobId::generate();
+    // Only tasks of open jobs are claimed.
+    let open = doc! {
+        "_id": job.as_str(), "kind": "job", "shard": store.home(), "state": "mapping", "priority": 0, "plan": 1,
+        "map_tasks": i64::from(count), "reduce_tasks": 0_i64, "spec": {}, "created": bson::DateTime::now(),
+    };
+    bed.coll("aviary").insert_one(open).await.unwrap();
     let tasks: Vec<Task> = (0..count).map(|n| ready(store, &job, n)).collect();
     store.insert_tasks(&tasks).await.unwrap();
     job

@@ -59,6 +59,7 @@ pub fn run(data: &[u8]) {
         seed: [0; 32],
         scope: b"\x05\0\0\0\0".to_vec(),
         script: None,
+        ..InstanceOptions::default()
     };
     let job = LocalJob {
         map: Loaded {

@@ -40,6 +40,7 @@ pub fn run(data: &[u8]) {
             seed: [0; 32],
             scope: b"\x05\0\0\0\0".to_vec(),
             script: None,
+            ..InstanceOptions::default()
         };
         if let Ok(mut instance) = Instance::new(&module, options, Nowhere) {
             let _ = instance.call(stage, INPUT);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::uri_file::{self, Sources};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::job::ReadMode;
+use crate::job::{Caps, ReadMode};
 use crate::store::uri::has_secret;
 use crate::task::TaskState;
 
@@ -563,6 +563,58 @@ pub(super) struct ResultsArgs {
     pub(super) sort: String,
 }
 
+/// What jobs may ask for in this fleet; a job that asks for more fails and says so. Give every coordinator and
+/// worker the same.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Caps on what jobs ask for")]
+pub(super) struct CapArgs {
+    /// Memory of one function, in MiB [default: 4096].
+    #[arg(long, env = "AVIARY_CAP_MEMORY_MB", value_name = "MIB")]
+    cap_memory_mb: Option<u64>,
+    /// Time that one record may take [default: 1day].
+    #[arg(long, env = "AVIARY_CAP_RECORD_TIMEOUT", value_name = "DURATION")]
+    cap_record_timeout: Option<humantime::Duration>,
+    /// Time that one attempt at a task may take, also where the job names none [default: 7days].
+    #[arg(long, env = "AVIARY_CAP_TASK_TIMEOUT", value_name = "DURATION")]
+    cap_task_timeout: Option<humantime::Duration>,
+    /// Bytes that one record may emit [default: 1073741824].
+    #[arg(long, env = "AVIARY_CAP_RECORD_OUTPUT", value_name = "BYTES")]
+    cap_record_output: Option<u64>,
+    /// Bytes of lines that one attempt may log [default: 8388608].
+    #[arg(long, env = "AVIARY_CAP_LOG_BYTES", value_name = "BYTES")]
+    cap_log_bytes: Option<u64>,
+    /// Partitions of the shuffle [default: 1024].
+    #[arg(long, env = "AVIARY_CAP_PARTITIONS", value_name = "N")]
+    cap_partitions: Option<u64>,
+    /// Time that the server may spend on reading one piece of the input [default: 1day].
+    #[arg(long, env = "AVIARY_CAP_QUERY_TIME", value_name = "DURATION")]
+    cap_query_time: Option<humantime::Duration>,
+    /// The same where the query runs JavaScript in the server ($where, $function) [default: 10min].
+    #[arg(long, env = "AVIARY_CAP_SCRIPT_TIME", value_name = "DURATION")]
+    cap_script_time: Option<humantime::Duration>,
+}
+
+impl CapArgs {
+    /// The caps with what was given.
+    pub(super) fn caps(&self) -> Caps {
+        let ms = |given: Option<humantime::Duration>, most: u64| {
+            let given = given.map(|time| std::time::Duration::from(time).as_millis());
+            given.map_or(most, |ms| u64::try_from(ms).unwrap_or(u64::MAX))
+        };
+        let most = Caps::default();
+        Caps {
+            memory_mb: self.cap_memory_mb.unwrap_or(most.memory_mb),
+            record_timeout_ms: ms(self.cap_record_timeout, most.record_timeout_ms),
+            task_timeout_ms: ms(self.cap_task_timeout, most.task_timeout_ms),
+            record_output_bytes: self.cap_record_output.unwrap_or(most.record_output_bytes),
+            log_bytes: self.cap_log_bytes.unwrap_or(most.log_bytes),
+            partitions: self.cap_partitions.unwrap_or(most.partitions),
+            query_time_ms: ms(self.cap_query_time, most.query_time_ms),
+            script_time_ms: ms(self.cap_script_time, most.script_time_ms),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
     /// In a sharded cluster, a member of the shard to work for, asked without a router between: the
@@ -582,6 +634,8 @@ pub(super) struct WorkerArgs {
     /// Memory that functions may use at most, in MiB, each.
     #[arg(long, value_name = "M", default_value_t = config::WORKER_MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
     pub(super) memory_mb: u64,
+    #[command(flatten)]
+    pub(super) caps: CapArgs,
 }
 
 #[derive(Debug, Args)]
@@ -589,6 +643,8 @@ pub(super) struct CoordinatorArgs {
     /// Not used any more: coordinators run no functions.
     #[arg(long, value_name = "M", hide = true)]
     pub(super) memory_mb: Option<u64>,
+    #[command(flatten)]
+    pub(super) caps: CapArgs,
 }
 
 #[derive(Debug, Args)]

@@ -135,6 +135,7 @@ fn evaluate(host: &Host, text: &str) -> Result<(Option<String>, Document)> {
         seed: rand::random(),
         scope: Document::new().to_vec().map_err(internal)?,
         script: Some(Script { map: Some(EVALUATE.to_owned()), ..Script::default() }),
+        ..InstanceOptions::default()
     };
     let input = RawDocumentBuf::try_from(&doc! { "text": text }).map_err(internal)?;
     let mut instance = Instance::new(&module, options, Sent::default())

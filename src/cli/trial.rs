@@ -60,6 +60,7 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
         limits: loader::limits(&limits),
         deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
         careful: true,
+        interrupt: crate::wasm::Interrupt::default(),
     };
     let job = LocalJob {
         map: load(store, &host, &found.map, Stage::Map, &around).await?,

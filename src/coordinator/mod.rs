@@ -55,6 +55,7 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     }
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
     let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
+    let sweeper = Arc::new(tokio::sync::Mutex::new(gc::Sweeper::new(store.clone())));
     let mut swept: Option<Instant> = None;
     let mut looked = Instant::now();
     let mut failures = 0;
@@ -84,10 +85,9 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
                 keeper.step_aside();
             }
             if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
-                let sweeping = store.clone();
-                let sweep = async move { gc::sweep(&sweeping).await };
-                if let Err(error) = within(SWEEP_EVERY, "sweep", sweep).await {
-                    tracing::warn!(%error, "the sweep failed; trying again");
+                // It may take long, and jobs must not wait for it. While one is under way, no other begins.
+                if let Ok(mut sweeping) = sweeper.clone().try_lock_owned() {
+                    tokio::spawn(async move { sweeping.sweep().await });
                 }
                 swept = Some(Instant::now());
             }

@@ -25,7 +25,7 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
     let identity = store.identity(&input.db, &input.collection).await?;
     let target_options = check_target(store, job).await?;
     let by_shard = slots(store).await?;
-    let slots = by_shard.values().sum();
+    let slots = by_shard.values().fold(0_u32, |sum, more| sum.saturating_add(*more));
     let Some((placement, time)) = place(store, job).await? else { return Ok(()) };
     let count = plan::split_count(&job.spec, size, settings.split_bytes, slots);
     let pieces = if job.spec.input.has_one_reader() && store.is_sharded() {
@@ -84,11 +84,10 @@ async fn slots(store: &Store) -> Result<BTreeMap<String, u32>> {
     let shards = store.shards().await?;
     let staying = shards.iter().filter(|shard| !shard.draining);
     let mut slots: BTreeMap<String, u32> = staying.map(|shard| (shard.name.clone(), 0)).collect();
-    for worker in store.workers().await?.rows {
-        let of_worker = u32::try_from(worker.slots).unwrap_or(0);
-        for (shard, sum) in slots.iter_mut().filter(|_| worker.is_alive()) {
-            if worker.shard == *shard || worker.shard == store.home() {
-                *sum += of_worker;
+    for (of, more) in store.slots_by_shard().await? {
+        for (shard, sum) in &mut slots {
+            if of == *shard || of == store.home() {
+                *sum = sum.saturating_add(more);
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bson::{Document, doc};
 use tokio::sync::Semaphore;
@@ -16,8 +17,10 @@ use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobError, JobEvent, JobState, Output};
+use crate::protocol::backoff::Backoff;
 use crate::protocol::coordinate::{Move, PublishTask, View, moves};
 use crate::store::Store;
+use crate::store::jobs::ToTend;
 use crate::store::retry::{self, within};
 use crate::task::{JobPhases, TaskKind};
 
@@ -34,20 +37,44 @@ pub(super) struct Reconciler<H> {
     role: H,
     at_once: Arc<Semaphore>,
     /// What is still being done for a job since an earlier look.
-    busy: HashMap<JobId, JoinHandle<()>>,
+    busy: HashMap<JobId, JoinHandle<Tended>>,
+    /// Jobs that cannot move on for a reason that does not pass by itself.
+    backoff: Backoff<JobId>,
+    since: Instant,
+    /// Where the next look goes on, if there are more jobs than one can tend.
+    after: Option<ToTend>,
+}
+
+/// Whether a job is to be tended again as soon as may be.
+enum Tended {
+    Well,
+    /// Its turn comes again later.
+    Failed,
 }
 
 impl<H: Held> Reconciler<H> {
     pub(super) fn new(store: Store, settings: Settings, role: H) -> Self {
         let at_once = Arc::new(Semaphore::new(config::MOVES_AT_ONCE));
-        Self { store, settings, role, at_once, busy: HashMap::new() }
+        /// Jobs that cannot move on, to be remembered.
+        const FAILING_MAX: usize = 10_000;
+        Self {
+            store,
+            settings,
+            role,
+            at_once,
+            busy: HashMap::new(),
+            backoff: Backoff::new(FAILING_MAX),
+            since: Instant::now(),
+            after: None,
+        }
     }
 
-    /// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
+    /// Tends every open job once, or a part of them where there are very many. A job that cannot go on fails; the
+    /// others are not held up by it.
     pub(super) async fn look(&mut self) -> Result<()> {
-        let store = self.store.clone();
+        let (store, after) = (self.store.clone(), self.after.take());
         let listing = async move {
-            let jobs = store.jobs_to_tend().await?;
+            let jobs = store.jobs_to_tend(after.as_ref()).await?;
             // A shard that is away must not keep the jobs of the others from moving.
             if let Err(error) = store.quarantine_exhausted().await {
                 tracing::warn!(%error, "could not look for exhausted tasks");
@@ -55,25 +82,31 @@ impl<H: Held> Reconciler<H> {
             Ok(jobs)
         };
         let jobs = within(retry::ANSWER_MAX, "read open jobs", listing).await?;
+        self.after = jobs.last().filter(|_| jobs.len() >= config::JOBS_PER_LOOK).cloned();
         self.busy.retain(|_, tending| !tending.is_finished());
+        let now = self.now_ms();
         let mut tending = Vec::new();
         for job in jobs {
-            if self.busy.contains_key(&job.id) {
+            if self.busy.contains_key(&job.id) || !self.backoff.is_due(&job.id, now) {
                 continue;
             }
             let (store, settings) = (self.store.clone(), self.settings.clone());
             let (role, at_once, id) = (self.role.clone(), self.at_once.clone(), job.id.clone());
             let handle = tokio::spawn(async move {
                 // Never closed.
-                let Ok(_permit) = at_once.acquire().await else { return };
-                tend(&store, &settings, &role, job).await;
+                let Ok(_permit) = at_once.acquire().await else { return Tended::Well };
+                tend(&store, &settings, &role, job.id).await
             });
             tending.push((id, handle));
         }
         let until = tokio::time::Instant::now() + config::MOVE_MAX;
         for (id, mut handle) in tending {
             match tokio::time::timeout_at(until, &mut handle).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(Tended::Well)) => self.backoff.worked(&id),
+                Ok(Ok(Tended::Failed)) => {
+                    let now = self.now_ms();
+                    self.backoff.failed(&id, now);
+                }
                 Ok(Err(error)) => tracing::error!(job = %id, %error, "tending the job panicked"),
                 Err(_) => {
                     tracing::warn!(job = %id, "what is done for the job takes long; going on without");
@@ -83,23 +116,38 @@ impl<H: Held> Reconciler<H> {
         }
         Ok(())
     }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
-async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) {
-    let id = seen.id.clone();
+async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, id: JobId) -> Tended {
+    let seen = match store.job(&id).await {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return Tended::Well,
+        Err(error) => {
+            // One that it cannot read waits for a coordinator that can.
+            tracing::debug!(job = %id, %error, "could not read the job");
+            return if error.is_transient() { Tended::Well } else { Tended::Failed };
+        }
+    };
     let waited = seen.waiting.is_some();
     match reconcile(store, settings, role, seen).await {
         Ok(()) if waited => {
             if let Err(error) = store.note_moving(&id).await {
                 tracing::debug!(job = %id, %error, "could not note that the job moves");
             }
+            Tended::Well
         }
-        Ok(()) => {}
+        Ok(()) => Tended::Well,
         Err(error) => {
             tracing::warn!(job = %id, %error, "the job has to wait");
             if let Err(error) = store.note_waiting(&id, &error.to_string()).await {
                 tracing::debug!(job = %id, %error, "could not note why the job waits");
             }
+            // What passes by itself may pass soon.
+            if error.is_transient() { Tended::Well } else { Tended::Failed }
         }
     }
 }
@@ -116,6 +164,12 @@ async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: 
         let Some(mine) = store.adopt(&seen.id, epoch).await? else { return Ok(()) };
         mine
     };
+    if may_fail(job.state)
+        && let Err(error) = admit(store, settings, &job)
+    {
+        tracing::warn!(job = %job.id, %error, "the job is refused");
+        return fail(store, &job, job_error(&error)).await;
+    }
     loop {
         let view = view(store, &job).await?;
         let planned = moves(&view);
@@ -133,12 +187,7 @@ async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: 
                     return Err(error);
                 }
                 tracing::warn!(job = %job.id, %error, "the job cannot go on");
-                let error = JobError {
-                    code: error.code().to_owned(),
-                    message: error.to_string(),
-                    task: None,
-                };
-                fail(store, &job, error).await?;
+                fail(store, &job, job_error(&error)).await?;
             }
         }
         let Some(now) = store.job(&job.id).await? else { return Ok(()) };
@@ -153,6 +202,19 @@ async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: 
         }
         job = now;
     }
+}
+
+/// Checks a job as it is read: not every job has been through `aviary submit`.
+///
+/// # Errors
+/// [`Error::Usage`] and [`Error::Refused`], naming what is wrong.
+fn admit(store: &Store, settings: &Settings, job: &Job) -> Result<()> {
+    settings.caps.check_job(job)?;
+    job.spec.validate(store.db_name())
+}
+
+fn job_error(error: &Error) -> JobError {
+    JobError { code: error.code().to_owned(), message: error.to_string(), task: None }
 }
 
 /// Whether what the coordinator meets may end a job in this state. Once it publishes, only the publish task

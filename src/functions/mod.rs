@@ -110,6 +110,7 @@ impl Source {
             limits: loader::limits(job.limits),
             deadline: None,
             careful: true,
+            interrupt: crate::wasm::Interrupt::default(),
         };
         let refused = |why: String| {
             Error::refused(format!("{} is not a usable {stage} function: {why}", self.file), "")

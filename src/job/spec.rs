@@ -6,6 +6,7 @@ use std::str::FromStr;
 use bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
 
+use super::limits::Caps;
 use crate::config;
 use crate::error::Error;
 
@@ -332,17 +333,12 @@ impl JobSpec {
     /// As [`JobSpec::validate`].
     pub fn validate_without_functions(&self, aviary_db: &str) -> Result<(), Error> {
         check_collection_name(&self.input.db, &self.input.collection)?;
-        if self.partitions > config::PARTITIONS_MAX {
-            return Err(Error::Usage(format!(
-                "--partitions {} is more than {}",
-                self.partitions,
-                config::PARTITIONS_MAX
-            )));
-        }
         if self.input.limit.is_some_and(|limit| limit <= 0) {
             return Err(Error::Usage("--limit must be at least 1".into()));
         }
         self.limits.validate()?;
+        Caps::default().check(self).map_err(|over| Error::Usage(over.to_string()))?;
+        check_database_name(&self.output.db)?;
         if self.output.mode.has_target() {
             check_collection_name(&self.output.db, &self.output.collection)?;
             if is_own_collection(&self.output.collection) && self.output.db == aviary_db
@@ -428,16 +424,19 @@ pub fn is_own_collection(name: &str) -> bool {
     matches!(name, "aviary" | "aviary-funcs" | "aviary-intermediates")
 }
 
+fn check_database_name(db: &str) -> Result<(), Error> {
+    if db.is_empty() || db.len() > 63 || db.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
+        return Err(Error::Usage(format!("{db:?} is not a database name")));
+    }
+    Ok(())
+}
+
 fn check_collection_name(db: &str, collection: &str) -> Result<(), Error> {
-    let bad_db =
-        db.is_empty() || db.len() > 63 || db.contains(['/', '\\', '.', ' ', '"', '$', '\0']);
+    check_database_name(db)?;
     let bad_collection = collection.is_empty()
         || collection.contains(['$', '\0'])
         || collection.starts_with('.')
         || db.len() + 1 + collection.len() > 235;
-    if bad_db {
-        return Err(Error::Usage(format!("{db:?} is not a database name")));
-    }
     if bad_collection {
         return Err(Error::Usage(format!("{collection:?} is not a collection name")));
     }

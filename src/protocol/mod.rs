@@ -7,9 +7,11 @@
 //! * [`coordinate`]: from a job and the counts of its tasks to the job's next move.
 //! * [`publish`]: from what a publisher sees to its next step.
 //! * [`turn`]: who may publish into a target.
+//! * [`backoff`]: when to try again what failed.
 //!
 //! The task's lease protocol is told in [`crate::task`].
 
+pub mod backoff;
 pub mod coordinate;
 pub mod publish;
 pub mod turn;

@@ -29,7 +29,8 @@
 
 use super::number;
 use super::value::{
-    Elements, RawVal, ValueError, code_and_scope, regex_parts, string_payload, tag,
+    Elements, NESTING_DEPTH_MAX, RawVal, ValueError, code_and_scope, regex_parts, string_payload,
+    tag,
 };
 
 /// Why a value has no encoding. A value that passed [`RawVal::parse`] always has one.
@@ -86,7 +87,7 @@ pub fn encode(val: RawVal<'_>, out: &mut Vec<u8>) -> Result<(), KeyError> {
         return Ok(());
     }
     out.push(class_of(val.tag)?);
-    encode_payload(val, out)
+    encode_payload(val, out, 0)
 }
 
 fn class_of(tag: u8) -> Result<u8, KeyError> {
@@ -112,8 +113,12 @@ fn class_of(tag: u8) -> Result<u8, KeyError> {
     })
 }
 
-/// Appends the self-delimiting payload of a value.
-fn encode_payload(val: RawVal<'_>, out: &mut Vec<u8>) -> Result<(), KeyError> {
+/// Appends the self-delimiting payload of a value that is so deep within others.
+fn encode_payload(val: RawVal<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), KeyError> {
+    // A block may hold what no function could emit.
+    if depth > NESTING_DEPTH_MAX {
+        return Err(ValueError::TooDeep.into());
+    }
     let malformed = || KeyError::Malformed { tag: val.tag };
     match val.tag {
         tag::INT32 => number::encode_i64(val.as_i32().ok_or_else(malformed)?.into(), out),
@@ -125,12 +130,12 @@ fn encode_payload(val: RawVal<'_>, out: &mut Vec<u8>) -> Result<(), KeyError> {
         tag::STRING | tag::SYMBOL | tag::CODE => {
             escape(string_payload(val.bytes).ok_or_else(malformed)?, out);
         }
-        tag::DOCUMENT => encode_object(val.bytes, out)?,
+        tag::DOCUMENT => encode_object(val.bytes, out, depth)?,
         tag::ARRAY => {
             let mut elements = Elements::new(val.bytes);
             while let Some((_, element)) = elements.next()? {
                 out.push(class_of(element.tag)?);
-                encode_payload(element, out)?;
+                encode_payload(element, out, depth + 1)?;
             }
             out.push(0);
         }
@@ -160,7 +165,7 @@ fn encode_payload(val: RawVal<'_>, out: &mut Vec<u8>) -> Result<(), KeyError> {
         tag::CODE_WITH_SCOPE => {
             let (code, scope) = code_and_scope(val.bytes).ok_or_else(malformed)?;
             escape(string_payload(code).ok_or_else(malformed)?, out);
-            encode_object(scope, out)?;
+            encode_object(scope, out, depth)?;
         }
         _ => {}
     }
@@ -169,13 +174,13 @@ fn encode_payload(val: RawVal<'_>, out: &mut Vec<u8>) -> Result<(), KeyError> {
 
 /// The server compares the fields of two objects by class, then name, then value, and an object that is
 /// the beginning of another comes first.
-fn encode_object(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), KeyError> {
+fn encode_object(bytes: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), KeyError> {
     let mut elements = Elements::new(bytes);
     while let Some((name, element)) = elements.next()? {
         out.push(class_of(element.tag)?);
         out.extend_from_slice(name);
         out.push(0);
-        encode_payload(element, out)?;
+        encode_payload(element, out, depth + 1)?;
     }
     out.push(0);
     Ok(())

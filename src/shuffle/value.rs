@@ -246,7 +246,8 @@ impl fmt::Display for RawVal<'_> {
             let shown = format!("{:?}", String::from_utf8_lossy(head));
             return write_short(f, &shown);
         }
-        match self.to_bson() {
+        // What was never checked may be nested deeper than anything can be shown.
+        match self.validate().and_then(|()| self.to_bson()) {
             Ok(value) => write_short(f, &value.into_relaxed_extjson_text()),
             Err(_) => write!(f, "<{} of {} bytes>", self.type_name(), self.bytes.len()),
         }

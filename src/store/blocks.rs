@@ -11,9 +11,11 @@ use mongodb::Collection;
 
 use super::error::{Action, only_existing_ids};
 use super::{INTERMEDIATES, Store};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::ids::{JobId, TaskId, Token};
-use crate::shuffle::block::Block;
+use crate::job::limits::{JOB_ID_LEN, is_job_id};
+use crate::shuffle::block::{BLOCK_DATA_BYTES_MAX, Block};
 
 /// A block's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,22 +109,36 @@ impl Store {
         Ok(outcome.deleted_count)
     }
 
-    /// The jobs that own blocks now.
+    /// Some jobs that own blocks now, in order: on each shard those after this one.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn jobs_with_blocks(&self) -> Result<Vec<JobId>> {
+    pub async fn jobs_with_blocks(&self, after: &str) -> Result<Vec<JobId>> {
         let mut jobs = BTreeSet::new();
         for shard in self.known_shards() {
-            let mut after = String::new();
+            // '0' follows '/': the first name beyond the job's range.
+            let mut after = if after.is_empty() { String::new() } else { format!("{after}0") };
+            let mut count = 0;
             // One index seek a job: from each job's first block to beyond its last.
-            while let Some(job) = self.next_job_with_blocks(&shard, &after).await? {
-                // '0' follows '/': the first name beyond the job's range.
-                after = format!("{job}0");
-                jobs.insert(job);
+            while count < config::SWEPT_MAX
+                && let Some(job) = self.next_job_with_blocks(&shard, &after).await?
+            {
+                count += 1;
+                // What is no job's is passed over together with all that begins like it.
+                let id = JobId::from_text(job);
+                if is_job_id(&id) {
+                    after = format!("{id}0");
+                    jobs.insert(id.to_string());
+                } else {
+                    let begin: String = id.as_str().chars().take(JOB_ID_LEN).collect();
+                    let is_whole = begin.len() == id.as_str().len();
+                    after =
+                        if is_whole { format!("{begin}0") } else { format!("{begin}\u{10ffff}") };
+                }
             }
         }
-        Ok(jobs.into_iter().map(JobId::from_text).collect())
+        // Where several shards have many, only the first of all are known to be all that there are up to the last.
+        Ok(jobs.into_iter().take(config::SWEPT_MAX).map(JobId::from_text).collect())
     }
 
     async fn next_job_with_blocks(&self, shard: &str, after: &str) -> Result<Option<String>> {
@@ -199,13 +215,18 @@ pub(super) fn block_document(id: String, name: &BlockName, block: &Block) -> Raw
     }
 }
 
-pub(super) fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
+/// A block out of its document; nothing if that is not one. Whether it is intact is for its reader to check.
+pub fn read_block(raw: &bson::RawDocument, seq: u32) -> Option<Block> {
     let int = |name: &str| match raw.get(name).ok()?? {
         bson::RawBsonRef::Int64(n) => Some(n),
         bson::RawBsonRef::Int32(n) => Some(i64::from(n)),
         _ => None,
     };
-    let data = raw.get_binary("data").ok()?.bytes.to_vec();
+    let data = raw.get_binary("data").ok()?.bytes;
+    if data.len() > BLOCK_DATA_BYTES_MAX {
+        return None;
+    }
+    let data = data.to_vec();
     Some(Block {
         seq,
         records: u32::try_from(int("records")?).ok()?,

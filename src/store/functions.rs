@@ -24,6 +24,7 @@ use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::Token;
 use crate::job::JobState;
+use crate::job::limits::{FUNCTION_CHUNKS_MAX, Over, within};
 
 /// A function as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -376,19 +377,30 @@ impl Store {
             .action("read a function")?;
         let found: Option<StoredFunction> = read_one("function", found)?;
         let Some(mut function) = found else { return Ok(None) };
-        for n in 0..function.chunks.unwrap_or(0) {
-            let chunk = self
+        let chunks = function.chunks.unwrap_or(0);
+        let of = |over: Over| {
+            Error::refused(
+                format!("function {digest}: {over}"),
+                "the catalogue was tampered with or damaged: insert the function again",
+            )
+        };
+        within("chunks", u64::try_from(chunks).unwrap_or(u64::MAX), FUNCTION_CHUNKS_MAX)
+            .map_err(of)?;
+        for n in 0..chunks {
+            let found = self
                 .functions()
-                .clone_with_type::<Chunk>()
+                .clone_with_type::<RawDocumentBuf>()
                 .find_one(
                     doc! { "_id": chunk_id(digest, function.writing.as_deref().unwrap_or(""), n) },
                 )
                 .await
                 .action("read a part of a function")?;
             // A part that is missing shows in the digest.
-            let Some(chunk) = chunk else { break };
+            let Some(chunk) = read_one::<Chunk>("a part of a function", found)? else { break };
             function.content.bytes.extend_from_slice(&chunk.content.bytes);
         }
+        let bytes = function.content.bytes.len() as u64;
+        within("content", bytes, config::FUNCTION_BYTES_MAX as u64).map_err(of)?;
         Ok(Some(function))
     }
 

@@ -1,6 +1,7 @@
 //! The input: what it is, where to cut it, and reading a piece of it at the job's snapshot.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
@@ -11,9 +12,10 @@ use tokio::sync::mpsc;
 
 use super::Store;
 use super::error::Action;
+use super::querying::{AtWork, LOOK_MAX, QueryTime, SAMPLE_MAX, explain_time};
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
-use crate::job::{Input, ReadMode};
+use crate::job::{Caps, Input, ReadMode};
 use crate::shuffle::value::{Elements, tag};
 use crate::task::{Range, Split, goes_down};
 
@@ -112,6 +114,7 @@ impl Store {
                     "capped": "$storageStats.capped",
                 } },
             ])
+            .max_time(LOOK_MAX)
             .read_concern(ReadConcern::local())
             .await
             .action(format!("measure {name}"))
@@ -179,7 +182,8 @@ impl Store {
             // A small input is read as a whole, but a job should not fail because it has grown.
             find.insert("hint", doc! { "_id": 1 });
         }
-        let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
+        let most = i64::try_from(LOOK_MAX.as_millis()).unwrap_or(i64::MAX);
+        let explain = doc! { "explain": find, "verbosity": "queryPlanner", "maxTimeMS": most };
         match self.other_db(&input.db).run_command(explain).await.action("check the query") {
             Err(Error::Store { source, .. }) if !NOT_THE_QUERY.contains(&source.kind) => {
                 Err(Error::Usage(format!(
@@ -233,6 +237,7 @@ impl Store {
                 doc! { "$project": { "_id": 0, "values": values } },
             ])
             .allow_disk_use(true)
+            .max_time(SAMPLE_MAX)
             .read_concern(ReadConcern::local())
             .await
             .action("sample the input")
@@ -251,30 +256,46 @@ impl Store {
     /// without a snapshot: a member by itself cannot tell what it owns now.
     ///
     /// The last thing sent is an error, if there was one. Dropping the receiver ends the reading.
+    ///
+    /// What the server is at is ended when nobody wants it any more: when the receiver is dropped, or when `ended`
+    /// says so, whose error is then sent.
     pub fn read_split(
         &self,
-        input: &Input,
         shard: &str,
-        split: &Split,
-        snapshot: Option<Timestamp>,
-        size: InputSize,
+        mut reading: Reading,
+        ended: impl Future<Output = Error> + Send + 'static,
     ) -> mpsc::Receiver<Result<InputBatch>> {
         let (tx, rx) = mpsc::channel(config::READ_AHEAD_BATCHES);
-        let snapshot = snapshot.filter(|_| input.read == ReadMode::Snapshot);
-        let alone = snapshot.is_some() && !split.of_all_shards;
+        reading.snapshot = reading.snapshot.filter(|_| reading.input.read == ReadMode::Snapshot);
+        let alone = reading.snapshot.is_some() && !reading.split.of_all_shards;
         let members = self.beside(shard).filter(|_| alone).map(|members| members.map(Clone::clone));
-        let reading = Reading { input: input.clone(), split: split.clone(), snapshot, size };
-        let store = self.clone();
+        let (store, to_tell, at) = (self.clone(), tx.clone(), AtWork::default());
+        let working = at.clone();
         // A driver future must be polled to its end, so the reading is a task of its own.
-        tokio::spawn(async move {
+        let mut task = tokio::spawn(async move {
+            let began = Instant::now();
             let outcome = match &members {
-                Some(members) => store.read_beside(&reading, members, &tx).await,
-                None => store.read_routed(&reading, &tx).await,
+                Some(members) => store.read_beside(&reading, members, &tx, &working).await,
+                None => store.read_routed(&reading, &tx, &working).await,
             };
             if let Err(error) = outcome {
                 // A closed channel means that nobody wants to know.
-                let _ = tx.send(Err(explain_history(error))).await;
+                let error = explain_time(explain_history(error), &reading.time, began.elapsed());
+                let _ = tx.send(Err(error)).await;
             }
+        });
+        tokio::spawn(async move {
+            let told = tokio::select! {
+                _ = &mut task => return,
+                error = ended => Some(error),
+                () = to_tell.closed() => None,
+            };
+            if let Some(error) = told {
+                // Whoever does not wait for it looks for itself.
+                let _ = to_tell.try_send(Err(error));
+            }
+            drop(to_tell);
+            at.end(task).await;
         });
         rx
     }
@@ -285,13 +306,14 @@ impl Store {
         reading: &Reading,
         [beside, primary]: &[Client; 2],
         tx: &mpsc::Sender<Result<InputBatch>>,
+        at: &AtWork,
     ) -> Result<()> {
         let mut begun = false;
-        match self.read_into(reading, Some(beside), tx, &mut begun).await {
+        match self.read_into(reading, Some(beside), (tx, at), &mut begun).await {
             // What has been handed on cannot be taken back, so the next attempt has to begin afresh.
             Err(error) if !begun => {
                 tracing::warn!(%error, "the server beside cannot be read from; asking its primary");
-                self.read_into(reading, Some(primary), tx, &mut begun).await
+                self.read_into(reading, Some(primary), (tx, at), &mut begun).await
             }
             outcome => outcome,
         }
@@ -303,16 +325,17 @@ impl Store {
         &self,
         reading: &Reading,
         tx: &mpsc::Sender<Result<InputBatch>>,
+        at: &AtWork,
     ) -> Result<()> {
         let mut begun = false;
-        let mut refused = match self.read_into(reading, None, tx, &mut begun).await {
+        let mut refused = match self.read_into(reading, None, (tx, at), &mut begun).await {
             Err(error) if is_snapshot_unavailable(&error) && !begun && !self.is_sharded() => error,
             outcome => return outcome,
         };
         for member in self.members().await? {
             tracing::warn!(error = %refused, %member, "asking another member for the snapshot");
             let client = self.to_member(member)?;
-            match self.read_into(reading, Some(&client), tx, &mut begun).await {
+            match self.read_into(reading, Some(&client), (tx, at), &mut begun).await {
                 Err(error) if !begun => refused = error,
                 outcome => return outcome,
             }
@@ -325,11 +348,11 @@ impl Store {
         &self,
         reading: &Reading,
         member: Option<&Client>,
-        tx: &mpsc::Sender<Result<InputBatch>>,
+        (tx, at): (&mpsc::Sender<Result<InputBatch>>, &AtWork),
         begun: &mut bool,
     ) -> Result<()> {
         const ACTION: &str = "read the input";
-        let Reading { input, split, snapshot, size } = reading;
+        let Reading { input, split, snapshot, size, .. } = reading;
         let client = member.unwrap_or_else(|| self.client());
         let mut session = match snapshot {
             Some(time) => client.start_session().snapshot(true).snapshot_time(*time),
@@ -344,10 +367,13 @@ impl Store {
             }
         }
         let id = session.id().clone();
+        at.note(client, &id);
         // A snapshot session says the read concern; the database's own must not contradict it.
         let collection: Collection<RawDocumentBuf> =
             client.database(&input.db).collection(&input.collection);
         for mut read in reads(input, split, *size) {
+            read.options.max_time = Some(reading.time.left());
+            read.options.comment = Some(reading.comment.clone().into());
             read.options.read_concern = snapshot.is_none().then(ReadConcern::majority);
             let mut cursor = collection
                 .find(read.query)
@@ -390,6 +416,7 @@ impl Store {
             self.other_db(&input.db).collection(&input.collection);
         let mut options = find_options(input, InputSize::default());
         options.limit = Some(input.limit.map_or(limit, |asked| asked.min(limit)));
+        options.max_time = Some(QueryTime::of(input, &Caps::default(), None).left());
         collection
             .find(input.query.clone())
             .with_options(options)
@@ -424,12 +451,21 @@ async fn room_in<'a>(
     }
 }
 
-/// What is read of an input.
-struct Reading {
-    input: Input,
-    split: Split,
-    snapshot: Option<Timestamp>,
-    size: InputSize,
+/// What is read of an input, and for whom.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The input.
+    pub input: Input,
+    /// The piece of it.
+    pub split: Split,
+    /// As of when.
+    pub snapshot: Option<Timestamp>,
+    /// How large the input is.
+    pub size: InputSize,
+    /// Names job, task and attempt, for whoever looks at what a server is at.
+    pub comment: Document,
+    /// How long the server may take.
+    pub time: QueryTime,
 }
 
 /// One find.

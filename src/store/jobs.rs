@@ -10,10 +10,12 @@ use futures_util::TryStreamExt;
 use mongodb::options::ReturnDocument;
 
 use super::Store;
+use super::claims::job_id_pattern;
 use super::error::{Action, classify};
 use super::leases::waiting_for;
 use super::readable::{Listed, list, read, read_one};
 use super::retry::until_known;
+use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
@@ -30,6 +32,15 @@ pub struct JobFilter {
     pub state: Option<String>,
     /// At most this many, the youngest first.
     pub limit: i64,
+}
+
+/// A job that a coordinator may have something to do for.
+#[derive(Debug, Clone)]
+pub struct ToTend {
+    /// The job.
+    pub id: JobId,
+    /// Jobs with a higher number go first.
+    pub priority: i32,
 }
 
 /// What these documents are for people.
@@ -165,25 +176,43 @@ impl Store {
         list(JOB, found, "read jobs").await
     }
 
-    /// The jobs a coordinator has something to do for: running, or ended and not cleaned up. One that it cannot read
-    /// waits for a coordinator that can.
+    /// Some jobs that a coordinator has something to do for: running, or ended and not cleaned up. Those after this
+    /// one, if there are more than [`config::JOBS_PER_LOOK`].
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn jobs_to_tend(&self) -> Result<Vec<Job>> {
+    pub async fn jobs_to_tend(&self, after: Option<&ToTend>) -> Result<Vec<ToTend>> {
         let open: Vec<&str> =
             JobState::ALL.iter().filter(|s| !s.is_terminal()).map(|s| s.as_str()).collect();
-        let found = self
+        let mut and = vec![doc! { "$or": [{ "state": { "$in": open } }, { "cleaned": false }] }];
+        if let Some(ToTend { id, priority }) = after {
+            and.push(doc! { "$or": [
+                { "priority": { "$lt": priority } },
+                { "priority": priority, "_id": { "$gt": id } },
+            ] });
+        }
+        let rows: Vec<Document> = self
             .aviary()
-            .clone_with_type::<RawDocumentBuf>()
-            .find(doc! { "shard": self.home(), "kind": "job", "$or": [
-                { "state": { "$in": open } },
-                { "cleaned": false },
-            ] })
+            .find(doc! {
+                "shard": self.home(),
+                "kind": "job",
+                "_id": job_id_pattern(),
+                "priority": { "$type": "int" },
+                "$and": and,
+            })
+            .projection(doc! { "_id": 1, "priority": 1 })
             .sort(doc! { "priority": -1, "_id": 1 })
+            .limit(i64::try_from(config::JOBS_PER_LOOK).unwrap_or(i64::MAX))
+            .await
+            .action("read open jobs")?
+            .try_collect()
             .await
             .action("read open jobs")?;
-        Ok(list(JOB, found, "read open jobs").await?.rows)
+        let row = |row: &Document| {
+            let id = JobId::from_text(row.get_str("_id").ok()?);
+            Some(ToTend { id, priority: row.get_i32("priority").ok()? })
+        };
+        Ok(rows.iter().filter_map(row).collect())
     }
 
     /// The input's bytes and the time taken of the youngest job that succeeded with this map function.
@@ -293,21 +322,34 @@ impl Store {
         Ok(outcome.matched_count == 1)
     }
 
-    /// The databases that jobs, those removed lately among them, write their output to.
+    /// Some databases that jobs, those removed lately among them, write their output to, in order: those after this
+    /// one. What cannot be a database's name is none.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn output_databases(&self) -> Result<Vec<String>> {
+    pub async fn output_databases(&self, after: &str) -> Result<Vec<String>> {
+        const ACTION: &str = "list output databases";
+        let most = i64::try_from(config::SWEPT_MAX).unwrap_or(i64::MAX);
         let mut names = BTreeSet::new();
         for (field, kind) in [("spec.output.db", "job"), ("db", REMOVED)] {
-            let found = self
+            let is_name = doc! { "$regex": r#"^[^/\\. "$\x00]{1,63}$"#, "$gt": after };
+            let rows: Vec<Document> = self
                 .aviary()
-                .distinct(field, doc! { "kind": kind })
+                .aggregate(vec![
+                    doc! { "$match": { "kind": kind, field: is_name } },
+                    doc! { "$group": { "_id": format!("${field}") } },
+                    doc! { "$sort": { "_id": 1 } },
+                    doc! { "$limit": most },
+                ])
+                .allow_disk_use(true)
                 .await
-                .action("list output databases")?;
-            names.extend(found.into_iter().filter_map(|name| name.as_str().map(str::to_owned)));
+                .action(ACTION)?
+                .try_collect()
+                .await
+                .action(ACTION)?;
+            names.extend(rows.iter().filter_map(|row| row.get_str("_id").ok().map(str::to_owned)));
         }
-        Ok(names.into_iter().collect())
+        Ok(names.into_iter().take(config::SWEPT_MAX).collect())
     }
 
     /// Makes a job this coordinator's, so that one whose role is older can move it no more. `None` when the
@@ -316,8 +358,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn adopt(&self, id: &JobId, epoch: i64) -> Result<Option<Job>> {
-        self.aviary()
-            .clone_with_type::<Job>()
+        let mine = self
+            .aviary()
+            .clone_with_type::<RawDocumentBuf>()
             .find_one_and_update(
                 doc! {
                     "_id": id,
@@ -329,7 +372,8 @@ impl Store {
             )
             .return_document(ReturnDocument::After)
             .await
-            .action("take over a job")
+            .action("take over a job")?;
+        read_one(JOB, mine)
     }
 
     /// Notes that a person wants a job to end which publishes. `false` when it does not publish now.

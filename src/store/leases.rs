@@ -4,19 +4,18 @@ use std::time::{Duration, Instant};
 
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
-use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use mongodb::Collection;
 use mongodb::options::{Acknowledgment, ReadConcern, ReturnDocument, WriteConcern};
 use rand::seq::SliceRandom;
 
 use super::Store;
+use super::claims::well_typed;
 use super::error::{Action, classify};
 use super::readable::read;
 use super::retry::{self, twice};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::ids::{TaskId, Token, WorkerId};
+use crate::ids::{JobId, TaskId, Token, WorkerId};
 use crate::planted::planted;
 use crate::task::state::TaskEvent;
 use crate::task::{Lease, Marks, Publish, Task, TaskKind, TaskResult, TaskState};
@@ -81,45 +80,10 @@ impl HandBack {
     }
 }
 
-/// A task that may be claimed.
-struct Candidate {
-    id: TaskId,
-    shard: String,
-    publishes: bool,
-}
-
-async fn candidates(
-    aviary: &Collection<Document>,
-    filter: Document,
-    limit: i64,
-) -> Result<Vec<Candidate>> {
-    aviary
-        .find(filter)
-        .projection(doc! { "_id": 1, "shard": 1, "kind": 1 })
-        .sort(doc! { "priority": -1, "_id": 1 })
-        .limit(limit)
-        .read_concern(ReadConcern::local())
-        .await
-        .action("look for tasks")?
-        .try_filter_map(async |found| {
-            let publishes =
-                found.get_str("kind").is_ok_and(|kind| kind == TaskKind::Publish.as_str());
-            let (id, shard) = (found.get_str("_id").ok(), found.get_str("shard").ok());
-            Ok(id.zip(shard).map(|(id, shard)| Candidate {
-                id: TaskId::from_text(id),
-                shard: shard.to_owned(),
-                publishes,
-            }))
-        })
-        .try_collect()
-        .await
-        .action("look for tasks")
-}
-
 impl Store {
     /// Claims up to `want` tasks for this shard: ready ones whose time has come, and leased ones
     /// whose lease has run out. Publish tasks belong to no shard: every worker claims them, and first.
-    /// Tasks of jobs that this process leaves to others are not among them.
+    /// Tasks of jobs that this process leaves to others are not among them, nor is what is no task of an open job.
     ///
     /// Claimers read a few candidates and try them in random order, so that many of them do not all
     /// hit the first.
@@ -132,24 +96,8 @@ impl Store {
         want: usize,
         settings: &Settings,
     ) -> Result<Vec<Claimed>> {
-        let limit = config::CLAIM_CANDIDATES_MAX.max(i64::try_from(want).unwrap_or(0));
-        let own = self.without_avoided(claimable(self.served()));
-        let mut anywhere = self.without_avoided(claimable(self.home().into()));
-        anywhere.insert("kind", TaskKind::Publish.as_str());
-        let near = self.aviary_of_served();
-        let mut candidates = if self.serves_home() {
-            candidates(&near, own, limit).await?
-        } else {
-            let home = self.aviary();
-            let (near, home) =
-                tokio::join!(candidates(&near, own, limit), candidates(&home, anywhere, limit));
-            // Either link may be away while there is work behind the other.
-            match (near, home) {
-                (Ok(near), Ok(home)) => home.into_iter().chain(near).collect(),
-                (Ok(found), Err(_)) | (Err(_), Ok(found)) if !found.is_empty() => found,
-                (Err(error), _) | (_, Err(error)) => return Err(error),
-            }
-        };
+        let limit = usize::try_from(config::CLAIM_CANDIDATES_MAX).unwrap_or(0).max(want);
+        let mut candidates = self.candidates(limit).await?;
         candidates.shuffle(&mut rand::rng());
         candidates.sort_by_key(|candidate| !candidate.publishes);
         let mut claimed = Vec::new();
@@ -205,14 +153,18 @@ impl Store {
                 let lease = std::sync::Arc::new(Lease::new(id, &shard, token, sent, settings));
                 match read("task", &raw) {
                     Ok(task) => Ok(Some(Claimed { task, lease })),
-                    Err(error) => self.leave_to_others(&lease, &error).await.map(|_| None),
+                    // It says nothing of the job's other tasks.
+                    Err(error) => {
+                        self.avoid_task(&lease.task);
+                        self.hand_to_others(&lease, &error).await.map(|_| None)
+                    }
                 }
             }
             Ok(None) => Ok(None),
             // What the server cannot claim either must not keep this worker from all other tasks.
             Err(error) if classify(&error).kind == StoreErrorKind::Fatal => {
-                tracing::warn!(task = %id, %error, "the task cannot be claimed; leaving its job alone for now");
-                self.avoid_job_of(&id);
+                tracing::warn!(task = %id, %error, "the task cannot be claimed; leaving it alone for now");
+                self.avoid_task(&id);
                 Ok(None)
             }
             Err(error) => Err(error).action("claim a task"),
@@ -224,7 +176,12 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn leave_to_others(&self, lease: &Lease, why: &Error) -> Result<bool> {
-        self.avoid_job_of(&lease.task);
+        let job = lease.task.as_str().split('/').next().unwrap_or_default();
+        self.avoid_job(&JobId::from_text(job));
+        self.hand_to_others(lease, why).await
+    }
+
+    async fn hand_to_others(&self, lease: &Lease, why: &Error) -> Result<bool> {
         let back = HandBack::waiting("left to others", why.to_string());
         retry::while_transient(retry::FAREWELL, || self.release(lease, &back)).await
     }
@@ -518,7 +475,7 @@ impl Store {
                 "shard": shard,
                 "state": TaskState::Leased.as_str(),
                 "lost": { "$gte": config::LOST_MAX - 1 },
-                "$expr": { "$lt": ["$until", "$$NOW"] },
+                "$expr": { "$and": [{ "$lt": ["$until", "$$NOW"] }, well_typed()] },
             };
             match self.aviary().update_many(exhausted, update.clone()).await {
                 Ok(outcome) => {
@@ -574,7 +531,14 @@ impl Store {
             "epoch": { "$cond": [
                 { "$eq": ["$token", token.as_str()] },
                 "$epoch",
-                { "$add": [{ "$ifNull": ["$epoch", 0_i64] }, 1_i64] },
+                { "$add": [{ "$cond": [
+                    { "$and": [
+                        { "$in": [{ "$type": "$epoch" }, ["int", "long"]] },
+                        { "$lt": ["$epoch", EPOCH_MAX] },
+                    ] },
+                    "$epoch",
+                    0_i64,
+                ] }, 1_i64] },
             ] },
         } }];
         let filter = doc! {
@@ -584,6 +548,10 @@ impl Store {
                 { "token": token },
                 { "token": null },
                 { "$expr": { "$lt": ["$until", "$$NOW"] } },
+                // What no coordinator wrote, in a document that no coordinator made.
+                { "token": { "$not": { "$type": "string" } } },
+                { "until": { "$not": { "$type": "date" } } },
+                { "$expr": { "$gt": ["$until", { "$add": ["$$NOW", ROLE_TTL_MS_MAX] }] } },
             ],
         };
         let held = self
@@ -663,9 +631,13 @@ impl Store {
 
 /// The `_id` and kind of the coordinator's lease.
 const ROLE: &str = "coordinator";
+/// No coordinator holds the role for longer without renewing it.
+const ROLE_TTL_MS_MAX: i64 = 24 * 3_600_000;
+/// The role does not change hands as often as that.
+const EPOCH_MAX: i64 = 1 << 53;
 
 /// Tasks of these shards that may be claimed now.
-fn claimable(shards: Bson) -> Document {
+pub(super) fn claimable(shards: Bson) -> Document {
     let now: Bson =
         if planted("client-clock") { bson::DateTime::now().into() } else { "$$NOW".into() };
     doc! {

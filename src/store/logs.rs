@@ -124,17 +124,12 @@ impl Store {
         list("log", found, "read log lines").await
     }
 
-    /// The jobs that have log lines.
+    /// Some jobs that have log lines, in order: those after this one.
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
-    pub async fn jobs_with_logs(&self) -> Result<Vec<JobId>> {
-        let found = self
-            .aviary()
-            .distinct("job", doc! { "kind": LogBatch::KIND })
-            .await
-            .action("look for log lines")?;
-        Ok(found.into_iter().filter_map(|id| id.as_str().map(JobId::from_text)).collect())
+    pub async fn jobs_with_logs(&self, after: &str) -> Result<Vec<JobId>> {
+        self.jobs_of(doc! { "kind": LogBatch::KIND }, after, "look for log lines").await
     }
 
     /// Removes a job's log lines.

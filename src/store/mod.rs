@@ -6,6 +6,7 @@
 //! unless said otherwise, and whatever compares times does so on the server.
 
 pub mod blocks;
+mod claims;
 pub mod error;
 pub mod functions;
 pub mod input;
@@ -18,9 +19,11 @@ mod members;
 pub mod merging;
 pub mod output;
 mod pinning;
+pub mod querying;
 pub mod readable;
 pub mod retry;
 pub mod schema;
+pub mod shape;
 pub mod tasks;
 pub mod topology;
 pub mod turns;
@@ -67,6 +70,7 @@ pub struct Store {
     served: Option<String>,
     direct: Option<Arc<Direct>>,
     avoided: Arc<readable::Avoided>,
+    open_jobs: Arc<claims::OpenJobs>,
     wire_version: i32,
 }
 
@@ -131,6 +135,7 @@ impl Store {
             served: None,
             direct: None,
             avoided: Arc::default(),
+            open_jobs: Arc::default(),
             wire_version,
         };
         store.serving(options, &name).await

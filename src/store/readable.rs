@@ -7,15 +7,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bson::Bson;
 use bson::raw::RawDocumentBuf;
-use bson::{Bson, Document};
 use futures_util::{Stream, TryStreamExt};
 use serde::de::DeserializeOwned;
 
-use super::Store;
 use super::error::Action;
+use super::{Store, shape};
 use crate::error::{Error, Result};
-use crate::ids::TaskId;
+use crate::ids::{JobId, TaskId};
 
 /// Rows of a listing, and what is not among them because it cannot be read.
 #[derive(Debug)]
@@ -32,13 +32,16 @@ pub struct Listed<T> {
 /// [`Error::Newer`] naming its `_id`, which is also logged, once.
 pub(super) fn read<T: DeserializeOwned>(noun: &str, raw: &RawDocumentBuf) -> Result<T> {
     const WHY_CHARS_MAX: usize = 200;
-    bson::deserialize_from_slice(raw.as_bytes()).map_err(|error| {
+    let decoded = shape::check(raw.as_bytes()).and_then(|()| {
+        bson::deserialize_from_slice(raw.as_bytes()).map_err(|error| error.to_string())
+    });
+    decoded.map_err(|error| {
         let id = match raw.get("_id").ok().flatten().map(Bson::try_from) {
             Some(Ok(Bson::String(id))) => id,
             Some(Ok(id)) => id.to_string(),
             _ => "?".to_owned(),
         };
-        let why: String = error.to_string().chars().take(WHY_CHARS_MAX).collect();
+        let why: String = error.chars().take(WHY_CHARS_MAX).collect();
         let error = Error::Newer { what: format!("{noun} {id}"), why };
         if is_first(&error.to_string()) {
             tracing::warn!(id, "{error}");
@@ -64,9 +67,10 @@ pub(super) async fn list<T: DeserializeOwned>(
     cursor: impl Stream<Item = mongodb::error::Result<RawDocumentBuf>>,
     action: &str,
 ) -> Result<Listed<T>> {
-    let raws: Vec<RawDocumentBuf> = cursor.try_collect().await.action(action)?;
-    let mut listed = Listed { rows: Vec::with_capacity(raws.len()), unreadable: Vec::new() };
-    for raw in raws {
+    let mut cursor = std::pin::pin!(cursor);
+    let mut listed = Listed { rows: Vec::new(), unreadable: Vec::new() };
+    // One by one: what cannot be read should not be held either.
+    while let Some(raw) = cursor.try_next().await.action(action)? {
         match read(noun, &raw) {
             Ok(row) => listed.rows.push(row),
             Err(error) => listed.unreadable.push(error),
@@ -86,35 +90,64 @@ fn is_first(text: &str) -> bool {
     said.insert(text.to_owned())
 }
 
-/// Jobs whose tasks a worker does not claim for now, because it cannot read them or the job.
+/// What a worker does not claim for now: jobs that it cannot read or serve, and tasks that cannot be claimed or read.
+///
+/// A task that is not as it should be says nothing of its job: it may be somebody else's who wants the job to rest.
 #[derive(Debug, Default)]
-pub(super) struct Avoided(Mutex<HashMap<String, Instant>>);
+pub(super) struct Avoided {
+    jobs: Names,
+    tasks: Names,
+}
 
-impl Avoided {
+#[derive(Debug, Default)]
+struct Names(Mutex<HashMap<String, Instant>>);
+
+impl Names {
     /// After this long the worker tries again: the document may have been mended.
     const FOR: Duration = Duration::from_secs(60);
+    /// More are forgotten; what was is tried again and found out again.
+    const KEPT_MAX: usize = 10_000;
 
-    fn jobs(&self) -> Vec<String> {
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.retain(|_, since| since.elapsed() < Self::FOR);
-        jobs.keys().cloned().collect()
+    fn insert(&self, name: &str) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= Self::KEPT_MAX {
+            names.clear();
+        }
+        names.insert(name.to_owned(), Instant::now());
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(name).is_some_and(|since| since.elapsed() < Self::FOR)
+    }
+
+    /// Those that begin so, no more than `most` of them.
+    fn of(&self, prefix: &str, most: usize) -> Vec<String> {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.retain(|_, since| since.elapsed() < Self::FOR);
+        names.keys().filter(|name| name.starts_with(prefix)).take(most).cloned().collect()
     }
 }
 
 impl Store {
-    /// Leaves the tasks of this one's job to other workers for a while.
-    pub fn avoid_job_of(&self, task: &TaskId) {
-        let job = task.as_str().split('/').next().unwrap_or_default().to_owned();
-        let mut jobs = self.avoided.0.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.insert(job, Instant::now());
+    /// Leaves a job's tasks to other workers for a while.
+    pub(super) fn avoid_job(&self, job: &JobId) {
+        self.avoided.jobs.insert(job.as_str());
     }
 
-    /// Narrows a filter for tasks to jobs that are not avoided.
-    pub(super) fn without_avoided(&self, mut filter: Document) -> Document {
-        let jobs = self.avoided.jobs();
-        if !jobs.is_empty() {
-            filter.insert("job", bson::doc! { "$nin": jobs });
-        }
-        filter
+    /// Leaves a task alone for a while.
+    pub(super) fn avoid_task(&self, task: &TaskId) {
+        self.avoided.tasks.insert(task.as_str());
+    }
+
+    /// Whether a job's tasks are left to other workers now.
+    pub(super) fn avoids(&self, job: &JobId) -> bool {
+        self.avoided.jobs.contains(job.as_str())
+    }
+
+    /// Tasks of a job that are left alone now.
+    pub(super) fn avoided_tasks(&self, job: &JobId) -> Vec<String> {
+        const NAMED_MAX: usize = 1_000;
+        self.avoided.tasks.of(&format!("{job}/"), NAMED_MAX)
     }
 }

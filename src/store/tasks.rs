@@ -6,12 +6,14 @@ use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::Store;
+use super::claims::{job_id_pattern, own_tasks, own_tasks_of};
 use super::error::{Action, classify};
 use super::readable::{Listed, list, read_one};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token};
 use crate::job::Job;
+use crate::job::limits::{RUNS_MAX, within};
 use crate::planted::planted;
 use crate::task::state::TaskEvent;
 use crate::task::{JobPhases, Marks, PartManifest, Publish, Task, TaskKind, TaskState, Waiting};
@@ -90,7 +92,7 @@ impl Store {
         let mut counts = self
             .aviary()
             .aggregate(vec![
-                doc! { "$match": { "job": &job.id, "plan": job.plan, "kind": { "$in": ["map", "reduce"] } } },
+                doc! { "$match": own_tasks_of(job, &[TaskKind::Map, TaskKind::Reduce]) },
                 doc! { "$group": { "_id": { "kind": "$kind", "state": "$state" }, "n": { "$sum": 1_i64 } } },
             ])
             .await
@@ -158,14 +160,12 @@ impl Store {
         if planted("blocks-uncommitted") {
             return self.every_run(task).await;
         }
+        let counts = [i64::from(map_tasks), 0];
+        let mut committed = own_tasks(&task.job, task.plan, counts, &[TaskKind::Map]);
+        committed.insert("state", TaskState::Done.as_str());
         let mut cursor = self
             .aviary()
-            .find(doc! {
-                "job": &task.job,
-                "kind": TaskKind::Map.as_str(),
-                "plan": task.plan,
-                "state": TaskState::Done.as_str(),
-            })
+            .find(committed)
             .projection(doc! {
                 "n": 1,
                 "shard": 1,
@@ -179,7 +179,7 @@ impl Store {
             .await
             .action("read the manifest")?;
         let mut runs = Vec::new();
-        let mut seen: u32 = 0;
+        let (mut seen, mut count): (u32, u64) = (0, 0);
         while let Some(row) = cursor.try_next().await.action("read the manifest")? {
             seen += 1;
             let malformed = || Error::Internal(format!("a map task of {} is malformed", task.job));
@@ -203,6 +203,9 @@ impl Store {
             if part.apart > 0 {
                 of.runs = self.runs_apart(task, &of, part.apart).await?;
             }
+            // Each is opened, or at least waits to be.
+            count += of.runs.len() as u64;
+            within("result.parts.runs", count, RUNS_MAX)?;
             runs.push(of);
         }
         if seen < map_tasks && !planted("maps-incomplete") {
@@ -266,13 +269,13 @@ impl Store {
         Ok(outcome.modified_count)
     }
 
-    /// Removes tasks of plans that do not count.
+    /// Removes tasks of plans that do not count: of all but this one.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn delete_stale_plans(&self, job: &Job) -> Result<u64> {
+    pub async fn delete_stale_plans(&self, plan: i32, job: &JobId) -> Result<u64> {
         // The turn that a job has bears its id too, and no plan.
-        let stale = doc! { "job": &job.id, "plan": { "$exists": true, "$ne": job.plan } };
+        let stale = doc! { "job": job, "plan": { "$exists": true, "$ne": plan } };
         let outcome =
             self.aviary().delete_many(stale).await.action("remove tasks of an abandoned plan")?;
         Ok(outcome.deleted_count)
@@ -290,24 +293,47 @@ impl Store {
         Ok(())
     }
 
-    /// The jobs that have tasks which somebody may yet claim or open.
+    /// Some jobs that have tasks which somebody may yet claim or open, in order: those after this one, at most
+    /// [`config::SWEPT_MAX`].
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn jobs_with_open_tasks(&self) -> Result<Vec<JobId>> {
-        let found = self
+    pub async fn jobs_with_open_tasks(&self, after: &str) -> Result<Vec<JobId>> {
+        let open = doc! {
+            "shard": self.every_shard(),
+            "kind": every_kind(),
+            "state": { "$in": open_states() },
+        };
+        self.jobs_of(open, after, "look for open tasks").await
+    }
+
+    /// The jobs that documents belong to, in order: some of them. Unlike those of `distinct`, they never become too many
+    /// for a reply.
+    pub(super) async fn jobs_of(
+        &self,
+        mut filter: Document,
+        after: &str,
+        action: &str,
+    ) -> Result<Vec<JobId>> {
+        let most = i64::try_from(config::SWEPT_MAX).unwrap_or(i64::MAX);
+        let mut id = job_id_pattern();
+        id.insert("$gt", after);
+        filter.insert("job", id);
+        let rows: Vec<Document> = self
             .aviary()
-            .distinct(
-                "job",
-                doc! {
-                    "shard": self.every_shard(),
-                    "kind": every_kind(),
-                    "state": { "$in": open_states() },
-                },
-            )
+            .aggregate(vec![
+                doc! { "$match": filter },
+                doc! { "$group": { "_id": "$job" } },
+                doc! { "$sort": { "_id": 1 } },
+                doc! { "$limit": most },
+            ])
+            .allow_disk_use(true)
             .await
-            .action("look for open tasks")?;
-        Ok(found.into_iter().filter_map(|id| id.as_str().map(JobId::from_text)).collect())
+            .action(action)?
+            .try_collect()
+            .await
+            .action(action)?;
+        Ok(rows.iter().filter_map(|row| row.get_str("_id").ok().map(JobId::from_text)).collect())
     }
 
     /// The task that publishes a job's results, once it is there.
@@ -426,15 +452,12 @@ impl Store {
     /// # Errors
     /// [`Error::Newer`], [`Error::Store`].
     pub async fn quarantined(&self, job: &Job) -> Result<Option<Task>> {
+        let mut given_up = own_tasks_of(job, &TaskKind::ALL);
+        given_up.insert("state", TaskState::Quarantined.as_str());
         let found = self
             .aviary()
             .clone_with_type::<RawDocumentBuf>()
-            .find_one(doc! {
-                "job": &job.id,
-                "kind": every_kind(),
-                "plan": job.plan,
-                "state": TaskState::Quarantined.as_str(),
-            })
+            .find_one(given_up)
             .sort(doc! { "_id": 1 })
             .await
             .action("read a quarantined task")?;

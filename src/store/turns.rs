@@ -4,7 +4,9 @@ use bson::{Document, doc};
 use futures_util::TryStreamExt;
 
 use super::Store;
+use super::claims::job_id_pattern;
 use super::error::{Action, classify};
+use crate::config;
 use crate::error::{Result, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobState, Output};
@@ -62,14 +64,25 @@ impl Store {
         Ok(())
     }
 
-    /// Every turn that is held: its `_id` and the job that has it.
+    /// Some turns that are held, in order: the `_id`s after this one, and the jobs that have them.
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
-    pub async fn turns(&self) -> Result<Vec<(String, JobId)>> {
+    pub async fn turns(&self, after: &str) -> Result<Vec<(String, JobId)>> {
+        /// More than the name of any collection.
+        const NAME_BYTES_MAX: i32 = 1_024;
         let found: Vec<Document> = self
             .aviary()
-            .find(doc! { "shard": self.home(), "kind": TURN })
+            .find(doc! {
+                "shard": self.home(),
+                "kind": TURN,
+                "_id": { "$gt": after },
+                "job": job_id_pattern(),
+                "$expr": { "$lt": [{ "$strLenBytes": "$_id" }, NAME_BYTES_MAX] },
+            })
+            .projection(doc! { "job": 1 })
+            .sort(doc! { "_id": 1 })
+            .limit(i64::try_from(config::SWEPT_MAX).unwrap_or(i64::MAX))
             .await
             .action("list turns")?
             .try_collect()

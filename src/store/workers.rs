@@ -2,6 +2,7 @@
 
 use bson::raw::RawDocumentBuf;
 use bson::{DateTime, Document, doc};
+use futures_util::TryStreamExt;
 use mongodb::options::{Acknowledgment, WriteConcern};
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +10,10 @@ use super::Store;
 use super::error::Action;
 use super::readable::{Listed, list};
 use super::retry::twice;
+use crate::config::WORKER_GONE_MS;
 use crate::error::Result;
 use crate::ids::WorkerId;
+use crate::job::limits::{FLEET_SLOTS_MAX, SLOTS_MAX};
 
 /// One worker daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,7 +48,7 @@ pub struct WorkerRow {
 impl WorkerRow {
     /// Whether it was heard of lately.
     pub fn is_alive(&self) -> bool {
-        self.silent_ms <= crate::config::WORKER_GONE_MS
+        self.silent_ms <= WORKER_GONE_MS
     }
 }
 
@@ -89,6 +92,42 @@ impl Store {
             .await
             .action("sign the worker off")?;
         Ok(())
+    }
+
+    /// The slots of the workers that are alive, by the shard they work for.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn slots_by_shard(&self) -> Result<Vec<(String, u32)>> {
+        const ACTION: &str = "count slots";
+        /// More than there are shards.
+        const ROWS_MAX: i64 = 2_000;
+        let slots = i32::try_from(SLOTS_MAX).unwrap_or(i32::MAX);
+        let rows: Vec<Document> = self
+            .aviary()
+            .aggregate(vec![
+                doc! { "$match": {
+                    "kind": "worker",
+                    "slots": { "$type": "int", "$gte": 0 },
+                    "seen": { "$type": "date" },
+                    "$expr": { "$lte": [{ "$subtract": ["$$NOW", "$seen"] }, WORKER_GONE_MS] },
+                } },
+                doc! { "$group": {
+                    "_id": "$shard",
+                    "slots": { "$sum": { "$min": [{ "$toLong": "$slots" }, slots] } },
+                } },
+                doc! { "$limit": ROWS_MAX },
+            ])
+            .await
+            .action(ACTION)?
+            .try_collect()
+            .await
+            .action(ACTION)?;
+        let row = |row: &Document| {
+            let slots = u32::try_from(row.get_i64("slots").ok()?).unwrap_or(u32::MAX);
+            Some((row.get_str("_id").ok()?.to_owned(), slots.min(FLEET_SLOTS_MAX)))
+        };
+        Ok(rows.iter().filter_map(row).collect())
     }
 
     /// Lists the workers heard of within the last hour.

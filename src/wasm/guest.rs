@@ -41,6 +41,8 @@ pub(crate) struct Guest<S> {
     /// Whether memory was refused during the current call.
     pub(crate) memory_refused: bool,
     pub(crate) memory_bytes_max: usize,
+    /// What the current call has of its time, after the slice that it is in.
+    pub(crate) ticks_left: u64,
     /// Bytes emitted by the records of the current call, and how many they may emit.
     pub(crate) output_bytes: u64,
     pub(crate) output_bytes_max: u64,
@@ -64,6 +66,7 @@ impl<S> Guest<S> {
             in_stage: false,
             memory_refused: false,
             memory_bytes_max: options.memory_bytes_max,
+            ticks_left: 0,
             output_bytes: 0,
             output_bytes_max: u64::MAX,
             scope: options.scope,

@@ -8,6 +8,7 @@ use super::abi::{Stage, Step};
 use super::ended::{Bounds, Ended, classify};
 use super::error::GuestError;
 use super::guest::{Guest, GuestOptions};
+use super::interrupt::{self, Interrupt};
 use super::js::Script;
 use super::limits::{INPUT_BYTES_MAX, Limits, OUTPUT_RECORDS_MAX};
 use super::module::Module;
@@ -26,6 +27,8 @@ pub struct InstanceOptions {
     pub scope: Vec<u8>,
     /// The sources for the JavaScript guest; `None` for every other module.
     pub script: Option<Script>,
+    /// Who is asked, while it runs, whether it may go on.
+    pub interrupt: Interrupt,
 }
 
 /// A guest that runs for one task. It keeps its state from call to call; after any error it refuses
@@ -95,7 +98,8 @@ impl<S: Sink> Instance<S> {
         );
         let mut store = Store::new(&shared.engine, guest);
         store.limiter(|guest| guest);
-        store.set_epoch_deadline(shared.ticker.ticks(limits.call_timeout));
+        interrupt::watch(&mut store, &options.interrupt);
+        interrupt::allow(&mut store, shared.ticker.ticks(limits.call_timeout));
         let started = instantiate(&mut store, module);
         let mut instance = match started {
             Ok((memory, alloc, stages)) => Self {
@@ -285,7 +289,8 @@ impl<S: Sink> Instance<S> {
             return Err(GuestError::Input { step, len: input.len(), max: INPUT_BYTES_MAX });
         }
         let shared = self.module.shared();
-        self.store.set_epoch_deadline(shared.ticker.ticks(self.limits.call_timeout));
+        let ticks = shared.ticker.ticks(self.limits.call_timeout);
+        interrupt::allow(&mut self.store, ticks);
         let guest = self.store.data_mut();
         guest.memory_refused = false;
         guest.in_stage = matches!(step, Step::Stage(_));

@@ -15,7 +15,7 @@ use super::{loader, map, publish_task, reduce, runs};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::ids::{JobId, WorkerId};
-use crate::job::{Job, JobState, OutputMode};
+use crate::job::{Caps, Job, JobState, OutputMode};
 use crate::planted::planted;
 use crate::store::Store;
 use crate::store::leases::{Claimed, Failure, HandBack};
@@ -49,6 +49,8 @@ pub(super) struct Attempt {
     confirmed: OnceCell<()>,
     /// Bytes that a map task's manifest may have in the task's document.
     pub(super) manifest_bytes_max: usize,
+    /// What jobs may ask of this worker.
+    pub(super) caps: Caps,
     stop: CancellationToken,
 }
 
@@ -61,8 +63,9 @@ impl SpecCache {
     ///
     /// # Errors
     /// [`Error::JobCancelled`] when the job has ended or the task's plan does not count, [`Error::NotYet`]
-    /// while the plan is not complete, [`Error::Store`].
-    async fn get(&self, store: &Store, task: &Task) -> Result<Arc<Job>> {
+    /// while the plan is not complete, [`Error::Refused`] and [`Error::Usage`] for a job that asks for what no job may,
+    /// [`Error::Unfit`] for more than this worker gives, [`Error::Store`].
+    async fn get(&self, store: &Store, task: &Task, caps: &Caps) -> Result<Arc<Job>> {
         const KEPT_MAX: usize = 256;
         let known = self.lock().get(&task.job).cloned();
         if let Some(job) = known.filter(|job| job.plan == task.plan) {
@@ -77,6 +80,11 @@ impl SpecCache {
         if matches!(job.state, JobState::Submitted | JobState::Planning) {
             return Err(Error::NotYet(format!("the plan of job {} is not complete", job.id)));
         }
+        // Not every job has been through `aviary submit`, or past a coordinator.
+        Caps::default().check_job(&job)?;
+        job.spec.validate(store.db_name())?;
+        caps.check(&job.spec)
+            .map_err(|over| Error::unfit(over.to_string(), "give every worker the same caps"))?;
         let job = Arc::new(job);
         let mut jobs = self.lock();
         if jobs.len() >= KEPT_MAX {
@@ -98,6 +106,20 @@ impl Attempt {
             return Err(Error::Drained);
         }
         self.lease.check()
+    }
+
+    /// Waits until the attempt must not go on, and says why.
+    pub(super) async fn ended(self: Arc<Self>) -> Error {
+        const LOOK_EVERY: Duration = Duration::from_millis(200);
+        loop {
+            if let Err(why) = self.check() {
+                return why;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
     }
 
     /// Whether another attempt may have written output already. Nothing else writes what a reduce task does, so
@@ -170,14 +192,14 @@ async fn abandoned(lease: &Lease) {
 
 /// One attempt, from the job's document to the commit.
 async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result<()> {
-    let job = context.specs.get(&context.store, &task).await?;
+    let job = context.specs.get(&context.store, &task, &context.settings.caps).await?;
     let limits = &job.spec.limits;
     let attempt = Arc::new(Attempt {
         lines: Lines::new(
             task.id.as_str(),
             usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
         ),
-        deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
+        deadline: Deadline::after_ms(context.settings.caps.task_timeout(&job.spec)),
         store: context.store.clone(),
         host: context.host.clone(),
         job,
@@ -186,6 +208,7 @@ async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result
         progress: AtomicI64::new(0),
         confirmed: OnceCell::new(),
         manifest_bytes_max: context.settings.manifest_bytes_max,
+        caps: context.settings.caps,
         stop: context.stop.clone(),
     });
     // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.

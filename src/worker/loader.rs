@@ -1,14 +1,16 @@
 //! From a function's reference to something that can be instantiated.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::Attempt;
+use super::combiner::boxed;
 use super::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::job::{FunctionRef, Job};
 use crate::store::Store;
-use crate::wasm::{self, Host, InstanceOptions, Limits, Module, Script, Stage};
+use crate::wasm::{self, Host, InstanceOptions, Interrupt, Limits, Module, Script, Stage};
 
 /// A compiled function and what its instances start with.
 #[derive(Clone)]
@@ -50,6 +52,8 @@ pub struct Surroundings {
     pub deadline: Option<Deadline>,
     /// Whether each call is to hold one record, so that each has the whole time of one.
     pub careful: bool,
+    /// Who says whether they may go on.
+    pub interrupt: Interrupt,
 }
 
 impl Surroundings {
@@ -72,6 +76,7 @@ impl Surroundings {
             limits: Limits { log_bytes_max: usize::MAX, ..limits(&job.spec.limits) },
             deadline: None,
             careful: false,
+            interrupt: Interrupt::default(),
         })
     }
 
@@ -79,8 +84,11 @@ impl Surroundings {
     ///
     /// # Errors
     /// As for [`Surroundings::of`].
-    pub(super) fn of_attempt(attempt: &Attempt) -> Result<Self> {
+    pub(super) fn of_attempt(attempt: &Arc<Attempt>) -> Result<Self> {
+        let asked = attempt.clone();
         Ok(Self {
+            // Whatever time they have, they end with the lease and with the worker.
+            interrupt: Interrupt::new(move || asked.check().map_err(boxed)),
             deadline: attempt.deadline,
             // A call of several records may have taken too long where none of them did.
             careful: attempt.task.error.is_some(),
@@ -92,7 +100,8 @@ impl Surroundings {
 /// A job's limits in the host's terms.
 pub fn limits(limits: &crate::job::Limits) -> Limits {
     Limits {
-        memory_bytes_max: usize::try_from(limits.memory_mb << 20).unwrap_or(usize::MAX),
+        memory_bytes_max: usize::try_from(limits.memory_mb.saturating_mul(1 << 20))
+            .unwrap_or(usize::MAX),
         call_timeout: Duration::from_millis(limits.record_timeout_ms),
         output_bytes_max: limits.record_output_bytes,
         log_bytes_max: usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
@@ -209,6 +218,7 @@ fn ready(
         seed: around.seed,
         scope: around.scope.clone(),
         script,
+        interrupt: around.interrupt.clone(),
     };
     Ok(Loaded {
         module,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bson::RawDocumentBuf;
+use bson::{RawDocumentBuf, doc};
 use tokio::sync::mpsc;
 
 use super::attempt::Attempt;
@@ -22,8 +22,9 @@ use crate::shuffle::table::Combine;
 use crate::shuffle::value::{RawVal, close_document, tag};
 use crate::store::Store;
 use crate::store::blocks::BlockName;
-use crate::store::input::{InputBatch, InputSize};
+use crate::store::input::{InputBatch, InputSize, Reading};
 use crate::store::manifests::runs_document;
+use crate::store::querying::QueryTime;
 use crate::task::{Counters, PartManifest, TaskResult};
 use crate::wasm::{Level, Sink, SinkError, Stage};
 
@@ -38,7 +39,17 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let split = attempt.task.split.clone().unwrap_or_default();
     let size =
         InputSize { documents: unsigned(job.input_documents), bytes: unsigned(job.input_bytes) };
-    let input = store.read_split(&job.spec.input, &attempt.task.shard, &split, job.snapshot, size);
+    let reading = Reading {
+        input: job.spec.input.clone(),
+        split,
+        snapshot: job.snapshot,
+        size,
+        comment: doc! { "aviary": {
+            "job": &job.id, "task": &attempt.task.id, "token": &attempt.lease.token,
+        } },
+        time: QueryTime::of(&job.spec.input, &attempt.caps, attempt.deadline.map(|d| d.left())),
+    };
+    let input = store.read_split(&attempt.task.shard, reading, attempt.clone().ended());
     let target = if job.reduce_tasks > 0 { Target::Blocks } else { Target::Output };
     let (writer, written) = writer::start(attempt, target);
     let work = attempt.clone();

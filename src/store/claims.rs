@@ -1,0 +1,314 @@
+//! Which tasks a worker may try to claim: those of open jobs, found job by job.
+//!
+//! Anybody who may write to the collection can put any number of documents in front of everybody else's. So a claimer
+//! does not take whatever looks like a task with the highest priority: it reads which jobs are open, and asks for
+//! tasks that are exactly these jobs' own, by their names and the types of their fields. What is nobody's, or nobody can
+//! claim, is not even seen. Jobs are read in pages, and their tasks looked for some at a time; where that finds nothing,
+//! the next look goes on behind it.
+
+use std::sync::{Mutex, PoisonError};
+
+use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+use futures_util::future::join_all;
+use mongodb::Collection;
+use mongodb::options::ReadConcern;
+
+use super::Store;
+use super::error::Action;
+use super::leases::claimable;
+use crate::config;
+use crate::error::Result;
+use crate::ids::{JobId, TaskId};
+use crate::job::limits::{JOB_ID_LEN, PLANS_MAX, is_job_id};
+use crate::job::{Job, JobState};
+use crate::task::TaskKind;
+
+/// A task that may be claimed.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) id: TaskId,
+    pub(super) shard: String,
+    pub(super) publishes: bool,
+}
+
+/// What is known of open jobs since the last look, and where the next one goes on.
+#[derive(Debug, Default)]
+pub(super) struct OpenJobs(Mutex<Page>);
+
+#[derive(Debug, Clone, Default)]
+struct Page {
+    /// Those that publish first.
+    jobs: Vec<OpenJob>,
+    /// The priority and id of the last one, if there may be more.
+    last: Option<(i32, String)>,
+    /// The page comes after this priority and job; nothing for the first page.
+    after: Option<(i32, String)>,
+    /// Jobs of the page whose tasks were looked for without finding any.
+    passed: usize,
+}
+
+#[derive(Debug, Clone)]
+struct OpenJob {
+    id: JobId,
+    priority: i32,
+    plan: i32,
+    publishes: bool,
+    map_tasks: i64,
+    reduce_tasks: i64,
+}
+
+impl OpenJobs {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Page> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// A few tasks that may be claimed, of the jobs that go first. Publish tasks belong to no shard.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`] when there is something that could not be asked, and nothing was found.
+    pub(super) async fn candidates(&self, limit: usize) -> Result<Vec<Candidate>> {
+        let page = self.open_jobs_page().await?;
+        let wanted: Vec<&OpenJob> =
+            page.jobs.iter().skip(page.passed).filter(|job| !self.avoids(&job.id)).collect();
+        let (mut found, mut failed, mut looked) = (Vec::new(), None, 0);
+        // Most often there is one job, and one look.
+        const LOOKS_AT_ONCE: usize = 8;
+        for jobs in wanted.chunks(LOOKS_AT_ONCE).take(config::CLAIM_LOOKS_MAX / LOOKS_AT_ONCE) {
+            looked += jobs.len();
+            for tasks in join_all(jobs.iter().map(|job| self.candidates_of(job, limit))).await {
+                match tasks {
+                    // Either link may be away while there is work behind the other.
+                    Ok(tasks) => found.extend(tasks),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if found.len() >= limit {
+                break;
+            }
+        }
+        self.go_on(&page, looked, wanted.len(), found.is_empty());
+        found.truncate(limit);
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(found),
+        }
+    }
+
+    /// Notes where the next look begins: with the jobs that go first as long as they have something to do.
+    fn go_on(&self, page: &Page, looked: usize, wanted: usize, is_empty: bool) {
+        let mut next = self.open_jobs.lock();
+        next.passed = if is_empty { page.passed + looked } else { 0 };
+        if looked >= wanted || !is_empty {
+            next.passed = 0;
+            next.after = page.last.clone().filter(|_| is_empty);
+        }
+    }
+
+    /// The open jobs that a look is for. Where they cannot be asked for, those of the last look have to do.
+    async fn open_jobs_page(&self) -> Result<Page> {
+        let before = self.open_jobs.lock().clone();
+        let read = self.read_open_jobs(before.after.as_ref()).await;
+        let (jobs, last) = match read {
+            Ok(read) => read,
+            Err(error) if before.jobs.is_empty() => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "could not read open jobs; going by the last look");
+                return Ok(before);
+            }
+        };
+        let mut page = self.open_jobs.lock();
+        (page.jobs, page.last) = (jobs, last);
+        Ok(page.clone())
+    }
+
+    async fn read_open_jobs(
+        &self,
+        after: Option<&(i32, String)>,
+    ) -> Result<(Vec<OpenJob>, Option<(i32, String)>)> {
+        const ACTION: &str = "look for open jobs";
+        let open = [JobState::Mapping, JobState::Reducing, JobState::Publishing];
+        let mut filter = doc! {
+            "shard": self.home(),
+            "kind": "job",
+            "state": { "$in": open.map(JobState::as_str).to_vec() },
+            "_id": job_id_pattern(),
+            "spec": { "$type": "object" },
+            "plan": { "$type": "int", "$gte": 1, "$lte": i32::try_from(PLANS_MAX).unwrap_or(i32::MAX) },
+            "priority": { "$type": "int" },
+        };
+        if let Some((priority, id)) = after {
+            filter.insert(
+                "$or",
+                vec![
+                    doc! { "priority": { "$lt": priority } },
+                    doc! { "priority": priority, "_id": { "$gt": id } },
+                ],
+            );
+        }
+        let rows: Vec<Document> = self
+            .aviary()
+            .find(filter)
+            .projection(doc! {
+                "_id": 1, "priority": 1, "plan": 1, "state": 1, "map_tasks": 1, "reduce_tasks": 1,
+            })
+            .sort(doc! { "priority": -1, "_id": 1 })
+            .limit(i64::try_from(config::CLAIM_JOBS_MAX).unwrap_or(i64::MAX))
+            .read_concern(ReadConcern::local())
+            .await
+            .action(ACTION)?
+            .try_collect()
+            .await
+            .action(ACTION)?;
+        let mut jobs: Vec<OpenJob> = rows.iter().filter_map(open_job).collect();
+        let last = jobs.last().map(|job| (job.priority, job.id.to_string()));
+        let last = last.filter(|_| rows.len() >= config::CLAIM_JOBS_MAX);
+        jobs.sort_by_key(|job| !job.publishes);
+        Ok((jobs, last))
+    }
+
+    /// A few of a job's tasks that may be claimed.
+    async fn candidates_of(&self, job: &OpenJob, limit: usize) -> Result<Vec<Candidate>> {
+        let avoided = self.avoided_tasks(&job.id);
+        let near = async |kinds: &[TaskKind]| {
+            let filter = claimable_of(job, self.served(), kinds, &avoided);
+            find(&self.aviary_of_served(), filter, limit).await
+        };
+        if !job.publishes {
+            return near(&[TaskKind::Map, TaskKind::Reduce]).await;
+        }
+        if self.serves_home() {
+            return near(&[TaskKind::Publish]).await;
+        }
+        let filter = claimable_of(job, self.home().into(), &[TaskKind::Publish], &avoided);
+        find(&self.aviary(), filter, limit).await
+    }
+}
+
+fn open_job(row: &Document) -> Option<OpenJob> {
+    let count = |field: &str| match row.get(field) {
+        Some(Bson::Int32(n)) => i64::from(*n),
+        Some(Bson::Int64(n)) => *n,
+        _ => 0,
+    };
+    let id = JobId::from_text(row.get_str("_id").ok()?);
+    is_job_id(&id).then_some(OpenJob {
+        priority: row.get_i32("priority").ok()?,
+        plan: row.get_i32("plan").ok()?,
+        publishes: row.get_str("state").ok()? == JobState::Publishing.as_str(),
+        map_tasks: count("map_tasks").clamp(0, i64::from(config::SPLITS_MAX)),
+        reduce_tasks: count("reduce_tasks").clamp(0, i64::from(config::PARTITIONS_MAX)),
+        id,
+    })
+}
+
+/// A condition on an `_id` that holds for ids of jobs alone.
+pub(super) fn job_id_pattern() -> Document {
+    doc! { "$regex": format!("^[0-9a-f]{{{JOB_ID_LEN}}}$") }
+}
+
+async fn find(
+    aviary: &Collection<Document>,
+    filter: Document,
+    limit: usize,
+) -> Result<Vec<Candidate>> {
+    const ACTION: &str = "look for tasks";
+    let rows: Vec<Document> = aviary
+        .find(filter)
+        .projection(doc! { "_id": 1, "shard": 1, "kind": 1 })
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .read_concern(ReadConcern::local())
+        .await
+        .action(ACTION)?
+        .try_collect()
+        .await
+        .action(ACTION)?;
+    let candidate = |row: &Document| {
+        Some(Candidate {
+            id: TaskId::from_text(row.get_str("_id").ok()?),
+            shard: row.get_str("shard").ok()?.to_owned(),
+            publishes: row.get_str("kind").ok()? == TaskKind::Publish.as_str(),
+        })
+    };
+    Ok(rows.iter().filter_map(candidate).collect())
+}
+
+/// A job's tasks on these shards that may be claimed now.
+fn claimable_of(job: &OpenJob, shards: Bson, kinds: &[TaskKind], avoided: &[String]) -> Document {
+    let mut filter = claimable(shards);
+    let counts = [job.map_tasks, job.reduce_tasks];
+    filter.extend(own_tasks(&job.id, job.plan, counts, kinds));
+    let mut and = vec![doc! { "$expr": well_typed() }];
+    if !avoided.is_empty() {
+        and.push(doc! { "_id": { "$nin": avoided } });
+    }
+    filter.insert("$and", and);
+    filter
+}
+
+/// A condition that holds for the tasks of a job's plan alone: those of its numbers under their own names, of which
+/// nobody else can write another. `counts` are the map and reduce tasks of the plan.
+pub(super) fn own_tasks(job: &JobId, plan: i32, counts: [i64; 2], kinds: &[TaskKind]) -> Document {
+    let [maps, reduces] = counts;
+    let numbered = |kind: TaskKind, count: i64, name: fn(&JobId, i32, u32) -> TaskId| {
+        let last = u32::try_from(count - 1).unwrap_or(0);
+        let form = format!("^.{{{}}}/{}/{plan}\\.[0-9]{{5}}$", job.as_str().len(), kind.as_str());
+        doc! {
+            "kind": kind.as_str(),
+            "n": { "$gte": 0, "$lt": count },
+            "_id": { "$gte": name(job, plan, 0), "$lte": name(job, plan, last), "$regex": form },
+        }
+    };
+    let of_kind = |kind: &TaskKind| match kind {
+        TaskKind::Map => numbered(*kind, maps, TaskId::map),
+        TaskKind::Reduce => numbered(*kind, reduces, TaskId::reduce),
+        TaskKind::Publish => {
+            doc! { "kind": kind.as_str(), "n": 0, "_id": TaskId::publish(job, plan) }
+        }
+    };
+    let any: Vec<Document> = kinds.iter().map(of_kind).collect();
+    doc! {
+        "job": job,
+        "plan": plan,
+        "kind": { "$in": kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>() },
+        "$or": any,
+    }
+}
+
+/// The same for a job as it was read.
+pub(super) fn own_tasks_of(job: &Job, kinds: &[TaskKind]) -> Document {
+    let counts = [i64::from(job.map_tasks), i64::from(job.reduce_tasks)];
+    own_tasks(&job.id, job.plan, counts, kinds)
+}
+
+/// An expression: whether the fields that a claim computes with, or that a task is read with, have their types. One
+/// that has not could not be claimed, and an update of many that meets it would end there.
+pub(super) fn well_typed() -> Document {
+    let is = |field: &str, types: &[&str]| {
+        Bson::from(doc! { "$in": [{ "$type": format!("${field}") }, types.to_vec()] })
+    };
+    let number = ["int", "long"];
+    let all = vec![
+        is("job", &["string"]),
+        is("plan", &["int"]),
+        is("n", &number),
+        is("priority", &["int", "missing"]),
+        is("epoch", &number),
+        is("attempts", &["int"]),
+        is("lost", &["int", "missing"]),
+        is("history", &["array", "missing"]),
+        is("worker", &["string", "missing"]),
+        is("token", &["string", "missing"]),
+        is("until", &["date", "missing"]),
+        is("not_before", &["date", "missing"]),
+        is("waiting", &["object", "missing"]),
+        is("split", &["object", "missing"]),
+        is("error", &["object", "missing"]),
+        is("publish", &["object", "missing"]),
+        // There must be room for what is written with a claim or at its end.
+        doc! { "$lt": [{ "$bsonSize": "$$ROOT" }, 15 << 20] }.into(),
+    ];
+    doc! { "$and": all }
+}
