@@ -78,7 +78,8 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<()> {
-    let global = cli.global.with_file()?;
+    let mut global = cli.global.with_file()?;
+    global.trusted = cli.command.trusted();
     match cli.command {
         Command::Demo(args) => demo::run(&global, args).await,
         Command::Up(args) => cluster::up(&global, args).await,
@@ -131,6 +132,7 @@ impl Global {
             app_name: app_name.to_owned(),
             shard,
             shard_uri,
+            trusted: self.trusted.iter().cloned().collect(),
         };
         Store::connect(&options).await
     }

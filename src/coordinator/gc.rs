@@ -46,6 +46,12 @@ pub async fn clean_up(store: &Store, job: &Job) -> Result<()> {
 pub async fn drop_hidden(store: &Store, job: &Job) -> Result<()> {
     let output = &job.spec.output;
     let hidden = Output::hidden(&job.id);
+    if let Err(error @ (Error::Refused { .. } | Error::Usage(_))) = store.authorize(&job.spec).await
+    {
+        // It could not write there, so nothing there is its own.
+        tracing::debug!(job = %job.id, %error, "leaving the output's database alone");
+        return Ok(());
+    }
     let kept = job.state == JobState::Succeeded && output.mode == OutputMode::Inline;
     for name in store.hidden_collections(&output.db).await? {
         let of_this_job = name

@@ -11,6 +11,7 @@ use bson::{Document, doc};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::answers::{self, Told};
 use super::{gc, planning};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
@@ -33,6 +34,7 @@ pub(super) struct Reconciler<H> {
     settings: Settings,
     role: H,
     at_once: Arc<Semaphore>,
+    told: Arc<Told>,
     /// What is still being done for a job since an earlier look.
     busy: HashMap<JobId, JoinHandle<()>>,
 }
@@ -40,7 +42,7 @@ pub(super) struct Reconciler<H> {
 impl<H: Held> Reconciler<H> {
     pub(super) fn new(store: Store, settings: Settings, role: H) -> Self {
         let at_once = Arc::new(Semaphore::new(config::MOVES_AT_ONCE));
-        Self { store, settings, role, at_once, busy: HashMap::new() }
+        Self { store, settings, role, at_once, told: Arc::default(), busy: HashMap::new() }
     }
 
     /// Tends every open job once. A job that cannot go on fails; the others are not held up by it.
@@ -63,10 +65,11 @@ impl<H: Held> Reconciler<H> {
             }
             let (store, settings) = (self.store.clone(), self.settings.clone());
             let (role, at_once, id) = (self.role.clone(), self.at_once.clone(), job.id.clone());
+            let told = self.told.clone();
             let handle = tokio::spawn(async move {
                 // Never closed.
                 let Ok(_permit) = at_once.acquire().await else { return };
-                tend(&store, &settings, &role, job).await;
+                tend(&store, &settings, &role, &told, job).await;
             });
             tending.push((id, handle));
         }
@@ -85,16 +88,20 @@ impl<H: Held> Reconciler<H> {
     }
 }
 
-async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) {
+async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, told: &Told, seen: Job) {
     let id = seen.id.clone();
     let waited = seen.waiting.is_some();
     match reconcile(store, settings, role, seen).await {
-        Ok(()) if waited => {
-            if let Err(error) = store.note_moving(&id).await {
+        Ok(now) => {
+            if waited && let Err(error) = store.note_moving(&id).await {
                 tracing::debug!(job = %id, %error, "could not note that the job moves");
             }
+            if let Some((job, phases)) = now
+                && let Err(error) = told.tell(store, &job, &phases).await
+            {
+                tracing::debug!(job = %id, %error, "could not tell how the job fares");
+            }
         }
-        Ok(()) => {}
         Err(error) => {
             tracing::warn!(job = %id, %error, "the job has to wait");
             if let Err(error) = store.note_waiting(&id, &error.to_string()).await {
@@ -108,23 +115,28 @@ async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) 
 ///
 /// # Errors
 /// What keeps the job from moving for the time being.
-async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) -> Result<()> {
-    let Some(epoch) = role.epoch() else { return Ok(()) };
+async fn reconcile<H: Held>(
+    store: &Store,
+    settings: &Settings,
+    role: &H,
+    seen: Job,
+) -> Result<Option<(Job, JobPhases)>> {
+    let Some(epoch) = role.epoch() else { return Ok(None) };
     let mut job = if seen.role == epoch {
         seen
     } else {
-        let Some(mine) = store.adopt(&seen.id, epoch).await? else { return Ok(()) };
+        let Some(mine) = store.adopt(&seen.id, epoch).await? else { return Ok(None) };
         mine
     };
     loop {
         let view = view(store, &job).await?;
         let planned = moves(&view);
         if planned.is_empty() {
-            return Ok(());
+            return Ok(Some((job, view.phases)));
         }
         for one in planned {
             if role.epoch() != Some(epoch) {
-                return Ok(());
+                return Ok(None);
             }
             if let Err(error) = execute(store, settings, &job, one).await {
                 // A coordinator of the job's own version can tend what this one cannot read.
@@ -141,12 +153,12 @@ async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: 
                 fail(store, &job, error).await?;
             }
         }
-        let Some(now) = store.job(&job.id).await? else { return Ok(()) };
+        let Some(now) = store.job(&job.id).await? else { return Ok(None) };
         if now.role != epoch {
-            return Ok(());
+            return Ok(None);
         }
         if now.state == job.state && now.cleaned == job.cleaned {
-            return Ok(());
+            return Ok(Some((now, view.phases)));
         }
         if now.state != job.state {
             tracing::info!(job = %now.id, from = %job.state, to = %now.state, "job moved on");
@@ -227,7 +239,11 @@ async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Re
         Move::Fail => end_with_task(store, job, JobEvent::Failed).await,
         Move::Stop => end_with_task(store, job, JobEvent::PublishStopped).await,
         Move::Cancel => transition(JobEvent::PublishCancelled, cancelled(store, job).await?).await,
-        Move::CleanUp => gc::clean_up(store, job).await,
+        Move::CleanUp => {
+            // Once it is cleaned up after, nobody looks at the job any more.
+            answers::tell(store, job, &JobPhases::default()).await?;
+            gc::clean_up(store, job).await
+        }
     }
 }
 

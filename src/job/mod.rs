@@ -1,11 +1,12 @@
-//! A job: what was asked for ([`spec`]), where it stands ([`state`]) and its document;
+//! A job: what was asked for ([`spec`]), what it may touch ([`authority`]), where it stands ([`state`]) and its document;
 //! what of a collection outlives its replacement ([`target`]).
 
+pub mod authority;
 pub mod document;
 pub mod spec;
 pub mod state;
 pub mod target;
 
-pub use document::{Job, JobError, Results};
+pub use document::{Job, JobError, RequestRef, Results};
 pub use spec::{FunctionRef, Input, JobSpec, Limits, Output, OutputMode, ReadMode, Reducer};
 pub use state::{JobEvent, JobState};

@@ -8,6 +8,7 @@
 pub mod blocks;
 pub mod error;
 pub mod functions;
+pub mod grants;
 pub mod input;
 pub mod jobs;
 pub mod leases;
@@ -19,6 +20,7 @@ pub mod merging;
 pub mod output;
 mod pinning;
 pub mod readable;
+pub mod requests;
 pub mod retry;
 pub mod schema;
 pub mod tasks;
@@ -27,6 +29,7 @@ pub mod turns;
 pub mod watch;
 pub mod workers;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bson::{Document, doc};
@@ -65,6 +68,7 @@ pub struct Store {
     served: Option<String>,
     direct: Option<Arc<Direct>>,
     avoided: Arc<readable::Avoided>,
+    trusted: Arc<BTreeSet<String>>,
     wire_version: i32,
 }
 
@@ -81,6 +85,8 @@ pub struct ConnectOptions {
     pub shard: Option<String>,
     /// In a sharded cluster, a member of that shard, to be asked without a router between.
     pub shard_uri: Option<String>,
+    /// Databases that jobs of this one may use without a grant: one team owns them all.
+    pub trusted: BTreeSet<String>,
 }
 
 impl Store {
@@ -117,6 +123,7 @@ impl Store {
             served: None,
             direct: None,
             avoided: Arc::default(),
+            trusted: Arc::new(options.trusted.clone()),
             wire_version,
         };
         store.serving(options, &name).await

@@ -171,6 +171,9 @@ async fn abandoned(lease: &Lease) {
 /// One attempt, from the job's document to the commit.
 async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result<()> {
     let job = context.specs.get(&context.store, &task).await?;
+    // A job's document is no authority, and a grant can be taken back.
+    job.spec.validate(context.store.db_name())?;
+    context.store.authorize(&job.spec).await?;
     let limits = &job.spec.limits;
     let attempt = Arc::new(Attempt {
         lines: Lines::new(
