@@ -313,7 +313,10 @@ fn decode(request: Document) -> std::result::Result<Box<Asked>, (Option<String>,
     let from = bson::Deserializer::new(Bson::Document(request));
     serde_path_to_error::deserialize(from).map(Box::new).map_err(|error| {
         let path = error.path().to_string();
-        let why: String = error.inner().to_string().chars().take(WHY_CHARS_MAX).collect();
+        let why = error.inner().to_string();
+        // The driver puts a frame of its own around what is wrong.
+        let why = why.rsplit_once("Message: ").map_or(why.as_str(), |(_, why)| why);
+        let why: String = why.chars().take(WHY_CHARS_MAX).collect();
         (Some(path).filter(|path| path != "."), Error::Usage(why))
     })
 }

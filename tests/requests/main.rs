@@ -101,7 +101,7 @@ async fn a_document_is_enough_to_run_a_job() {
 
     // People find the job by the name that they gave it.
     let status = bed.aviary(&["status", "units-2026-11-28", "-o", "json"]).await.ok();
-    assert_eq!(status.json()[0]["_id"].as_str(), Some(text(&told, "job")));
+    assert_eq!(status.json()[0]["id"].as_str(), Some(text(&told, "job")));
 
     // Asking twice is a duplicate key, and the command line follows what there is.
     let again = bed.coll(REQUESTS).insert_one(sums("units-2026-11-28", "elsewhere")).await;
@@ -203,7 +203,7 @@ async fn what_cannot_be_done_is_refused_with_the_field_at_fault() {
         (with("h", "limits", doc! { "memoryMb": 1 << 20 }.into()), None, "limits.memoryMb"),
         (with("i", "reduce", "_median".into()), Some("reduce"), "built-in"),
         (with("j", "finalize", 7.into()), Some("finalize"), ""),
-        (with("k", "typo", 7.into()), None, "typo"),
+        (with("k", "typo", 7.into()), Some("typo"), "unknown field"),
         (with("l", "v", 2.into()), None, "v is 2"),
         (doc! { "_id": "m", "v": 1, "cancel": "nobody" }, Some("cancel"), "nobody"),
         (doc! { "_id": "n", "v": 1 }, None, "input"),
