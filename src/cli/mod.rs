@@ -1,6 +1,7 @@
 //! The command line: a file a verb, and the contract of flags, output and exit codes.
 
 mod args;
+mod asked;
 mod cancel;
 mod cluster;
 mod command;

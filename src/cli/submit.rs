@@ -217,7 +217,7 @@ async fn detached_patience(store: &Store) -> Option<Duration> {
 ///
 /// # Errors
 /// The refusal.
-async fn accepted(
+pub(super) async fn accepted(
     store: &Store,
     requests: &str,
     key: &str,
