@@ -27,6 +27,18 @@ pub(super) struct Found {
     pub(super) finalize: Option<Given>,
 }
 
+impl Found {
+    fn given(&self) -> impl Iterator<Item = &Given> {
+        let reduce = match &self.reduce {
+            Some(FoundReduce::Function(given)) => Some(given),
+            Some(FoundReduce::Builtin(_)) | None => None,
+        };
+        [Some(&self.map), self.combine.as_ref(), reduce, self.finalize.as_ref()]
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// A reduce as given.
 pub(super) enum FoundReduce {
     Builtin(Reducer),
@@ -88,6 +100,15 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     let found = find(Some(&store), &host, &args.job, &checked_for).await?;
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;
+    let known: Vec<String> =
+        found.given().filter_map(|given| given.digest_if_known()).map(str::to_owned).collect();
+    let missing = permitted(store.missing_functions(&known).await)?.unwrap_or_default();
+    if !missing.is_empty() {
+        return Err(Error::refused(
+            format!("function {} was removed just now", missing.join(", ")),
+            "insert the function again and submit once more",
+        ));
+    }
     if args.dry_run {
         output::line(dry_run(&checked)?)?;
         return Ok(());
@@ -173,7 +194,7 @@ async fn asked(
         Some(FoundReduce::Builtin(_)) | None => None,
     };
     let all = [Some(&found.map), found.combine.as_ref(), reduce, found.finalize.as_ref()];
-    let bytes: usize = all.iter().flatten().map(|given| given.bytes()).sum();
+    let bytes: usize = found.given().map(Given::bytes).sum();
     let mut sent = Vec::new();
     let mut wishes = Vec::new();
     for given in all {

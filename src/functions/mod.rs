@@ -312,6 +312,14 @@ impl Given {
         }
     }
 
+    /// Its digest, if it is in the catalogue already.
+    pub fn digest_if_known(&self) -> Option<&str> {
+        match self {
+            Self::Known(known) => Some(&known.digest),
+            Self::New(_) | Self::Named(_) => None,
+        }
+    }
+
     /// Bytes that a request has for it.
     pub fn bytes(&self) -> usize {
         match self {

@@ -286,6 +286,29 @@ impl Store {
         })
     }
 
+    /// Requests without an answer that name this function by its digest.
+    pub(super) async fn requests_using(&self, digest: &str) -> Result<Vec<String>> {
+        const SHOWN_MAX: i64 = 10;
+        let stages = ["map", "combine", "reduce", "finalize"];
+        let any: Vec<Document> =
+            stages.iter().map(|stage| doc! { format!("{stage}.digest"): digest }).collect();
+        let mut using = Vec::new();
+        for collection in self.request_collections().await? {
+            let rows: Vec<Document> = self
+                .requests(&collection)
+                .find(doc! { "state": { "$exists": false }, "$or": any.clone() })
+                .projection(doc! { "_id": 1 })
+                .limit(SHOWN_MAX)
+                .await
+                .action("look for requests of a function")?
+                .try_collect()
+                .await
+                .action("look for requests of a function")?;
+            using.extend(rows.iter().filter_map(|row| row.get_str("_id").ok()).map(str::to_owned));
+        }
+        Ok(using)
+    }
+
     /// The requests that wait for a coordinator, as far as this user may see them.
     ///
     /// # Errors
