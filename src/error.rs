@@ -20,7 +20,7 @@ pub enum Error {
     /// No usable server answered.
     #[error("cannot connect to {uri}: {why}")]
     Connect {
-        /// The URI without its password.
+        /// What of the URI may be shown.
         uri: String,
         /// What the driver or the server said.
         why: String,

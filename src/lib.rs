@@ -22,6 +22,8 @@
 //! The command line is the contract. This library is what the command is made of, and no more
 //! stable than that.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod config;
 pub mod coordinator;
@@ -38,6 +40,7 @@ pub mod shuffle;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod terminal;
 pub mod toolchain;
 pub mod wasm;
 pub mod worker;

@@ -6,9 +6,11 @@ use aviary_testcontainers::assemble::Members;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use super::uri_file::{self, Sources};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job::ReadMode;
+use crate::store::uri::has_secret;
 use crate::task::TaskState;
 
 /// MapReduce over MongoDB: sandboxed WebAssembly functions; the database is queue, shuffle and
@@ -47,6 +49,18 @@ pub(super) struct Global {
         value_name = "URI"
     )]
     pub(super) uri: Option<String>,
+    /// A file that holds the URI, and that only its owner can read: `ps` shows the command line to everybody.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "AVIARY_URI_FILE",
+        value_name = "FILE"
+    )]
+    pub(super) uri_file: Option<PathBuf>,
+    /// Where the two came from.
+    #[arg(skip)]
+    pub(super) sources: Sources,
     /// The database that holds the input and Aviary's collections [default: the URI's].
     #[arg(
         short,
@@ -117,6 +131,9 @@ impl Global {
         let file: File = toml::from_str(&text).map_err(|e| {
             Error::Usage(format!("{} is not a configuration: {}", path.display(), e.message()))
         })?;
+        if file.uri.as_deref().is_some_and(has_secret) {
+            uri_file::check(path)?;
+        }
         self.uri = self.uri.or(file.uri);
         self.db = self.db.or(file.db);
         self.output = self.output.or(file.output);
@@ -571,8 +588,11 @@ pub(super) struct ResultsArgs {
 pub(super) struct WorkerArgs {
     /// In a sharded cluster, a member of the shard to work for, asked without a router between: the
     /// server that this worker runs beside, by its unix socket where it has one.
-    #[arg(long, env = "AVIARY_SHARD_URI", value_name = "U")]
+    #[arg(long, env = "AVIARY_SHARD_URI", hide_env_values = true, value_name = "U")]
     pub(super) shard_uri: Option<String>,
+    /// A file that holds that address, as for --uri-file.
+    #[arg(long, env = "AVIARY_SHARD_URI_FILE", value_name = "FILE")]
+    pub(super) shard_uri_file: Option<PathBuf>,
     /// In a sharded cluster, the shard to work for through the router [default: that of --shard-uri,
     /// or all of them].
     #[arg(long, env = "AVIARY_SHARD", value_name = "NAME")]

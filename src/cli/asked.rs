@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::request::{Answer, Problem, REQUESTS};
 use crate::store::Store;
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 /// Finds a job, or the request for it that nobody has answered.
 pub(super) enum Found {
@@ -41,13 +42,13 @@ pub(super) fn show(global: &Global, id: &str) -> Result<()> {
             let waiting = [json!({ "task": null, "why": why, "since": null })];
             output::line(json!({ "id": id, "state": "requested", "waiting": waiting }))
         }
-        Format::Name => output::line(id),
+        Format::Name => output::name(id),
         Format::Table | Format::Wide => {
             let mut table = output::table(&["field", "value"]);
             for (name, value) in [("job", id), ("state", "requested"), ("waiting", why)] {
-                table.add_row([name, value]);
+                table.add_row([name.to_owned(), value.to_owned()]);
             }
-            output::line(table)
+            table.print()
         }
     }
 }
@@ -88,7 +89,7 @@ pub(super) async fn tell_waiting(global: &Global, store: &Store) -> Result<()> {
     if !waiting.is_empty() {
         let named: Vec<&str> = waiting.iter().take(NAMED_MAX).map(String::as_str).collect();
         let more = if waiting.len() > NAMED_MAX { ", …" } else { "" };
-        eprintln!("{} more wait for a coordinator: {}{more}", waiting.len(), named.join(", "));
+        tell!("{} more wait for a coordinator: {}{more}", waiting.len(), named.join(", "));
     }
     Ok(())
 }

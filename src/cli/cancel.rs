@@ -11,6 +11,7 @@ use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
 use crate::store::Store;
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let store = global.store("aviary-cancel").await?;
@@ -19,7 +20,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         Found::Request(id) => {
             if asked::take_back(&store, &id).await? {
                 if !global.quiet {
-                    eprintln!("the request {id} is taken back; nothing of it ran");
+                    tell!("the request {id} is taken back; nothing of it ran");
                 }
                 return Ok(());
             }
@@ -38,7 +39,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         // Fencing the tasks here stops the workers at their next write, coordinator or not.
         until_known(async |_| store.cancel_tasks(&job.id).await).await?;
         if !global.quiet {
-            eprintln!("job {} is cancelled; a coordinator removes what it leaves", job.id);
+            tell!("job {} is cancelled; a coordinator removes what it leaves", job.id);
         }
         return Ok(());
     }
@@ -51,13 +52,13 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         JobState::Cancelled => {
             if !global.quiet {
                 let part = now.error.map(|error| format!("; {}", error.message));
-                eprintln!("job {} is cancelled{}", job.id, part.unwrap_or_default());
+                tell!("job {} is cancelled{}", job.id, part.unwrap_or_default());
             }
             Ok(())
         }
         JobState::Publishing => {
             if !global.quiet {
-                eprintln!(
+                tell!(
                     "job {0} is publishing; it ends at its publisher's next step (aviary status {0} tells)",
                     job.id
                 );

@@ -12,6 +12,7 @@ use aviary_testcontainers::{
 use super::args::{DownArgs, Global, UpArgs};
 use crate::dirs;
 use crate::error::{Error, Result};
+use crate::terminal::tell;
 
 /// The database that coordinator and workers of a local deployment work in unless told otherwise.
 pub(super) const DB_DEFAULT: &str = "test";
@@ -142,11 +143,8 @@ fn router_program() -> Result<RouterProgram> {
 impl Local {
     /// Starts servers and daemons.
     pub(super) async fn start(options: LocalOptions) -> Result<Self> {
-        let progress = if options.quiet {
-            Progress::silent()
-        } else {
-            Progress::new(|line| eprintln!("{line}"))
-        };
+        let progress =
+            if options.quiet { Progress::silent() } else { Progress::new(|line| tell!("{line}")) };
         let servers = Servers::start(&options, progress).await?;
         let uri = with_db(&servers.uri(), &options.db);
         let mut started = Self { servers, daemons: Vec::new(), uri };
@@ -186,6 +184,10 @@ impl Local {
             .name(name)
             .args(args)
             .env("AVIARY_URI", &self.uri)
+            .env_remove("AVIARY_URI_FILE")
+            .env_remove("AVIARY_SHARD")
+            .env_remove("AVIARY_SHARD_URI")
+            .env_remove("AVIARY_SHARD_URI_FILE")
             .env_remove("AVIARY_DB")
             .env_remove("AVIARY_CONFIG")
             .spawn()
@@ -238,17 +240,17 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
     super::output::line(local.uri())?;
     if args.detach {
         if !global.quiet {
-            eprintln!("logs and data are in {}", local.dir().display());
+            tell!("logs and data are in {}", local.dir().display());
             match &args.dir {
-                Some(dir) => eprintln!("stop it with: aviary down --dir {}", dir.display()),
-                None => eprintln!("stop it with: aviary down"),
+                Some(dir) => tell!("stop it with: aviary down --dir {}", dir.display()),
+                None => tell!("stop it with: aviary down"),
             }
         }
         local.leave();
         return Ok(());
     }
     if !global.quiet {
-        eprintln!("logs and data are in {}; stop with Ctrl-C", local.dir().display());
+        tell!("logs and data are in {}; stop with Ctrl-C", local.dir().display());
     }
     stop.cancelled().await;
     local.stop().await
@@ -272,9 +274,9 @@ pub(super) async fn down(global: &Global, args: DownArgs) -> Result<()> {
     }
     let ended = state::down(&dir, args.remove).await.map_err(local)?;
     if !global.quiet {
-        eprintln!("processes ended: {}", ended.processes.len());
+        tell!("processes ended: {}", ended.processes.len());
         for path in ended.left {
-            eprintln!("left alone, since aviary did not make it: {}", path.display());
+            tell!("left alone, since aviary did not make it: {}", path.display());
         }
     }
     Ok(())

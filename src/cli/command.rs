@@ -12,6 +12,7 @@ use super::args::JobFunctions;
 use super::output::exact;
 use crate::error::{Error, Result};
 use crate::request::command::{Translated, bad, translate};
+use crate::terminal::tell;
 use crate::wasm::{
     self, GuestError, Host, Instance, InstanceOptions, Level, Limits, Script, Sink, SinkError,
     Stage,
@@ -106,7 +107,7 @@ impl Sink for Sent {
     }
     fn count(&mut self, _name: &str, _delta: i64) {}
     fn log(&mut self, _level: Level, text: &str) {
-        eprintln!("{text}");
+        tell!("{text}");
     }
 }
 

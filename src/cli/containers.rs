@@ -6,18 +6,18 @@ use super::args::{AssembleArgs, Global};
 use super::cluster::local;
 use crate::error::{Error, Result};
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 /// Makes a sharded cluster of servers that run already, and Aviary's collections in it.
 pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> {
-    let uri = global
-        .uri
-        .as_deref()
-        .ok_or_else(|| Error::Usage("no router given; use --uri or AVIARY_URI".into()))?;
-    assemble::assemble(uri, &args.config_servers, &args.shards).await.map_err(local)?;
+    let uri = global.deployment()?;
+    // What the driver says of a malformed one would quote it.
+    crate::store::check_uri(&uri)?;
+    assemble::assemble(&uri, &args.config_servers, &args.shards).await.map_err(local)?;
     let store = global.store("aviary-assemble").await?;
     until_known(async |_| store.init().await).await?;
     if !global.quiet {
-        eprintln!("{} shards are ready for Aviary", args.shards.len());
+        tell!("{} shards are ready for Aviary", args.shards.len());
     }
     Ok(())
 }
@@ -25,7 +25,7 @@ pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> 
 /// Prints where the servers are that a local deployment would be made of.
 pub(super) async fn servers(global: &Global) -> Result<()> {
     let progress =
-        if global.quiet { Progress::silent() } else { Progress::new(|line| eprintln!("{line}")) };
+        if global.quiet { Progress::silent() } else { Progress::new(|line| tell!("{line}")) };
     let search = tokio::task::spawn_blocking(move || mongod::locate(&progress));
     let mongod = search.await.map_err(|e| Error::Internal(e.to_string()))?.map_err(local)?;
     super::output::line(mongod.display())?;

@@ -12,7 +12,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         Format::Json => output::line(output::counters_json(&job))?,
         Format::Name => {
             for name in job.counters.iter().flatten().map(|(name, _)| name) {
-                output::line(name)?;
+                output::name(name)?;
             }
         }
         Format::Table | Format::Wide => {
@@ -20,7 +20,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
             for (name, value) in job.counters.iter().flatten() {
                 table.add_row([name.clone(), output::number(value)]);
             }
-            output::line(table)?;
+            table.print()?;
         }
     }
     Ok(())

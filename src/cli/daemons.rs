@@ -25,7 +25,7 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
     keep_freed_buffers();
     let settings = Settings::from_env()?;
     let stop = stop_on_signal()?;
-    let (shard, shard_uri) = (&args.shard, &args.shard_uri);
+    let (shard, shard_uri) = (&args.shard, &global.shard_uri(&args)?);
     let connect = || global.store_beside("aviary-worker", shard.clone(), shard_uri.clone());
     let store = patiently(&stop, connect).await?;
     let slots = args.slots.map_or_else(

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::job::JobState;
 use crate::store::Store;
 use crate::store::jobs::JobFilter;
+use crate::terminal::tell;
 
 /// What the demo runs; also an example of its own.
 const MAP: &str = include_str!("../../examples/word_count.js");
@@ -46,10 +47,11 @@ pub(super) async fn run(global: &Global, args: DemoArgs) -> Result<()> {
 async fn show(global: &Global, args: &DemoArgs, local: &Local) -> Result<()> {
     let say = |line: &str| {
         if !global.quiet {
-            eprintln!("{line}");
+            tell!("{line}");
         }
     };
-    let demo = Global { uri: Some(local.uri().to_owned()), db: None, ..global.clone() };
+    let demo =
+        Global { uri: Some(local.uri().to_owned()), uri_file: None, db: None, ..global.clone() };
     let store = demo.store("aviary-demo").await?;
     let loaded = load(&store, args).await?;
     say(&loaded);
@@ -130,8 +132,7 @@ async fn print_top(store: &Store) -> Result<()> {
             Ok(())
         })
         .await?;
-    output::line(table)?;
-    Ok(())
+    table.print()
 }
 
 async fn export(store: &Store, path: &std::path::Path) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::job::{Job, ReadMode};
 use crate::store::Store;
 use crate::store::workers::WorkerRow;
+use crate::terminal::tell;
 
 /// Warns on standard error.
 ///
@@ -20,7 +21,7 @@ pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<(
     missing_workers(store, &alive).await?;
     missing_memory(job, &alive);
     if !store.has_coordinator().await? {
-        eprintln!("no coordinator is running; start one with: aviary coordinator");
+        tell!("no coordinator is running; start one with: aviary coordinator");
     }
     if job.spec.input.read == ReadMode::Snapshot {
         long_job(store, job, input_bytes, &alive).await?;
@@ -33,7 +34,7 @@ fn missing_memory(job: &Job, alive: &[WorkerRow]) {
     let wanted = i64::try_from(job.spec.limits.memory_mb).unwrap_or(i64::MAX);
     let most = alive.iter().map(|worker| worker.memory_mb.unwrap_or(i64::MAX)).max();
     if let Some(most) = most.filter(|most| *most < wanted) {
-        eprintln!(
+        tell!(
             "no worker gives a function the {wanted} MiB that the job asks for ({most} MiB at most), so it will \
              wait; start one with: aviary worker --memory-mb {wanted}"
         );
@@ -43,7 +44,7 @@ fn missing_memory(job: &Job, alive: &[WorkerRow]) {
 /// A job that nobody will run should not look like a slow one.
 async fn missing_workers(store: &Store, alive: &[WorkerRow]) -> Result<()> {
     if alive.is_empty() {
-        eprintln!("no worker is running; start one with: aviary worker");
+        tell!("no worker is running; start one with: aviary worker");
         return Ok(());
     }
     let served: BTreeSet<&str> = alive.iter().map(|worker| worker.shard.as_str()).collect();
@@ -61,7 +62,7 @@ async fn missing_workers(store: &Store, alive: &[WorkerRow]) -> Result<()> {
             [one] => (format!("the shard {one}"), "its"),
             several => (format!("the shards {}", several.join(", ")), "each one's"),
         };
-        eprintln!(
+        tell!(
             "no worker serves {which}, and {whose} part of the input will wait; start one there \
              with: aviary worker --shard-uri URI"
         );
@@ -90,7 +91,7 @@ async fn long_job(store: &Store, job: &Job, input_bytes: u64, alive: &[WorkerRow
     }
     let window = store.history_window().await?;
     if expected > window {
-        eprintln!(
+        tell!(
             "this job may take about {}, and the servers keep its snapshot for {} only \
              (minSnapshotHistoryWindowInSeconds); raise that with: aviary init --history-window {}m; \
              or submit with --read committed",

@@ -13,6 +13,7 @@ use crate::job::{Limits, OutputMode};
 use crate::store::Store;
 use crate::store::functions::{FunctionRow, StoredFunction};
 use crate::store::retry::until_known;
+use crate::terminal::{one_line, tell};
 use crate::toolchain::Language;
 use crate::wasm::Stage;
 
@@ -125,7 +126,7 @@ pub(super) async fn run(global: &Global, args: FunctionsArgs) -> Result<()> {
                 let found = find(&store, &function).await?;
                 store.remove_function(&found).await?;
                 if !global.quiet {
-                    eprintln!("function {} ({}) is removed", found.digest, found.file);
+                    tell!("function {} ({}) is removed", found.digest, found.file);
                 }
             }
             Ok(())
@@ -219,16 +220,16 @@ fn show(global: &Global, found: &StoredFunction, save: Option<&Path>) -> Result<
         }))?,
         Format::Table | Format::Wide => {
             if !global.quiet {
-                eprintln!("{}", manifest(found));
+                tell!("{}", manifest(found));
             }
             for (name, text) in &sources {
                 if sources.len() > 1 {
-                    output::line(format!("// {name}"))?;
+                    output::line(format!("// {}", one_line(name)))?;
                 }
                 output::line(text)?;
             }
             if sources.is_empty() && !global.quiet {
-                eprintln!("no source is stored with it");
+                tell!("no source is stored with it");
             }
         }
     }
@@ -249,5 +250,6 @@ fn manifest(found: &StoredFunction) -> String {
     }
     lines.push(format!("bytes      {}", found.size));
     lines.push(format!("created    {}", output::date(Some(found.created)).unwrap_or_default()));
-    lines.join("\n")
+    // What is in them was given by whoever stored the function.
+    lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n")
 }

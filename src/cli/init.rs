@@ -4,6 +4,7 @@ use super::args::{Global, InitArgs};
 use crate::error::Result;
 use crate::store::requests::tenants;
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: InitArgs) -> Result<()> {
     let store = global.store("aviary-init").await?;
@@ -15,7 +16,7 @@ pub(super) async fn run(global: &Global, args: InitArgs) -> Result<()> {
     if let Some(window) = args.history_window {
         until_known(async |_| store.raise_history_window(window.into()).await).await?;
         if !global.quiet {
-            eprintln!("snapshots can be read {window} back, until the servers restart");
+            tell!("snapshots can be read {window} back, until the servers restart");
         }
     }
     if !global.quiet {
@@ -23,7 +24,7 @@ pub(super) async fn run(global: &Global, args: InitArgs) -> Result<()> {
             [one] => one.name.clone(),
             several => format!("{} shards", several.len()),
         };
-        eprintln!("{} is ready for Aviary on {on}", store.db_name());
+        tell!("{} is ready for Aviary on {on}", store.db_name());
     }
     Ok(())
 }

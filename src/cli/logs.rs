@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::job::Job;
 use crate::store::Store;
-use crate::store::logs::LogBatch;
+use crate::store::logs::{LogBatch, LogLine};
 use crate::store::tasks::TaskFilter;
+use crate::terminal::{self, name, one_line};
 
 /// Batches read at once: each has at most so many lines as an attempt may log.
 const BATCHES_PER_READ: usize = 16;
@@ -70,7 +71,7 @@ async fn print_new(
 }
 
 fn print(format: Format, batch: &LogBatch) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out();
     let (task, attempt) = (batch.task.short(), batch.attempt);
     for line in &batch.lines {
         let at = output::date(Some(line.at)).unwrap_or_default();
@@ -82,14 +83,15 @@ fn print(format: Format, batch: &LogBatch) -> std::io::Result<()> {
                 });
                 writeln!(out, "{line}")?;
             }
-            Format::Name => writeln!(out, "{}", line.text)?,
+            Format::Name => writeln!(out, "{}", name(&line.text))?,
             Format::Table => {
-                writeln!(out, "{task} #{attempt} {} {}: {}", line.stage, line.level, line.text)?;
+                let (kind, text) = shown(line);
+                writeln!(out, "{task} #{attempt} {kind}: {text}")?;
             }
             Format::Wide => {
-                let worker = batch.worker.as_deref().unwrap_or("?");
-                let (stage, level, text) = (&line.stage, &line.level, &line.text);
-                writeln!(out, "{at} {task} #{attempt} {worker} {stage} {level}: {text}")?;
+                let worker = one_line(batch.worker.as_deref().unwrap_or("?"));
+                let (kind, text) = shown(line);
+                writeln!(out, "{at} {task} #{attempt} {worker} {kind}: {text}")?;
             }
         }
     }
@@ -106,6 +108,11 @@ fn print(format: Format, batch: &LogBatch) -> std::io::Result<()> {
         }
         Format::Name => Ok(()),
     }
+}
+
+/// A line's stage and level, and its text. Only what begins a line of ours begins at the margin.
+fn shown(line: &LogLine) -> (String, String) {
+    (one_line(&format!("{} {}", line.stage, line.level)), line.text.replace('\n', "\n    "))
 }
 
 /// A task of the job by its id or the part after the job's.

@@ -25,29 +25,30 @@ mod status;
 mod submit;
 mod tasks;
 mod trial;
+mod uri_file;
 mod wait;
 mod waiting;
 mod workers;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::{ConnectOptions, Store};
 use crate::telemetry::{self, LogFormat};
+use crate::terminal::{self, tell};
 
 pub use args::Cli;
 use args::{Command, Global};
 
 /// Parses the command line, runs the verb, reports the error, returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    print_panics_safely();
+    let cli = match Cli::try_parse_with_sources() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; they go to standard output and end with 0.
             let usage = error.use_stderr();
-            let _ = error.print();
+            print_usage(&error);
             return ExitCode::from(if usage { 2 } else { 0 });
         }
     };
@@ -56,10 +57,11 @@ pub fn main() -> ExitCode {
     if quietest == 0 || cli.global.verbose > 0 {
         telemetry::init(format, cli.global.verbose.saturating_sub(u8::from(quietest == 3)));
     }
+    cli.warn_of_passwords();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: failed to start: {error}");
+            tell!("error: failed to start: {error}");
             return ExitCode::from(1);
         }
     };
@@ -67,7 +69,7 @@ pub fn main() -> ExitCode {
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     };
@@ -76,6 +78,35 @@ pub fn main() -> ExitCode {
     // blocking read of a terminal would hold the exit up.
     std::mem::forget(runtime);
     code
+}
+
+/// Prints help, or what is wrong with the command line. It quotes arguments and the environment, so it has clap's
+/// colors only if it is plain text, and no connection string that was given as something else.
+fn print_usage(error: &clap::Error) {
+    let text = error.render().to_string();
+    let has_uri =
+        text.split_whitespace().any(|word| word.contains("mongodb") && word.contains("://"));
+    if error.use_stderr() && has_uri {
+        tell!("error: a connection string goes with --uri or AVIARY_URI; see aviary --help");
+    } else if terminal::is_plain(&text) {
+        let _ = error.print();
+    } else if error.use_stderr() {
+        tell!("{}", text.trim_end());
+    } else {
+        let _ = output::line(text.trim_end());
+    }
+}
+
+/// Has panics printed like everything else.
+fn print_panics_safely() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        tell!("thread {:?} {panic}", thread.name().unwrap_or("unnamed"));
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            tell!("{trace}");
+        }
+    }));
 }
 
 async fn run(cli: Cli) -> Result<()> {
@@ -122,13 +153,8 @@ impl Global {
         shard: Option<String>,
         shard_uri: Option<String>,
     ) -> Result<Store> {
-        let uri = self.uri.clone().ok_or_else(|| {
-            Error::Usage(
-                "no deployment given; use --uri or AVIARY_URI, or start one with aviary up".into(),
-            )
-        })?;
         let options = ConnectOptions {
-            uri,
+            uri: self.deployment()?,
             db: self.db.clone(),
             app_name: app_name.to_owned(),
             shard,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::args::{Global, NewArgs, Starter};
 use crate::error::{Error, Result};
+use crate::terminal::tell;
 use crate::toolchain::Language;
 
 /// Documents for every starter.
@@ -102,7 +103,7 @@ pub(super) fn run(global: &Global, args: &NewArgs) -> Result<()> {
         super::output::line(args.dir.join(name).display())?;
     }
     if !global.quiet {
-        eprintln!("next: cd {shown} && aviary try --docs sample.jsonl {}", args.language.flags());
+        tell!("next: cd {shown} && aviary try --docs sample.jsonl {}", args.language.flags());
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Printing: tables for people, JSON for scripts.
 
+use std::io::Write as _;
+
 use bson::{Bson, DateTime};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, presets};
 use serde_json::{Map, Value, json};
 
 use super::args::{Format, Global};
@@ -9,15 +11,34 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::Store;
 use crate::task::{JobPhases, PhaseCounts};
+use crate::terminal::{self, tell};
+
+/// A table for people. A cell stays in its line, so that nothing in it can pass for another row.
+pub(super) struct Table(comfy_table::Table);
+
+impl Table {
+    pub(super) fn add_row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.0.add_row(cells.into_iter().map(|cell| terminal::one_line(&cell)));
+    }
+
+    /// A row with text of several lines.
+    pub(super) fn add_text(&mut self, heading: &str, text: &str) {
+        self.0.add_row([heading, text]);
+    }
+
+    pub(super) fn print(&self) -> Result<()> {
+        line(&self.0)
+    }
+}
 
 /// A table with these headings, sized to the terminal.
 pub(super) fn table(headings: &[&str]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.iter().map(|h| h.to_uppercase()));
-    table
+    Table(table)
 }
 
 /// Prints a line of data. A reader that has seen enough (`| head`) is not an error.
@@ -25,31 +46,38 @@ pub(super) fn table(headings: &[&str]) -> Table {
 /// # Errors
 /// [`Error::Io`], as when the disk is full.
 pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
-    use std::io::Write as _;
-    match writeln!(std::io::stdout(), "{text}") {
+    match writeln!(terminal::out(), "{text}") {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("print", e)),
         _ => Ok(()),
     }
 }
 
-/// Prints rows in the chosen format: `names` and `rows` are only asked for when they are wanted.
+/// Prints a name as a script may read it back.
+///
+/// # Errors
+/// Those of [`line`].
+pub(super) fn name(name: &str) -> Result<()> {
+    line(terminal::name(name))
+}
+
+/// Prints rows in the chosen format: names and rows are only asked for when they are wanted.
 pub(super) fn print_rows<T>(
     format: Format,
     items: &[T],
-    name: impl Fn(&T) -> String,
+    name_of: impl Fn(&T) -> String,
     json: impl Fn(&T) -> Value,
     headings: &[&str],
     row: impl Fn(&T) -> Vec<String>,
 ) -> Result<()> {
     match format {
-        Format::Name => items.iter().try_for_each(|item| line(name(item))),
+        Format::Name => items.iter().try_for_each(|item| name(&name_of(item))),
         Format::Json => items.iter().try_for_each(|item| line(json(item))),
         Format::Table | Format::Wide => {
             let mut table = table(headings);
             for item in items {
                 table.add_row(row(item));
             }
-            line(table)
+            table.print()
         }
     }
 }
@@ -57,7 +85,7 @@ pub(super) fn print_rows<T>(
 /// Tells people, not scripts, that nothing was found, and where that was: often another database is meant.
 pub(super) fn hint_at_db(global: &Global, store: &Store, nothing: &str) {
     if !global.quiet && matches!(global.format(), Format::Table | Format::Wide) {
-        eprintln!("{nothing} in database {}; --db names another", store.db_name());
+        tell!("{nothing} in database {}; --db names another", store.db_name());
     }
 }
 
@@ -65,7 +93,7 @@ pub(super) fn hint_at_db(global: &Global, store: &Store, nothing: &str) {
 pub(super) fn tell_unreadable(global: &Global, unreadable: &[Error]) {
     if !global.quiet {
         for error in unreadable {
-            eprintln!("warning: {error}");
+            tell!("warning: {error}");
         }
     }
 }

@@ -7,6 +7,7 @@ use super::submit::ejson_document;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobState, Output};
 use crate::store::Store;
+use crate::terminal;
 
 pub(super) async fn run(global: &Global, args: ResultsArgs) -> Result<()> {
     let sort = ejson_document("--sort", &args.sort)?;
@@ -30,7 +31,7 @@ pub(super) async fn print(store: &Store, job: &Job, sort: Document, limit: i64) 
         false => Output::hidden(&job.id),
         true => output.collection.clone(),
     };
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = std::io::BufWriter::new(terminal::out());
     let failed = |e| Error::io("print the results", e);
     // There may be more of them than fit into memory.
     let printed = store

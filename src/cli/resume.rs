@@ -3,6 +3,7 @@
 use super::args::{Global, JobArg};
 use crate::error::{Error, Result};
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let store = global.store("aviary-resume").await?;
@@ -16,7 +17,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         ));
     }
     if !global.quiet {
-        eprintln!("job {0} goes on publishing; aviary status -w {0} follows it", job.id);
+        tell!("job {0} goes on publishing; aviary status -w {0} follows it", job.id);
     }
     Ok(())
 }

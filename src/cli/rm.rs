@@ -4,6 +4,7 @@ use super::args::{Global, JobArg};
 use crate::error::{Error, Result};
 use crate::job::{JobState, Output, OutputMode};
 use crate::store::retry::until_known;
+use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     if args.job == "last" {
@@ -38,7 +39,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     })
     .await?;
     if !global.quiet {
-        eprintln!("job {} is removed", job.id);
+        tell!("job {} is removed", job.id);
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
         }
         Format::Name => output::line(&job.id)?,
         Format::Table | Format::Wide => {
-            let mut rows = vec![
+            let mut rows: Vec<(&str, String)> = vec![
                 ("job", job.id.to_string()),
                 ("state", job.state.to_string()),
                 ("input", format!("{}.{}", job.spec.input.db, job.spec.input.collection)),
@@ -85,15 +85,17 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             }
             rows.extend(waiting::publish_row(&store, &job).await?.map(|text| ("publish", text)));
             rows.extend(waiting.iter().map(|reason| ("waiting", reason.to_string())));
-            if let Some(error) = &job.error {
-                rows.push(("error", format!("{}: {}", error.code, error.message)));
-                rows.extend(error.task.as_ref().map(|task| ("failed task", task.clone())));
-            }
             let mut table = output::table(&["field", "value"]);
             for (name, value) in rows {
                 table.add_row([name.to_owned(), value]);
             }
-            output::line(table)?;
+            if let Some(error) = &job.error {
+                table.add_text("error", &format!("{}: {}", error.code, error.message));
+                if let Some(task) = &error.task {
+                    table.add_row(["failed task".to_owned(), task.clone()]);
+                }
+            }
+            table.print()?;
         }
     }
     if args.watch { super::wait::verdict(&job) } else { Ok(()) }

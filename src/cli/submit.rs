@@ -17,6 +17,7 @@ use crate::store::Store;
 use crate::store::requests::tenants;
 use crate::store::retry::until_known;
 use crate::task::JobPhases;
+use crate::terminal::tell;
 use crate::wasm::{Host, Stage};
 
 /// A job's functions as given, found and checked, none of them stored yet.
@@ -50,7 +51,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     if let Some(given) = args.job.command.take() {
         let rest = command::apply(&host, &given, &mut args.job).await?;
         for note in rest.notes.iter().filter(|_| !global.quiet) {
-            eprintln!("note: {note}");
+            tell!("note: {note}");
         }
         args.out = rest.out;
         args.out_db = args.out_db.or(rest.out_db);
@@ -135,8 +136,8 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     };
     if !global.quiet {
         match (is_new, args.detach) {
-            (false, _) => eprintln!("there is a request {key} already; this is its job"),
-            (true, false) => eprintln!("job {key} submitted"),
+            (false, _) => tell!("there is a request {key} already; this is its job"),
+            (true, false) => tell!("job {key} submitted"),
             (true, true) => {}
         }
         // The request is written, so whatever fails from here on must not look as if it were not.
@@ -348,7 +349,7 @@ fn summary(job: &Job) {
         .flatten()
         .map(|(name, value)| format!("{name} {}", output::number(value)))
         .collect();
-    eprintln!(
+    tell!(
         "job {} {} in {}: {}",
         job.id,
         job.state,
@@ -356,7 +357,7 @@ fn summary(job: &Job) {
         counters.join(", ")
     );
     if job.spec.output.mode.has_target() {
-        eprintln!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
+        tell!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
     }
 }
 

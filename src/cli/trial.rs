@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::functions::{CheckedFor, Given};
 use crate::job::{OutputMode, ReadMode};
 use crate::store::Store;
+use crate::terminal::{self, tell};
 use crate::wasm::{Host, Stage};
 use crate::worker::deadline::Deadline;
 use crate::worker::loader::{self, Loaded, Surroundings};
@@ -87,7 +88,7 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     let outcome = tokio::task::spawn_blocking(move || job.run(&docs))
         .await
         .map_err(|e| Error::Internal(format!("the trial panicked: {e}")))??;
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out();
     for result in &outcome.results {
         let line = bson::Document::try_from(result.as_ref())
             .map_err(|e| Error::Internal(format!("a result is malformed: {e}")))?;
@@ -103,7 +104,7 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
             .iter()
             .map(|(name, value)| format!("{name} {}", super::output::number(value)))
             .collect();
-        eprintln!("documents tried: {count}; {}", counters.join(", "));
+        tell!("documents tried: {count}; {}", counters.join(", "));
     }
     Ok(())
 }

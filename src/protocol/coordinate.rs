@@ -112,6 +112,10 @@ fn publishing(view: &View) -> Vec<Move> {
         TaskState::Ready if task.marks.begun && !view.mode.adds() => Vec::new(),
         TaskState::Planned | TaskState::Ready if view.cancel => vec![Move::WithdrawPublish],
         TaskState::Planned | TaskState::Ready => Vec::new(),
+        // A person who wants it to end need not be asked.
+        TaskState::Quarantined if task.marks.begun && view.mode.adds() && view.cancel => {
+            vec![Move::Cancel]
+        }
         // What was replaced was replaced at one instant or not at all.
         TaskState::Quarantined if task.marks.begun && view.mode.adds() => vec![Move::Stop],
         TaskState::Quarantined => vec![Move::Fail],
@@ -182,6 +186,14 @@ mod tests {
             let waits = View { mode, cancel: true, publish, ..view(JobState::Publishing) };
             assert_eq!(moves(&waits), expected, "{mode} {begun}");
         }
+    }
+
+    #[test]
+    fn a_merge_that_is_refused_while_a_person_wants_it_to_end_is_cancelled() {
+        let marks = Marks { counted: true, begun: true, ..Marks::default() };
+        let publish = Some(PublishTask { state: TaskState::Quarantined, marks });
+        let refused = View { cancel: true, publish, ..view(JobState::Publishing) };
+        assert_eq!(moves(&refused), [Move::Cancel]);
     }
 
     #[test]

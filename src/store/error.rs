@@ -1,5 +1,7 @@
 //! From the driver's errors to ours: the one place that knows server codes.
 
+use bson::Document;
+use mongodb::Database;
 use mongodb::error::{
     Error as DriverError, ErrorKind, IndexedWriteError, InsertManyError, WriteFailure,
 };
@@ -15,6 +17,19 @@ pub(crate) trait Action<T> {
 impl<T> Action<T> for Result<T, DriverError> {
     fn action(self, action: impl Into<String>) -> Result<T, Error> {
         self.map_err(|source| Error::Store { action: action.into(), source: classify(&source) })
+    }
+}
+
+/// Runs a command that writes. Unlike its other calls, the driver's `run_command` does not tell when the write took
+/// effect on one server and may not last.
+pub(crate) async fn run_write(db: &Database, command: Document) -> Result<Document, DriverError> {
+    let reply = db.run_command(command).await?;
+    match reply.get("writeConcernError") {
+        None => Ok(reply),
+        Some(concern) => {
+            let concern = bson::deserialize_from_bson(concern.clone())?;
+            Err(ErrorKind::Write(WriteFailure::WriteConcernError(concern)).into())
+        }
     }
 }
 
@@ -147,7 +162,7 @@ pub(crate) fn only_existing_ids(error: &DriverError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bson::{Document, doc};
+    use bson::doc;
 
     use super::*;
 

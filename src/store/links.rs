@@ -14,7 +14,8 @@ use mongodb::{Client, Collection, Database};
 
 use super::error::Action;
 use super::topology::{config as cluster_config, one_of};
-use super::{AVIARY, ConnectOptions, Store, database_of, hello, prepared, redact};
+use super::uri::redact;
+use super::{AVIARY, ConnectOptions, Store, database_of, hello, prepared};
 use crate::config;
 use crate::error::{Error, Result};
 

@@ -8,7 +8,7 @@ use mongodb::options::Hint;
 use mongodb::{Collection, Cursor};
 
 use super::Store;
-use super::error::{Action, classify};
+use super::error::{Action, classify, run_write};
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::JobId;
@@ -78,6 +78,22 @@ impl Store {
             .action("read the target")
             .map_err(|e| self.explain(e))?;
         Ok(RawBatches { cursor })
+    }
+
+    /// Makes sure that no result has a key which servers merge into no collection.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a null, [`Error::Store`].
+    pub async fn refuse_null_key(&self, output: &Output, from: &str) -> Result<()> {
+        let results: Collection<RawDocumentBuf> = self.other_db(&output.db).collection(from);
+        let null = results.find_one(doc! { "_id": Bson::Null }).await.action("read the results")?;
+        if null.is_none() {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "a result has the key null, which servers merge into no collection",
+            "nothing was published: emit another key, or use --out replace:NAME or inline",
+        ))
     }
 
     /// Has the server merge the next piece of a collection into a job's target. Doing it again changes
@@ -156,12 +172,12 @@ impl Store {
             command.insert("hint", doc! { "_id": 1 });
         }
         let target = format!("{}.{}", output.db, output.collection);
-        let Err(error) = self.other_db(&output.db).run_command(command).await else {
+        let Err(error) = run_write(&self.other_db(&output.db), command).await else {
             return Ok(());
         };
         let error = classify(&error);
-        /// `DocumentValidationFailure`, `ImmutableField`, `BSONObjectTooLarge`.
-        const AT_FAULT: [i32; 3] = [121, 66, 10334];
+        /// `DocumentValidationFailure`, `ImmutableField`, `BSONObjectTooLarge`, and the same of what an update makes.
+        const AT_FAULT: [i32; 4] = [121, 66, 10334, 17419];
         if error.kind == StoreErrorKind::DuplicateKey
             || error.code.is_some_and(|code| AT_FAULT.contains(&code))
         {

@@ -26,6 +26,7 @@ pub mod schema;
 pub mod tasks;
 pub mod topology;
 pub mod turns;
+pub mod uri;
 pub mod watch;
 pub mod workers;
 
@@ -34,7 +35,7 @@ use std::sync::Arc;
 
 use bson::{Document, doc};
 use mongodb::options::{
-    ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+    ClientOptions, ConnectionString, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Collection, Database};
 
@@ -43,6 +44,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use error::{Action, classify};
 use links::Direct;
 use topology::Topology;
+use uri::redact;
 
 /// Jobs, tasks, workers, the coordinator's lease.
 pub const AVIARY: &str = "aviary";
@@ -73,7 +75,7 @@ pub struct Store {
 }
 
 /// What [`Store::connect`] needs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ConnectOptions {
     /// The deployment's URI.
     pub uri: String,
@@ -87,6 +89,18 @@ pub struct ConnectOptions {
     pub shard_uri: Option<String>,
     /// Databases that jobs of this one may use without a grant: one team owns them all.
     pub trusted: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("uri", &redact(&self.uri))
+            .field("db", &self.db)
+            .field("app_name", &self.app_name)
+            .field("shard", &self.shard)
+            .field("shard_uri", &self.shard_uri.as_deref().map(redact))
+            .finish()
+    }
 }
 
 impl Store {
@@ -277,7 +291,7 @@ async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
         mongodb::error::ErrorKind::DnsResolve { message, .. } => {
             Error::Connect { uri: redact(uri), why: first_line(message) }
         }
-        _ => Error::Usage(format!("{} is not a usable MongoDB URI: {}", redact(uri), reason(&e))),
+        _ => unusable(uri, &reason(&e)),
     })?;
     options.app_name.get_or_insert_with(|| app_name.to_owned());
     options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
@@ -289,6 +303,22 @@ async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
     options.read_concern = None;
     options.write_concern = None;
     Ok(options)
+}
+
+/// Refuses a URI that the driver does not take, before anything else sees it.
+///
+/// # Errors
+/// [`Error::Usage`] with no part of the URI in it.
+pub fn check_uri(uri: &str) -> Result<()> {
+    match ConnectionString::parse(uri) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(unusable(uri, &reason(&e))),
+    }
+}
+
+fn unusable(uri: &str, said: &str) -> Error {
+    let (shown, why) = (redact(uri), uri::objection(uri, said));
+    Error::Usage(format!("{shown} is not a usable MongoDB URI: {why}"))
 }
 
 const NEEDS_SET: &str = "Aviary needs a replica set (one member is enough): start mongod with \
@@ -365,40 +395,4 @@ fn first_line(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 300;
     let line = text.lines().next().unwrap_or_default();
     line.chars().take(SHOWN_CHARS_MAX).collect()
-}
-
-/// The URI as it may be shown: without its password.
-pub fn redact(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return "the given URI".to_owned() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    let shown = match authority.rsplit_once('@') {
-        None => authority.to_owned(),
-        Some((user_info, hosts)) => {
-            let user = user_info.split(':').next().unwrap_or_default();
-            format!("{user}:***@{hosts}")
-        }
-    };
-    // Options can hold secrets too, so only the database is kept of what follows.
-    let path = tail.split('?').next().unwrap_or_default();
-    format!("{scheme}://{shown}{path}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_never_shown() {
-        for (uri, shown) in [
-            ("mongodb://a:secret@h:1/db?x=1", "mongodb://a:***@h:1/db"),
-            ("mongodb://a:s%40cret@h:1,h:2", "mongodb://a:***@h:1,h:2"),
-            ("mongodb+srv://h/db?authMechanismProperties=TOKEN:secret", "mongodb+srv://h/db"),
-            ("mongodb://%2Ftmp%2Fmongodb-1.sock", "mongodb://%2Ftmp%2Fmongodb-1.sock"),
-            ("secret", "the given URI"),
-        ] {
-            assert_eq!(redact(uri), shown);
-            assert!(!redact(uri).contains("secret"));
-        }
-    }
 }

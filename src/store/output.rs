@@ -7,10 +7,10 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 
 use super::Store;
-use super::error::{Action, classify, only_existing_ids};
+use super::error::{Action, classify, only_existing_ids, run_write};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::spec::HIDDEN_PREFIX;
-use crate::job::{Output, target};
+use crate::job::{Output, OutputMode, target};
 
 /// A collection as `listCollections` describes it.
 #[derive(Debug, Clone)]
@@ -47,13 +47,11 @@ impl Store {
         let listed = self.listed(db, name).await;
         let listed = listed.action(format!("look up {db}.{name}")).map_err(|e| self.explain(e))?;
         let Some(row) = listed else { return Ok(None) };
-        let shard_key = match self.is_sharded() {
+        let entry = match self.is_sharded() {
             true => self.sharded_collection(&format!("{db}.{name}")).await?,
             false => None,
         };
-        let shard_key = shard_key
-            .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
-            .and_then(|entry| entry.get_document("key").ok().cloned());
+        let shard_key = shard_key(entry);
         let zoned = shard_key.is_some() && self.is_zoned(&format!("{db}.{name}")).await?;
         Ok(Some(Described {
             shard_key,
@@ -89,9 +87,9 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] without the privilege to shard it, [`Error::Store`].
     pub async fn create_hidden(&self, db: &str, name: &str, like: &Like) -> Result<()> {
-        let mut create = doc! { "create": name };
+        let mut create = doc! { "create": name, "writeConcern": { "w": "majority" } };
         create.extend(like.options.clone());
-        match self.other_db(db).run_command(create).await {
+        match run_write(&self.other_db(db), create).await {
             Ok(_) => {}
             Err(e) if classify(&e).kind == StoreErrorKind::NamespaceExists => {}
             Err(e) => {
@@ -119,13 +117,28 @@ impl Store {
         };
         let (has, now) = (options(results).await?, options(&output.collection).await?);
         let (Some(has), Some(now)) = (has, now) else { return Ok(()) };
+        if output.mode == OutputMode::Replace && self.is_sharded() {
+            let key = async |name: &str| {
+                let entry = self.sharded_collection(&format!("{}.{name}", output.db)).await?;
+                Ok::<_, Error>(shard_key(entry))
+            };
+            if key(results).await? != key(&output.collection).await? {
+                return Err(Error::refused(
+                    format!(
+                        "the shard key of the output {}.{} was changed while the job ran",
+                        output.db, output.collection
+                    ),
+                    "nothing was published; submit the job again",
+                ));
+            }
+        }
         let changes = target::catch_up(output, &has, &now)?;
         if changes.is_empty() {
             return Ok(());
         }
         let mut change = doc! { "collMod": results, "writeConcern": { "w": "majority" } };
         change.extend(changes);
-        match self.other_db(&output.db).run_command(change).await {
+        match run_write(&self.other_db(&output.db), change).await {
             Ok(_) => Ok(()),
             // Another publisher has moved them on, and sees to it.
             Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => Ok(()),
@@ -216,8 +229,13 @@ impl Store {
             return Ok(());
         }
         // By default the server waits for every member that votes, so one that is down would hold up the job.
-        let build = doc! { "createIndexes": to, "indexes": wanted, "commitQuorum": "majority" };
-        let built = database.run_command(build).await;
+        let build = doc! {
+            "createIndexes": to,
+            "indexes": wanted,
+            "commitQuorum": "majority",
+            "writeConcern": { "w": "majority" },
+        };
+        let built = run_write(&database, build).await;
         match built {
             Ok(_) => Ok(()),
             Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Err(Error::refused(
@@ -242,7 +260,7 @@ impl Store {
             "dropTarget": drop_target,
             "writeConcern": { "w": "majority" },
         };
-        match self.client().database("admin").run_command(command).await {
+        match run_write(&self.client().database("admin"), command).await {
             Ok(_) => Ok(true),
             Err(e) if classify(&e).kind == StoreErrorKind::NamespaceNotFound => Ok(false),
             Err(e) => Err(e).action(format!("put {db}.{to} in place")).map_err(|e| self.explain(e)),
@@ -312,4 +330,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The shard key of a collection that the cluster's configuration says this of.
+fn shard_key(entry: Option<Document>) -> Option<Document> {
+    entry
+        .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
+        .and_then(|entry| entry.get_document("key").ok().cloned())
 }

@@ -79,11 +79,12 @@ pub(super) fn find(dir: &Path) -> Found {
 pub(super) fn build(job: &Job<'_>) -> Result<PathBuf> {
     job.place(job.dir)?;
     for (name, text) in SDK {
-        write(&job.dir.join("aviary").join(name), text)?;
+        // The compiler looks here before it looks into a `node_modules` of any directory above.
+        write(&job.dir.join("node_modules/aviary").join(name), text)?;
     }
     write(&job.dir.join("aviary_job.ts"), &entry(job)?)?;
     let mut asc = job.tool.command();
-    asc.args(["aviary_job.ts", "-o", "aviary.wasm", "--path", ".", "-O3", "--runtime", "minimal"])
+    asc.args(["aviary_job.ts", "-o", "aviary.wasm", "-O3", "--runtime", "minimal"])
         .args(["--exportStart", "_initialize", "--use", "abort=~lib/aviary/host/aborted"])
         .args([
             "--use",

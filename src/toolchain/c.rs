@@ -26,8 +26,7 @@ const ZIG_FUNCTIONS: [&str; 7] =
 /// Finds zig.
 pub(super) fn find() -> Found {
     let mut candidates = find::on_path("zig");
-    candidates.extend(find::in_toolchains("bin/python3", &["-m", "ziglang"]));
-    candidates.push(Candidate::with("python3", &["-m", "ziglang"]));
+    candidates.extend(find::in_python_package("ziglang", "zig"));
     let usable = |candidate: &Candidate| {
         let said = candidate.says(&["version"]).ok_or(None)?;
         match find::version(&said) {

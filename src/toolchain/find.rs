@@ -1,8 +1,10 @@
 //! Where compilers are: named by a variable, on `PATH`, or in well-known places.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aviary_testcontainers::program;
 
 use super::Language;
 use super::sources::Sources;
@@ -14,7 +16,7 @@ use crate::error::Error;
 pub(super) struct Tool {
     /// The program.
     pub(super) program: PathBuf,
-    /// Arguments that go before all others, as in `python3 -m ziglang`.
+    /// Arguments that go before all others.
     pub(super) before: Vec<OsString>,
     /// What it is and its version, as it is stored with a function.
     pub(super) name: String,
@@ -60,7 +62,9 @@ impl Candidate {
 
     pub(super) fn with(program: impl Into<PathBuf>, before: &[&str]) -> Self {
         let before = before.iter().map(Into::into).collect();
-        Self { program: program.into(), before, insisted: None, checked: false }
+        // It runs elsewhere than where a person may have named it from.
+        let program = program::named(program.into().as_os_str());
+        Self { program, before, insisted: None, checked: false }
     }
 
     /// The same, in a place that the user did not name.
@@ -68,24 +72,9 @@ impl Candidate {
         Self { checked: true, ..self }
     }
 
-    pub(super) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(&self.before).stdin(Stdio::null());
-        command
-    }
-
     /// What the candidate prints, if it is there and succeeds.
     pub(super) fn says(&self, args: &[&str]) -> Option<String> {
-        let mut command = self.command();
-        // `python3 -m` runs what lies in the working directory, whoever put it there. A path that the user gave
-        // may be relative to it.
-        if self.insisted.is_none() {
-            command.current_dir("/");
-        }
-        let output = command.args(args).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        // A compiler says it in one line; what is none may say anything.
-        output.status.success().then(|| text.lines().next().unwrap_or_default().trim().to_owned())
+        says(command(&self.program, &self.before).args(args))
     }
 
     pub(super) fn tool(self, name: String) -> Tool {
@@ -96,10 +85,28 @@ impl Candidate {
 impl Tool {
     /// A command that runs it.
     pub(super) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(&self.before).stdin(Stdio::null());
-        command
+        command(&self.program, &self.before)
     }
+
+    /// What it prints, if it succeeds.
+    pub(super) fn says(&self, args: &[&str]) -> Option<String> {
+        says(self.command().args(args))
+    }
+}
+
+/// A command that runs a compiler, which see [`program::command`].
+fn command(program: &Path, before: &[OsString]) -> Command {
+    let mut command = program::command(program, &program::FOR_COMPILERS);
+    command.args(before);
+    command
+}
+
+/// The first line that a command prints, if it succeeds. A compiler says it in one line; what is none may say
+/// anything.
+fn says(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 /// The first candidate that `usable` takes; it tells what is wrong with one that is there and is not
@@ -147,12 +154,7 @@ fn choose(
 
 /// Every program of that name on `PATH`.
 pub(super) fn on_path(name: &str) -> Vec<Candidate> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .filter(|file| file.is_file())
-        .map(Candidate::at)
-        .collect()
+    program::all_on_path(name).map(Candidate::at).collect()
 }
 
 /// Where the commands that our refusals name install to: Aviary's own cache, so that no other part
@@ -164,6 +166,24 @@ pub(super) fn toolchains_dir() -> Option<PathBuf> {
 /// A program there.
 pub(super) fn in_toolchains(program: &str, before: &[&str]) -> Option<Candidate> {
     Some(Candidate::with(toolchains_dir()?.join(program), before).checked())
+}
+
+/// A program in a package of Python's, run by itself: `python3 -m` would load more than that package. It is looked
+/// for where our refusals have it installed, and where the user's own Python has its packages.
+pub(super) fn in_python_package(package: &str, program: &str) -> Vec<Candidate> {
+    // Isolated, Python loads nothing from the working directory nor from where a variable says; it leaves the
+    // user's own packages out as well, which are added. The package is found and not run.
+    const FIND: &str = "import importlib.util, os, site, sys; sys.path.append(site.getusersitepackages()); \
+                        print(os.path.dirname(importlib.util.find_spec(sys.argv[1]).origin))";
+    let installed = toolchains_dir().into_iter().flat_map(|dir| {
+        let versions = std::fs::read_dir(dir.join("lib")).into_iter().flatten().flatten();
+        versions.map(|version| version.path().join("site-packages").join(package))
+    });
+    let known = on_path("python3").into_iter().filter_map(|python| {
+        python.says(&["-I", "-c", FIND, package]).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+    });
+    let there = installed.chain(known).map(|dir| dir.join(program)).filter(|file| file.is_file());
+    there.map(|file| Candidate::at(file).checked()).collect()
 }
 
 /// Where a compiler keeps what it compiled, when it finds no place by itself: in our cache, or with the job.

@@ -99,8 +99,7 @@ pub(super) fn build(job: &Job<'_>) -> Result<PathBuf> {
         .arg(&out)
         .arg(".")
         .envs([("GOOS", "wasip1"), ("GOARCH", "wasm"), ("CGO_ENABLED", "0"), ("GO111MODULE", "on")])
-        .envs([("GOFLAGS", ""), ("GOWORK", "off"), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local")])
-        .env_remove("GOEXPERIMENT");
+        .envs([("GOFLAGS", ""), ("GOWORK", "off"), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local")]);
     if std::env::var_os("HOME").is_none() && std::env::var_os("GOCACHE").is_none() {
         go.env("GOCACHE", find::compiler_cache("go-build", job.dir));
     }

@@ -168,10 +168,7 @@ pub fn build(paths: &[PathBuf]) -> Result<Built> {
     let module = match cache::get(&key) {
         Some(module) => module,
         None => {
-            let dir = tempfile::Builder::new()
-                .prefix("aviary-build-")
-                .tempdir()
-                .map_err(|e| Error::io("make a directory to compile in", e))?;
+            let dir = private_dir()?;
             let job = Job { sources: &sources, tool: &tool, dir: dir.path() };
             let out = match language {
                 Language::Go => go::build(&job)?,
@@ -186,6 +183,18 @@ pub fn build(paths: &[PathBuf]) -> Result<Built> {
         }
     };
     Ok(Built { module, language, toolchain: tool.name, sources: sources.files })
+}
+
+/// An empty directory to compile in: in the cache, if there is one, since compilers look for settings in the
+/// directories above, and anybody may have put some into `/tmp`.
+fn private_dir() -> Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("aviary-build-");
+    let made = match crate::dirs::cache("build") {
+        Ok(parent) => builder.tempdir_in(parent),
+        Err(_) => builder.tempdir(),
+    };
+    made.map_err(|e| Error::io("make a directory to compile in", e))
 }
 
 /// The compiler that is there for a language, and its version.

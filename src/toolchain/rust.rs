@@ -64,7 +64,20 @@ pub(super) fn find() -> Found {
             None => Err(Some(format!("({said}) has no {TARGET}"))),
         }
     };
-    find::first(Language::Rust, candidates, usable)
+    find::first(Language::Rust, candidates, usable).map(without_rustup)
+}
+
+/// The compiler that rustup would run. Rustup itself obeys a `rust-toolchain.toml` in any directory above the one
+/// it is run in, whoever put it there.
+fn without_rustup(tool: find::Tool) -> find::Tool {
+    let is_rustup = std::fs::canonicalize(&tool.program)
+        .is_ok_and(|program| program.file_name().is_some_and(|name| name == "rustup"));
+    let real = if is_rustup { tool.says(&["--print", "sysroot"]) } else { None };
+    match real.map(|sysroot| Path::new(&sysroot).join("bin/rustc")).filter(|rustc| rustc.is_file())
+    {
+        Some(program) => find::Tool { program, ..tool },
+        None => tool,
+    }
 }
 
 /// Compiles.
@@ -115,8 +128,7 @@ fn rustc(job: &Job<'_>) -> std::process::Command {
         .args(["--edition", "2024", "--target", TARGET, "--color", "never"])
         .args(["-C", "opt-level=3", "-C", "panic=abort", "-C", "codegen-units=1"])
         // Function names stay, for the stack of a trap.
-        .args(["-C", "strip=debuginfo"])
-        .env_remove("RUSTFLAGS");
+        .args(["-C", "strip=debuginfo"]);
     rustc
 }
 

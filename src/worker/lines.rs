@@ -15,6 +15,7 @@ use super::attempt::Attempt;
 use super::guest;
 use crate::config;
 use crate::store::logs::{LogBatch, LogLine};
+use crate::terminal::tell;
 use crate::wasm::{Level, Stage};
 
 /// Where the lines of one stage go.
@@ -64,7 +65,7 @@ impl Tap {
     /// Takes one line.
     pub fn line(&self, level: Level, text: &str) {
         match &self.kept {
-            None => eprintln!("{text}"),
+            None => tell!("{text}"),
             Some(lines) => lines.take(self.stage, level, text),
         }
     }

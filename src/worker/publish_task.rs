@@ -5,13 +5,15 @@
 //! attempt first gives it a name of its own, so that earlier attempts find nothing to rename or merge.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bson::Bson;
 
 use super::attempt::Attempt;
 use super::complete;
 use crate::config;
 use crate::error::{Error, Result};
-use crate::job::{Job, JobState, Output, OutputMode};
+use crate::job::{JobState, Output, OutputMode};
 use crate::planted::planted;
 use crate::protocol::publish::{Place, Step, View, next};
 use crate::store::Store;
@@ -55,7 +57,7 @@ struct Publisher<'a> {
     seen: Option<Option<String>>,
     has_turn: bool,
     indexed: bool,
-    /// Whether a rename of this attempt may still be on its way.
+    /// Whether a rename or a merge of this attempt may still be on its way.
     unsure: bool,
 }
 
@@ -89,7 +91,7 @@ impl Publisher<'_> {
                     }
                     self.seen = Some(name);
                 }
-                Step::Gone => return Err(vanished(&self.attempt.job)),
+                Step::Gone => return Err(self.vanished()),
                 Step::TakeOver { end_merges } => {
                     self.take_over(name.as_deref().unwrap_or_default(), end_merges).await?;
                 }
@@ -116,7 +118,7 @@ impl Publisher<'_> {
                 }
                 Step::Rename => self.rename().await?,
                 Step::Merge => {
-                    if self.merge().await? {
+                    if self.merge().await? && self.is_settled().await? {
                         crate::halt::point("publish.merged").await;
                         return Ok(());
                     }
@@ -247,6 +249,9 @@ impl Publisher<'_> {
 
     async fn count(&mut self) -> Result<()> {
         self.check_count(self.source()).await?;
+        if self.output.mode.adds() {
+            self.store().refuse_null_key(self.output, self.source()).await?;
+        }
         self.note(Marks { counted: true, ..self.publish.marks }).await
     }
 
@@ -306,33 +311,69 @@ impl Publisher<'_> {
         }
     }
 
-    /// A rename that this attempt has sent may still wait for a lock. Behind another one it has either taken
-    /// effect, or finds nothing to rename.
+    /// A rename or a merge that this attempt has sent may still be on its way. Behind another rename it has either
+    /// taken effect, or finds nothing to rename or merge.
     async fn disarm(&mut self) -> Result<()> {
         let (db, other) = (&self.output.db, format!("{}-kept", self.staged));
         self.store().drop_collection(db, &other).await?;
         self.store().rename(db, &self.staged, &other, false).await?;
         self.staged = other;
+        if self.output.mode.adds() {
+            self.store().end_merges(self.attempt.job.id.as_str()).await?;
+        }
         self.unsure = false;
         Ok(())
     }
 
     /// Merges the results into the target, a piece at a time. `false` when a person wants the job to end.
-    async fn merge(&self) -> Result<bool> {
+    async fn merge(&mut self) -> Result<bool> {
         let mut merged = Merged::default();
+        let mut target = self.target().await?;
+        let unsure = AtomicBool::new(self.unsure);
         loop {
             self.attempt.check()?;
             if self.is_cancelled().await? {
+                self.unsure = unsure.into_inner();
                 return Ok(false);
             }
-            let next = retry::while_transient(retry::HOLDER, || self.merge_piece(&merged)).await?;
+            let next = retry::while_transient(retry::HOLDER, async || {
+                let piece = self.merge_piece(&merged).await;
+                let is_unsure = piece.as_ref().is_err_and(Error::is_transient);
+                unsure.fetch_or(is_unsure, Ordering::Relaxed);
+                piece
+            })
+            .await?;
+            let now = self.target().await?;
+            if target.is_some() && now != target {
+                return Err(self.target_moved());
+            }
+            target = now;
             self.attempt.progress.store(next.rows, Ordering::Relaxed);
             let ended = next.is_last;
             merged = next;
             if ended {
+                self.unsure = unsure.into_inner();
                 return Ok(true);
             }
+            crate::halt::point("publish.piece").await;
         }
+    }
+
+    /// Whether what was merged is all there was, and nothing is on its way any more: a merge finds nothing where
+    /// the results have gone from.
+    async fn is_settled(&mut self) -> Result<bool> {
+        if self.look().await?.as_ref() != Some(&self.staged) {
+            return Ok(false);
+        }
+        if self.unsure {
+            self.disarm().await?;
+        }
+        Ok(true)
+    }
+
+    /// The identity of the target, if it is there.
+    async fn target(&self) -> Result<Option<Bson>> {
+        self.store().identity(&self.output.db, &self.output.collection).await
     }
 
     async fn merge_piece(&self, merged: &Merged) -> Result<Merged> {
@@ -352,11 +393,31 @@ impl Publisher<'_> {
             "see the workers' logs: reduce and finalize run while publishing, or memory ran out",
         )
     }
-}
 
-fn vanished(job: &Job) -> Error {
-    Error::refused(
-        format!("the job's hidden collection {} is gone", Output::hidden(&job.id)),
-        "somebody dropped it; nothing was published, so the job can be submitted again",
-    )
+    fn vanished(&self) -> Error {
+        let job = &self.attempt.job.id;
+        let hint = if self.publish.marks.begun && self.output.mode.adds() {
+            format!(
+                "somebody dropped it when a part of it may have been merged already, so do not submit the job again \
+                 as it is; aviary cancel {job} ends it"
+            )
+        } else {
+            "somebody dropped it; nothing was published, so the job can be submitted again"
+                .to_owned()
+        };
+        Error::refused(format!("the job's hidden collection {} is gone", Output::hidden(job)), hint)
+    }
+
+    fn target_moved(&self) -> Error {
+        let (Output { db, collection, .. }, job) = (self.output, &self.attempt.job.id);
+        Error::refused(
+            format!(
+                "{db}.{collection} was dropped, renamed or replaced while results were merged into it"
+            ),
+            format!(
+                "a part of them went with it: aviary resume {job} merges them all into what bears the name by then; \
+                 aviary cancel {job} leaves it at that"
+            ),
+        )
+    }
 }

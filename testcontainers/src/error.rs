@@ -51,6 +51,18 @@ pub enum Error {
         why: String,
     },
 
+    /// Other users can read a secret.
+    #[error(
+        "use the secret in {}: {why}; give it to yourself alone (chmod 600)",
+        path.display()
+    )]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+
     /// A directory holds files that are not a deployment's.
     #[error(
         "start in {}: it is not empty, and no deployment of aviary was started there; name an empty directory or one that does not exist yet",

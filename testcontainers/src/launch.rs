@@ -42,6 +42,7 @@ impl Launch<'_> {
         home::create_private(&data)?;
         let mut command = ManagedCommand::new(self.mongod, member_dir.join("mongod.log"))
             .name(format!("mongod {}", self.index))
+            .isolated(&member_dir)
             // In one word: the watchdog knows a server by it.
             .arg(format!("--dbpath={}", data.display()))
             .arg(format!("--port={}", self.port))
@@ -81,7 +82,8 @@ pub(crate) fn spawn_again(process: &Managed) -> Result<Managed> {
         option: "command",
         reason: format!("nothing is known of how {} was started", record.name),
     })?;
-    ManagedCommand::new(program, &record.log).name(&record.name).args(args).spawn()
+    let dir = record.log.parent().unwrap_or(Path::new("/"));
+    ManagedCommand::new(program, &record.log).name(&record.name).isolated(dir).args(args).spawn()
 }
 
 /// Waits until the server listens and answers.

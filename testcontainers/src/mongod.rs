@@ -4,11 +4,10 @@
 //! cache directory through the user's own pip.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::error::{Error, Result};
-use crate::{Progress, dirs, fetch};
+use crate::{Progress, dirs, fetch, program};
 
 /// The environment variable that names the server program to use.
 pub const MONGOD_VARIABLE: &str = "AVIARY_MONGOD";
@@ -25,13 +24,13 @@ pub const MONGOD_VARIABLE: &str = "AVIARY_MONGOD";
 pub fn locate(progress: &Progress) -> Result<PathBuf> {
     let path = match env::var_os(MONGOD_VARIABLE).filter(|value| !value.is_empty()) {
         Some(value) => {
-            let path = PathBuf::from(value);
+            let path = program::named(&value);
             if !is_executable(&path) {
                 return Err(Error::NotExecutable { path });
             }
             path
         }
-        None => match on_path() {
+        None => match program::all_on_path("mongod").next() {
             Some(path) => path,
             None => return fetch::cached_or_fetched(&dirs::cache_dir()?, progress),
         },
@@ -46,9 +45,8 @@ pub fn locate(progress: &Progress) -> Result<PathBuf> {
 ///
 /// When the program does not run; a missing shared library is named.
 pub fn version(mongod: &Path) -> Result<String> {
-    let output = Command::new(mongod)
+    let output = program::command(&program::named(mongod.as_os_str()), &[])
         .arg("--version")
-        .stdin(Stdio::null())
         .output()
         .map_err(|source| Error::Spawn { program: mongod.to_path_buf(), source })?;
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -63,11 +61,6 @@ pub fn version(mongod: &Path) -> Result<String> {
             reason: format!("{} {}", output.status, stderr.trim()),
         },
     })
-}
-
-fn on_path() -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join("mongod")).find(|candidate| is_executable(candidate))
 }
 
 pub(crate) fn is_executable(path: &Path) -> bool {

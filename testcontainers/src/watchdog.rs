@@ -8,9 +8,12 @@
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use crate::error::{Error, Result};
+use crate::program;
+
+const SHELL: &str = "/bin/sh";
 
 /// Arguments: the directory, then `remove` or `keep`.
 ///
@@ -66,17 +69,16 @@ pub(crate) struct Watchdog {
 impl Watchdog {
     /// Watches over `dir`, which must be an absolute path.
     pub(crate) fn start(dir: &Path, remove: bool) -> Result<Self> {
-        let child = Command::new("sh")
+        let child = program::command(Path::new(SHELL), &[])
             .args(["-c", SCRIPT, "aviary-watchdog"])
             .arg(dir)
             .arg(if remove { "remove" } else { "keep" })
-            .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .map_err(|source| Error::Spawn { program: "sh".into(), source })?;
+            .map_err(|source| Error::Spawn { program: SHELL.into(), source })?;
         Ok(Self { child })
     }
 

@@ -175,7 +175,12 @@ impl Case<'_> {
             self.stop(&daemon, None).await?;
         }
         self.compare(&may_be, &ids).await?;
-        self.nothing_left(&ids).await?;
+        // Nobody has swept since a worker, which may not have noticed the job's end, wrote its last block.
+        if !self.left(&ids).await.is_empty() {
+            let last = self.spawn(Process::Coordinator, None);
+            self.nothing_left(&ids).await?;
+            self.stop(&last, None).await?;
+        }
         if self.kind == Kind::Inline {
             self.aviary(&["rm", &ids[0]]).await;
             let left = outcome::leftovers(&self.db, None).await;

@@ -1,12 +1,13 @@
-//! A proxy that cuts the connection instead of passing a certain command on.
+//! A proxy that cuts the connection instead of passing a certain command on, or passes it on much later.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
-use crate::common::{Bed, wait_for};
+use crate::common::{Bed, ceiling, wait_for};
 
 /// The proxy in front of the primary; it ends with the test.
 pub struct Cutter {
@@ -18,6 +19,10 @@ pub struct Cutter {
 struct State {
     wanted: Mutex<Option<&'static str>>,
     cuts: AtomicUsize,
+    /// Whether what is cut off is on its way.
+    delays: AtomicBool,
+    arriving: Notify,
+    answered: Notify,
 }
 
 impl Cutter {
@@ -48,6 +53,19 @@ impl Cutter {
         *self.state.wanted.lock().expect("a lock") = Some(containing);
     }
 
+    /// The same, but the server gets that command once it is let [arrive](Self::arrive).
+    pub fn delay(&self, containing: &'static str) {
+        self.state.delays.store(true, Ordering::SeqCst);
+        self.cut(containing);
+    }
+
+    /// Lets the command arrive whose sender has been cut off, and waits until the server has answered it.
+    pub async fn arrive(&self) {
+        self.state.arriving.notify_one();
+        let answered = tokio::time::timeout(ceiling(), self.state.answered.notified());
+        answered.await.expect("an answer");
+    }
+
     /// Waits until it has.
     pub async fn has_cut(&self) {
         wait_for("a command to be cut off", || async {
@@ -58,32 +76,43 @@ impl Cutter {
 }
 
 async fn pass(mut client: TcpStream, mut server: TcpStream, state: Arc<State>) {
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = server.split();
-    let replies = async {
-        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
-    };
-    let commands = async {
-        loop {
-            let mut message = vec![0; 4];
-            if from_client.read_exact(&mut message).await.is_err() {
-                return;
+    let cut_off = {
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = server.split();
+        let replies = async {
+            let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+        };
+        let commands = async {
+            loop {
+                let mut message = vec![0; 4];
+                if from_client.read_exact(&mut message).await.is_err() {
+                    return None;
+                }
+                let length = u32::from_le_bytes(message[..4].try_into().expect("four bytes"));
+                message.resize(length as usize, 0);
+                if from_client.read_exact(&mut message[4..]).await.is_err() {
+                    return None;
+                }
+                if wants(&state, &message) {
+                    return Some(message);
+                }
+                if to_server.write_all(&message).await.is_err() {
+                    return None;
+                }
             }
-            let length = u32::from_le_bytes(message[..4].try_into().expect("four bytes"));
-            message.resize(length as usize, 0);
-            if from_client.read_exact(&mut message[4..]).await.is_err() {
-                return;
-            }
-            if wants(&state, &message) || to_server.write_all(&message).await.is_err() {
-                return;
-            }
+        };
+        // Either end closes both.
+        tokio::select! {
+            () = replies => None,
+            cut_off = commands => cut_off,
         }
     };
-    // Either end closes both.
-    tokio::select! {
-        () = replies => {}
-        () = commands => {}
-    }
+    drop(client);
+    let Some(message) = cut_off.filter(|_| state.delays.load(Ordering::SeqCst)) else { return };
+    state.arriving.notified().await;
+    server.write_all(&message).await.expect("sent");
+    server.read_exact(&mut [0]).await.expect("answered");
+    state.answered.notify_one();
 }
 
 fn wants(state: &State, message: &[u8]) -> bool {

@@ -160,3 +160,35 @@ async fn stopped_bed() -> Bed {
     bed.coll("sums").create_index(unique).await.unwrap();
     bed
 }
+
+/// No server merges a document without an `_id`, and takes a null for none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_key_is_refused_before_anything_is_merged() {
+    const SUM: &str = "function () { emit(this._id % 2 ? null : this._id, 1); }";
+    const SET: &str = "function () { emit(this._id % 2 ? null : this._id, {n: 1}); }";
+    let bed = Bed::start(1).await;
+    bed.load("docs", (0..2).map(|n| doc! { "_id": n }).collect()).await;
+    let before = vec![doc! { "_id": 0, "value": 7 }];
+    bed.load("sums", before.clone()).await;
+    let _coordinator = bed.coordinator();
+    let _worker = bed.worker();
+    for (mode, map, reduce) in [
+        ("merge", SUM, &["--reduce", "_sum"][..]),
+        ("reduce", SUM, &["--reduce", "_sum"]),
+        ("update", SET, &[]),
+    ] {
+        let out = format!("{mode}:sums");
+        let mut args =
+            vec!["submit", "--detach", "-o", "name", "-c", "docs", "--out", &out, "--map", map];
+        args.extend(reduce);
+        let id = bed.aviary(&args).await.ok().stdout.trim().to_owned();
+        let job = jobs::reaches(&bed, &id, &["failed", "stopped"]).await;
+        let error = job.get_document("error").unwrap().get_str("message").unwrap();
+        assert!(
+            error.contains("the key null") && error.contains("nothing was published"),
+            "{error}"
+        );
+        assert_eq!(bed.all("sums").await, before, "{mode}");
+    }
+    jobs::nothing_left(&bed).await;
+}

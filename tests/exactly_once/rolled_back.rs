@@ -53,7 +53,7 @@ async fn a_rolled_back_claim_does_not_fail_a_map_only_job() {
 }
 
 /// Stops a member from fetching what the primary writes, or lets it go on.
-async fn replication(bed: &Bed, member: usize, mode: &str) {
+pub async fn replication(bed: &Bed, member: usize, mode: &str) {
     let port = bed.set().port(member).expect("a port");
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let admin = Client::with_uri_str(uri).await.expect("a client").database("admin");

@@ -7,7 +7,7 @@ use bson::{Bson, Document, doc};
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
-use crate::common::{Bed, Links, cluster};
+use crate::common::{Bed, Links, cluster, wait_for};
 use crate::jobs;
 
 async fn index_names(bed: &Bed, name: &str) -> Vec<String> {
@@ -117,4 +117,33 @@ async fn zoned(bed: &Bed, expected: &[Document]) {
     }
     bed.aviary(&[&args[..], &["--out", "merge:zoned"]].concat()).await.ok();
     assert_eq!(bed.all("zoned").await, expected);
+}
+
+/// Replacing a target that was sharded after the job was planned would put all of it on one shard again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_sharded_meanwhile_is_not_replaced() {
+    let bed = Bed::sharded(cluster(2), Links::Routed).await;
+    jobs::load_sharded(&bed, "input", doc! { "_id": "hashed" }).await;
+    let old = vec![doc! { "_id": "old", "value": 0 }];
+    bed.load("counts", old.clone()).await;
+    let _coordinator = jobs::coordinator(&bed);
+    let publisher = bed.paused_worker("publish.staged");
+    let map = bed.file("map.js", jobs::MAP).display().to_string();
+    let args = ["submit", "--detach", "-o", "name", "-c", "input", "--out", "replace:counts"];
+    let args = [&args[..], &["--map", &map, "--reduce", "_count"]].concat();
+    let id = bed.aviary(&args).await.ok().stdout.trim().to_owned();
+    publisher.arrived().await;
+    bed.cluster().shard_collection("test.counts", doc! { "_id": 1 }, None).await.expect("sharded");
+    publisher.go_on();
+    let job = wait_for("the job to end", async || {
+        let job = bed.coll("aviary").find_one(doc! { "_id": &id, "cleaned": true }).await.ok();
+        job.flatten()
+    })
+    .await;
+    assert_eq!(job.get_str("state").ok(), Some("failed"), "{job:#?}");
+    let error = job.get_document("error").expect("an error").get_str("message").expect("text");
+    assert!(error.contains("shard key") && error.contains("submit the job again"), "{error}");
+    assert_eq!(shard_key(&bed, "counts").await, Some(doc! { "_id": 1 }));
+    assert_eq!(bed.all("counts").await, old);
+    bed.nothing_left("a target that is sharded meanwhile").await;
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use super::Managed;
 use super::record::{Record, stat};
 use crate::error::{At, Error, Result};
+use crate::program;
 
 /// A program to start.
 #[derive(Debug, Clone)]
@@ -21,6 +22,7 @@ pub struct ManagedCommand {
     args: Vec<OsString>,
     envs: Vec<(OsString, Option<OsString>)>,
     dir: Option<PathBuf>,
+    isolated: bool,
     log: PathBuf,
 }
 
@@ -30,7 +32,15 @@ impl ManagedCommand {
         let program = program.into();
         let name =
             program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-        Self { name, program, args: Vec::new(), envs: Vec::new(), dir: None, log: log.into() }
+        Self {
+            name,
+            program,
+            args: Vec::new(),
+            envs: Vec::new(),
+            dir: None,
+            isolated: false,
+            log: log.into(),
+        }
     }
 
     /// The name used in messages and in the state file; the program's name otherwise.
@@ -75,6 +85,15 @@ impl ManagedCommand {
         self
     }
 
+    /// Runs it in `dir`, and keeps from it what is not its business (see [`program`]). What was set
+    /// before and after is set still.
+    #[must_use]
+    pub fn isolated(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.program = program::named(self.program.as_os_str());
+        self.isolated = true;
+        self.current_dir(dir)
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -92,6 +111,9 @@ impl ManagedCommand {
         let errors = log.try_clone().at("open", &self.log)?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
+        if self.isolated {
+            command.env_clear().envs(program::environment(&[]));
+        }
         for (name, value) in &self.envs {
             match value {
                 Some(value) => command.env(name, value),

@@ -14,6 +14,7 @@ use crate::launch::{self, CONDITION, STOP_GRACE};
 use crate::mongod::is_executable;
 use crate::ports::{self, Lease};
 use crate::process::{Managed, ManagedCommand, POLL, Record};
+use crate::program;
 use crate::router::Router;
 use crate::wire;
 
@@ -69,10 +70,11 @@ impl Front {
             None => ports::lease_one()?,
         };
         let port = lease.port;
-        let running = match program(&options.router) {
+        let running = match router(&options.router) {
             Some((path, args)) => {
                 let process = ManagedCommand::new(path, home.path().join("router.log"))
                     .name("router")
+                    .isolated(home.path())
                     .args(args)
                     .arg(format!("--configdb={config_db}"))
                     .arg(format!("--port={port}"))
@@ -207,25 +209,20 @@ async fn spawn_task(config_db: &str, port: u16) -> Result<JoinHandle<()>> {
 /// The real `mongos` of this machine: the one that `AVIARY_MONGOS` names, or that is on `PATH`.
 #[must_use]
 pub fn mongos() -> Option<PathBuf> {
-    named(MONGOS_VARIABLE).or_else(on_path)
+    named(MONGOS_VARIABLE).or_else(|| program::all_on_path("mongos").next())
 }
 
 fn named(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(|value| program::named(&value))
 }
 
-fn program(choice: &RouterProgram) -> Option<(PathBuf, Vec<String>)> {
+fn router(choice: &RouterProgram) -> Option<(PathBuf, Vec<String>)> {
     let found = match choice {
         RouterProgram::Program { path, args } => return Some((path.clone(), args.clone())),
         RouterProgram::InProcess => None,
         RouterProgram::Auto => mongos().or_else(|| named(ROUTER_VARIABLE)).or_else(beside),
     };
     found.map(|path| (path, Vec::new()))
-}
-
-fn on_path() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("mongos")).find(|file| is_executable(file))
 }
 
 /// Cargo puts programs into one directory, and tests and examples into directories in it.
