@@ -33,6 +33,16 @@ pub enum Error {
         /// What to do about it; may be empty.
         hint: String,
     },
+    /// The database user may not do this.
+    #[error("not permitted to {action}: {why}{hint}", hint = with_hint(.hint))]
+    NotPermitted {
+        /// What was being done.
+        action: String,
+        /// What the server said.
+        why: String,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
     /// A database operation failed.
     #[error("failed to {action}: {source}")]
     Store {
@@ -214,7 +224,7 @@ impl Error {
             Error::NotFound { .. } => 5,
             Error::Connect { .. } | Error::OutcomeUnknown { .. } => 6,
             Error::WaitTimeout(_) => 7,
-            Error::Refused { .. } | Error::Newer { .. } => 8,
+            Error::Refused { .. } | Error::NotPermitted { .. } | Error::Newer { .. } => 8,
             Error::Store { source, .. } => match source.kind {
                 StoreErrorKind::Unauthorized => 8,
                 StoreErrorKind::Transient => 6,
@@ -242,6 +252,7 @@ impl Error {
             Error::NotFound { .. } => "not_found",
             Error::Connect { .. } => "connect",
             Error::Refused { .. } => "refused",
+            Error::NotPermitted { .. } => "unauthorized",
             Error::Store { source, .. } => match source.kind {
                 StoreErrorKind::Transient => "unavailable",
                 StoreErrorKind::Unauthorized => "unauthorized",
@@ -299,6 +310,7 @@ impl Error {
             Error::Usage(_)
             | Error::NotFound { .. }
             | Error::Refused { .. }
+            | Error::NotPermitted { .. }
             // Again may be twice.
             | Error::OutcomeUnknown { .. }
             | Error::JobFailed { .. }

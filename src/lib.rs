@@ -35,6 +35,7 @@ pub mod ids;
 pub mod job;
 pub mod planted;
 pub mod protocol;
+pub mod request;
 pub mod shuffle;
 pub mod store;
 pub mod task;

@@ -323,8 +323,11 @@ async fn a_job_that_fails_says_where_and_leaves_nothing() {
         ])
         .await;
     says(&one_line(&timed, 7, "timeout"), &["still running"]);
-    let late = bed.aviary(&["list", "--tag", "late", "-o", "name"]).await.ok();
-    let late = late.stdout.trim().to_owned();
+    let late = common::wait_for("the job to be taken in", || async {
+        let listed = bed.aviary(&["list", "--tag", "late", "-o", "name"]).await.ok();
+        Some(listed.stdout.trim().to_owned()).filter(|job| !job.is_empty())
+    })
+    .await;
 
     // Cancelled before anybody works on it.
     let cancelled = bed

@@ -34,6 +34,7 @@ async fn store(bed: &Bed) -> Store {
         app_name: "leases".into(),
         shard,
         shard_uri,
+        trusted: Default::default(),
     };
     let store = Store::connect(&options).await.unwrap();
     store.init().await.unwrap();

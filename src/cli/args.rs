@@ -96,6 +96,9 @@ pub(super) struct Global {
         value_name = "FILE"
     )]
     pub(super) config: Option<PathBuf>,
+    /// What a daemon was told of other databases.
+    #[arg(skip)]
+    pub(super) trusted: Vec<String>,
 }
 
 /// How to print.
@@ -213,6 +216,15 @@ impl Command {
     pub(super) fn is_daemon(&self) -> bool {
         matches!(self, Command::Coordinator(_) | Command::Worker(_))
     }
+
+    /// The databases that it was told to trust.
+    pub(super) fn trusted(&self) -> Vec<String> {
+        match self {
+            Command::Coordinator(args) => args.fleet.trust_databases.clone(),
+            Command::Worker(args) => args.fleet.trust_databases.clone(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -281,6 +293,9 @@ pub(super) struct InitArgs {
     /// minSnapshotHistoryWindowInSeconds where permitted.
     #[arg(long, value_name = "DURATION")]
     pub(super) history_window: Option<humantime::Duration>,
+    /// Create a collection of requests for this tenant, aviary-requests-NAME: who may insert there is this one.
+    #[arg(long, value_name = "NAME")]
+    pub(super) tenant: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -459,6 +474,12 @@ pub(super) struct SubmitArgs {
     /// What to do when a function fails on a document; only `fail` for now.
     #[arg(long, value_name = "POLICY", default_value = "fail", value_parser = ["fail"])]
     pub(super) on_error: String,
+    /// A key of your own for this job: submitting it again follows the job that there is.
+    #[arg(long, value_name = "KEY")]
+    pub(super) id: Option<String>,
+    /// Submit as this tenant, by the collection aviary-requests-NAME.
+    #[arg(long, value_name = "NAME")]
+    pub(super) tenant: Option<String>,
     /// Who asks.
     #[arg(long, value_name = "ID")]
     pub(super) client: Option<String>,
@@ -636,10 +657,23 @@ pub(super) struct WorkerArgs {
     pub(super) memory_mb: u64,
     #[command(flatten)]
     pub(super) caps: CapArgs,
+    #[command(flatten)]
+    pub(super) fleet: FleetArgs,
+}
+
+/// What coordinators and workers of a fleet are told alike.
+#[derive(Debug, Args)]
+pub(super) struct FleetArgs {
+    /// Other databases that jobs of this one may read and write without a grant of their owners: one team
+    /// owns them all. Give coordinators and workers the same.
+    #[arg(long, env = "AVIARY_TRUST_DATABASES", value_name = "NAME,NAME", value_delimiter = ',')]
+    pub(super) trust_databases: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct CoordinatorArgs {
+    #[command(flatten)]
+    pub(super) fleet: FleetArgs,
     /// Not used any more: coordinators run no functions.
     #[arg(long, value_name = "M", hide = true)]
     pub(super) memory_mb: Option<u64>,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bson::doc;
 
 use super::args::{Global, JobArg};
+use super::asked::{self, Found};
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
@@ -14,7 +15,18 @@ use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let store = global.store("aviary-cancel").await?;
-    let job = store.find_job(&args.job).await?;
+    let job = match asked::find(&store, &args.job).await? {
+        Found::Job(job) => *job,
+        Found::Request(id) => {
+            if asked::take_back(&store, &id).await? {
+                if !global.quiet {
+                    tell!("the request {id} is taken back; nothing of it ran");
+                }
+                return Ok(());
+            }
+            store.find_job(&args.job).await?
+        }
+    };
     let cancelled = until_known(async |again| {
         // An earlier try may have cancelled it, and then this one moves nothing.
         let moved = store.transition(&job.id, JobEvent::CancelRequested, doc! {}, doc! {}).await?;

@@ -2,12 +2,17 @@
 
 use super::args::{Global, InitArgs};
 use crate::error::Result;
+use crate::store::requests::tenants;
 use crate::store::retry::until_known;
 use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: InitArgs) -> Result<()> {
     let store = global.store("aviary-init").await?;
     until_known(async |_| store.init().await).await?;
+    for tenant in &args.tenant {
+        let collection = tenants(tenant)?;
+        until_known(async |_| store.init_requests(&collection).await).await?;
+    }
     if let Some(window) = args.history_window {
         until_known(async |_| store.raise_history_window(window.into()).await).await?;
         if !global.quiet {

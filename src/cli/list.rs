@@ -25,6 +25,10 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
         let phases = store.phases(&job).await?;
         jobs.push((job, phases));
     }
+    let waiting = super::asked::tell_waiting(global, &store).await;
+    if let Err(error) = waiting {
+        tracing::debug!(%error, "cannot tell which requests wait");
+    }
     if jobs.is_empty() && listed.unreadable.is_empty() {
         output::hint_at_db(global, &store, "no such jobs");
     }

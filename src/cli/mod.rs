@@ -1,6 +1,7 @@
 //! The command line: a file a verb, and the contract of flags, output and exit codes.
 
 mod args;
+mod asked;
 mod cancel;
 mod cluster;
 mod command;
@@ -109,7 +110,8 @@ fn print_panics_safely() {
 }
 
 async fn run(cli: Cli) -> Result<()> {
-    let global = cli.global.with_file()?;
+    let mut global = cli.global.with_file()?;
+    global.trusted = cli.command.trusted();
     match cli.command {
         Command::Demo(args) => demo::run(&global, args).await,
         Command::Up(args) => cluster::up(&global, args).await,
@@ -157,6 +159,7 @@ impl Global {
             app_name: app_name.to_owned(),
             shard,
             shard_uri,
+            trusted: self.trusted.iter().cloned().collect(),
         };
         Store::connect(&options).await
     }

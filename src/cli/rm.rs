@@ -32,6 +32,9 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
             store.drop_collection(&job.spec.output.db, &Output::hidden(&job.id)).await?;
         }
         store.delete_blocks(&job.id).await?;
+        if let Some(request) = &job.request {
+            store.expire_request(request).await?;
+        }
         store.delete_job(&job.id).await
     })
     .await?;

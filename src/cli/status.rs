@@ -1,14 +1,24 @@
 //! `aviary status`: one job.
 
 use super::args::{Format, Global, StatusArgs};
+use super::asked::{self, Found};
 use super::{output, waiting};
 use crate::error::Result;
+use crate::ids::JobId;
 use crate::job::{FunctionRef, Job, OutputMode, Reducer};
+use crate::request::REQUESTS;
 use crate::task::PhaseCounts;
 
 pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
     let store = global.store("aviary-status").await?;
-    let job = store.find_job(&args.job).await?;
+    let job = match asked::find(&store, &args.job).await? {
+        Found::Job(job) => *job,
+        Found::Request(id) if args.watch => {
+            let id = super::submit::accepted(&store, REQUESTS, &id, None).await?;
+            store.find_job(id.as_ref().map_or(args.job.as_str(), JobId::as_str)).await?
+        }
+        Found::Request(id) => return asked::show(global, &id),
+    };
     let (job, phases) = if args.watch {
         super::wait::ended(&store, &job.id, global.quiet, None).await?
     } else {

@@ -1,18 +1,20 @@
-//! `aviary submit`: one job, checked before anything is written.
+//! `aviary submit`: one job, checked before anything is written, as a request.
+
+use std::time::{Duration, Instant};
 
 use bson::{DateTime, Document};
 
 use super::args::{Format, Global, JobFunctions, SubmitArgs};
 use super::{command, foresight, output, wait};
 use crate::config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::functions::{self, CheckedFor, Given};
 use crate::ids::JobId;
-use crate::job::{
-    FunctionRef, Input, Job, JobEvent, JobSpec, JobState, Limits, Output, OutputMode, ReadMode,
-    Reducer,
-};
+use crate::job::{FunctionRef, Input, Job, JobSpec, Limits, Output, OutputMode, ReadMode, Reducer};
+use crate::request::document::{ReduceWish, of_job};
+use crate::request::{Asked, REQUESTS};
 use crate::store::Store;
+use crate::store::requests::tenants;
 use crate::store::retry::until_known;
 use crate::task::JobPhases;
 use crate::terminal::tell;
@@ -24,6 +26,18 @@ pub(super) struct Found {
     pub(super) combine: Option<Given>,
     pub(super) reduce: Option<FoundReduce>,
     pub(super) finalize: Option<Given>,
+}
+
+impl Found {
+    fn given(&self) -> impl Iterator<Item = &Given> {
+        let reduce = match &self.reduce {
+            Some(FoundReduce::Function(given)) => Some(given),
+            Some(FoundReduce::Builtin(_)) | None => None,
+        };
+        [Some(&self.map), self.combine.as_ref(), reduce, self.finalize.as_ref()]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// A reduce as given.
@@ -49,6 +63,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     let scope = ejson_document("--scope", &args.job.scope)?;
     let (mode, target) = parse_out(&args.out)?;
     let store = global.store("aviary-submit").await?;
+    let requests = args.tenant.as_deref().map_or(Ok(REQUESTS.to_owned()), tenants)?;
     let id = JobId::generate();
     let input = input(&args.job, store.db_name(), args.read)?;
     let output = Output {
@@ -58,7 +73,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     };
     // Refuse what needs no function first: it is the cheapest to say.
     let placeholder = FunctionRef { digest: String::new(), language: "js".into(), name: None };
-    let mut spec = JobSpec {
+    let spec = JobSpec {
         input,
         map: placeholder,
         combine: None,
@@ -73,11 +88,12 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         keep_intermediates: args.keep_intermediates,
     };
     spec.validate_without_functions(store.db_name())?;
-    let size = store.inspect_input(&spec.input).await?;
-    store.check_query(&spec.input).await?;
+    // The coordinator checks all this again; a user who may submit need not be one who may look.
+    let size = permitted(store.inspect_input(&spec.input).await)?;
+    permitted(store.check_query(&spec.input).await)?;
     if mode.has_target() {
-        let target = store.describe(&spec.output.db, &spec.output.collection).await?;
-        if let Some(target) = target {
+        let target = permitted(store.describe(&spec.output.db, &spec.output.collection).await)?;
+        if let Some(target) = target.flatten() {
             crate::coordinator::refuse_target(&spec.output, &target)?;
         }
     }
@@ -85,64 +101,211 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     let found = find(Some(&store), &host, &args.job, &checked_for).await?;
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;
+    let known: Vec<String> =
+        found.given().filter_map(|given| given.digest_if_known()).map(str::to_owned).collect();
+    let missing = permitted(store.missing_functions(&known).await)?.unwrap_or_default();
+    if !missing.is_empty() {
+        return Err(Error::refused(
+            format!("function {} was removed just now", missing.join(", ")),
+            "insert the function again and submit once more",
+        ));
+    }
     if args.dry_run {
         output::line(dry_run(&checked)?)?;
         return Ok(());
     }
-    if !store.is_initialised().await? {
+    if permitted(store.is_initialised().await)? == Some(false) {
         until_known(async |_| store.init().await).await?;
     }
-    spec.map = given_stored(&store, &found.map).await?;
-    spec.combine = stored(&store, found.combine.as_ref()).await?;
-    spec.finalize = stored(&store, found.finalize.as_ref()).await?;
-    spec.reduce = match &found.reduce {
-        None => None,
-        Some(FoundReduce::Builtin(builtin)) => Some(builtin.clone()),
-        Some(FoundReduce::Function(given)) => {
-            Some(Reducer::Function(given_stored(&store, given).await?))
+    let key = args.id.clone().unwrap_or_else(|| id.to_string());
+    let asked = asked(&store, key.clone(), &spec, &found, &args).await?;
+    let is_new = match store.insert_request(&requests, &asked).await {
+        Ok(()) => true,
+        Err(Error::Store { source, .. })
+            if source.kind == StoreErrorKind::DuplicateKey && args.id.is_some() =>
+        {
+            false
         }
+        written => written.map(|()| true)?,
     };
-    let job = new_job(id, &store, spec, &args);
-    store.insert_job(&job).await?;
-    // The worker finds out too, if this cannot be asked now.
-    match still_there(&store, &job).await {
-        Err(error) if error.is_transient() => tracing::debug!(%error, "cannot look for functions"),
-        looked => looked?,
-    }
+    let job = Job {
+        client: args.client.clone(),
+        tag: args.tag.clone(),
+        priority: args.priority,
+        ..Job::new(id, store.home(), checked, DateTime::now())
+    };
     if !global.quiet {
-        if !args.detach {
-            tell!("job {} submitted", job.id);
+        match (is_new, args.detach) {
+            (false, _) => tell!("there is a request {key} already; this is its job"),
+            (true, false) => tell!("job {key} submitted"),
+            (true, true) => {}
         }
-        // The job is written, so whatever fails from here on must not look as if it were not.
-        if let Err(error) = foresight::warn(&store, &job, size.bytes).await {
+        // The request is written, so whatever fails from here on must not look as if it were not.
+        let input_bytes = size.map_or(0, |size| size.bytes);
+        if let Err(error) = foresight::warn(&store, &job, input_bytes).await {
             tracing::debug!(%error, "cannot tell how the job will fare");
         }
     }
+    let timeout = args.timeout.map(Into::into);
+    let patience = if args.detach { detached_patience(&store).await } else { timeout };
+    let accepted = tokio::select! {
+        accepted = accepted(&store, &requests, &key, patience) => accepted?,
+        // The request is the database's by now.
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    let id = match accepted {
+        Some(id) => id,
+        None if args.detach && args.id.is_none() => job.id.clone(),
+        None if args.detach => JobId::from_text(key),
+        None => return Err(Error::WaitTimeout(key)),
+    };
     if args.detach {
-        return announce(global, &store, &job).await;
+        return announce(global, &store, &Job { id, ..job }).await;
     }
-    finish(global, &store, &job.id, args.timeout.map(Into::into)).await
+    match store.job(&id).await {
+        // A user who may submit need not be one who may look at jobs; the request tells what there is to know.
+        Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => {
+            follow(global, &store, &requests, &id, timeout).await
+        }
+        _ => finish(global, &store, &id, timeout).await,
+    }
 }
 
-/// Whoever removes a function looks for jobs that need it before and after; this is the other half, so that
-/// one of the two notices.
-async fn still_there(store: &Store, job: &Job) -> Result<()> {
-    let missing = store.missing_functions(&job.spec.digests()).await?;
-    if missing.is_empty() {
-        return Ok(());
+/// Passes over what this user may not see.
+fn permitted<T>(outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Err(Error::NotPermitted { .. }) => Ok(None),
+        Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => Ok(None),
+        outcome => outcome.map(Some),
     }
-    until_known(async |_| {
-        store.transition(&job.id, JobEvent::CancelRequested, bson::doc! {}, bson::doc! {}).await
-    })
-    .await?;
-    Err(Error::refused(
-        format!(
-            "function {} was removed just now; job {} is cancelled",
-            missing.join(", "),
-            job.id
-        ),
-        "insert the function again and submit once more",
-    ))
+}
+
+/// The request for a job. Functions travel with it, unless they are too large for one document.
+async fn asked(
+    store: &Store,
+    key: String,
+    spec: &JobSpec,
+    found: &Found,
+    args: &SubmitArgs,
+) -> Result<Asked> {
+    /// Half of what a document may have; the rest is for everything else.
+    const FUNCTIONS_BYTES_MAX: usize = 8 << 20;
+    let reduce = match &found.reduce {
+        Some(FoundReduce::Function(given)) => Some(given),
+        Some(FoundReduce::Builtin(_)) | None => None,
+    };
+    let all = [Some(&found.map), found.combine.as_ref(), reduce, found.finalize.as_ref()];
+    let bytes: usize = found.given().map(Given::bytes).sum();
+    let mut sent = Vec::new();
+    let mut wishes = Vec::new();
+    for given in all {
+        wishes.push(match given {
+            Some(given) if bytes > FUNCTIONS_BYTES_MAX => {
+                let stored = given_stored(store, given).await?;
+                Some(Given::Known(stored).wish(&mut sent))
+            }
+            Some(given) => Some(given.wish(&mut sent)),
+            None => None,
+        });
+    }
+    let mut wishes = wishes.into_iter();
+    let mut next = || wishes.next().flatten();
+    let mut asked = of_job(key, spec);
+    asked.map = next();
+    asked.combine = next();
+    let reduce = next();
+    asked.finalize = next();
+    asked.reduce = match &found.reduce {
+        Some(FoundReduce::Builtin(Reducer::Builtin(name))) => {
+            Some(ReduceWish::Builtin(name.clone()))
+        }
+        _ => reduce.map(|wish| ReduceWish::Function(Box::new(wish))),
+    };
+    asked.client.clone_from(&args.client);
+    asked.tag.clone_from(&args.tag);
+    asked.priority = i64::from(args.priority);
+    Ok(asked)
+}
+
+/// How long a caller who does not wait for the job waits for the answer: where a coordinator runs, it comes at
+/// once.
+async fn detached_patience(store: &Store) -> Option<Duration> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let runs = store.has_coordinator().await.unwrap_or(true);
+    Some(if runs { PATIENCE } else { Duration::ZERO })
+}
+
+/// Waits for the coordinator's answer, and returns the job's id. `None` when there is none in time.
+///
+/// # Errors
+/// The refusal.
+pub(super) async fn accepted(
+    store: &Store,
+    requests: &str,
+    key: &str,
+    patience: Option<Duration>,
+) -> Result<Option<JobId>> {
+    let began = Instant::now();
+    loop {
+        match store.answer_to(requests, key).await {
+            Ok(answer) => {
+                let answer = answer.unwrap_or_default();
+                match (answer.state.as_deref(), answer.job, answer.error) {
+                    (Some("accepted"), Some(job), _) => return Ok(Some(JobId::from_text(job))),
+                    (Some("refused"), _, Some(problem)) => return Err(problem.error()),
+                    _ => {}
+                }
+            }
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(error),
+        }
+        if patience.is_some_and(|patience| began.elapsed() >= patience) {
+            return Ok(None);
+        }
+        tokio::time::sleep(wait::pause(began.elapsed())).await;
+    }
+}
+
+/// Waits for the end of a job as its request tells of it.
+async fn follow(
+    global: &Global,
+    store: &Store,
+    requests: &str,
+    id: &JobId,
+    timeout: Option<Duration>,
+) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let told = store.told(requests, id).await;
+        match told {
+            Err(error) if error.is_transient() => {}
+            told => {
+                let told = told?;
+                if let Ok(error) = told.get_document("error") {
+                    let message = error.get_str("message").unwrap_or("unknown").to_owned();
+                    let job = id.to_string();
+                    return Err(match error.get_str("code") {
+                        Ok("cancelled") => Error::JobCancelled(job),
+                        Ok("stopped") => Error::JobStopped { job, message },
+                        _ => Error::JobFailed { job, message },
+                    });
+                }
+                if let Ok(result) = told.get_document("result") {
+                    match global.format() {
+                        Format::Json => {
+                            output::line(output::ejson(&bson::Bson::Document(result.clone())))?;
+                        }
+                        _ => output::line(id)?,
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+            return Err(Error::WaitTimeout(id.to_string()));
+        }
+        tokio::time::sleep(wait::pause(began.elapsed())).await;
+    }
 }
 
 /// Waits for a job, prints how it ended, and turns that into the exit code.
@@ -207,37 +370,6 @@ async fn announce(global: &Global, store: &Store, job: &Job) -> Result<()> {
         Format::Name | Format::Table | Format::Wide => output::line(&job.id)?,
     }
     Ok(())
-}
-
-fn new_job(id: JobId, store: &Store, spec: JobSpec, args: &SubmitArgs) -> Job {
-    Job {
-        id,
-        kind: "job".into(),
-        shard: store.home().to_owned(),
-        state: JobState::Submitted,
-        client: args.client.clone(),
-        tag: args.tag.clone(),
-        priority: args.priority,
-        spec,
-        created: DateTime::now(),
-        started: None,
-        finished: None,
-        snapshot: None,
-        plan: 0,
-        map_tasks: 0,
-        reduce_tasks: 0,
-        reduce_on: Vec::new(),
-        input_bytes: None,
-        input_documents: None,
-        input_uuid: None,
-        counters: None,
-        publish: None,
-        role: 0,
-        cancel: false,
-        waiting: None,
-        error: None,
-        cleaned: false,
-    }
 }
 
 /// Finds and checks every function that a job names.
@@ -336,13 +468,6 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
     Ok(named)
 }
 
-async fn stored(store: &Store, given: Option<&Given>) -> Result<Option<FunctionRef>> {
-    match given {
-        Some(given) => given_stored(store, given).await.map(Some),
-        None => Ok(None),
-    }
-}
-
 /// Storing the same function twice is storing it once.
 async fn given_stored(store: &Store, given: &Given) -> Result<FunctionRef> {
     until_known(async |_| given.stored(store).await).await
@@ -351,6 +476,7 @@ async fn given_stored(store: &Store, given: &Given) -> Result<FunctionRef> {
 fn reference(given: &Given) -> FunctionRef {
     match given {
         Given::Known(known) => known.clone(),
+        Given::Named(name) => functions::named(name),
         Given::New(source) => FunctionRef {
             digest: source.digest(),
             language: source.language.to_owned(),

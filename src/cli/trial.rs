@@ -136,6 +136,11 @@ async fn load(
             Some(store) => loader::load(store, host, known, stage, around).await,
             None => Err(Error::Internal("a stored function without a store".into())),
         },
+        Given::Named(name) => Err(Error::NotPermitted {
+            action: format!("read the function {name}"),
+            why: "this user may not read the catalogue".into(),
+            hint: "give a file, or ask for the role aviary-author".into(),
+        }),
         Given::New(source) => {
             let content = source.content.clone();
             let loaded = loader::compile(host, source.language, content, stage, around).await?;

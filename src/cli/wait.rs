@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
+use crate::request::{Answer, REQUESTS};
 use crate::store::Store;
 use crate::task::JobPhases;
 
@@ -28,7 +29,8 @@ pub(super) async fn ended(
     let mut away_since: Option<Instant> = None;
     loop {
         match look(store, id).await {
-            Ok((job, phases)) => {
+            Ok(None) => away_since = None,
+            Ok(Some((job, phases))) => {
                 away_since = None;
                 show(&bar, &job, &phases);
                 if job.state.is_terminal() && job.cleaned || job.state == JobState::Stopped {
@@ -54,7 +56,7 @@ pub(super) async fn ended(
 
 /// How long until a job is looked at again: a part of the time that has passed, since that is what its end is
 /// noticed late by.
-fn pause(passed: Duration) -> Duration {
+pub(super) fn pause(passed: Duration) -> Duration {
     const SHORTEST: Duration = Duration::from_millis(20);
     const LONGEST: Duration = Duration::from_millis(300);
     const PART: u32 = 32;
@@ -93,13 +95,17 @@ fn message(job: &Job) -> String {
     )
 }
 
-async fn look(store: &Store, id: &JobId) -> Result<(Job, JobPhases)> {
-    let job = store.job(id).await?.ok_or_else(|| Error::NotFound {
-        what: format!("job {id}"),
-        hint: "somebody removed it".into(),
-    })?;
-    let phases = store.phases(&job).await?;
-    Ok((job, phases))
+/// The job, once it is there.
+async fn look(store: &Store, id: &JobId) -> Result<Option<(Job, JobPhases)>> {
+    if let Some(job) = store.job(id).await? {
+        let phases = store.phases(&job).await?;
+        return Ok(Some((job, phases)));
+    }
+    match store.answer_to(REQUESTS, id.as_str()).await? {
+        Some(Answer { state: None, .. }) => Ok(None),
+        Some(Answer { error: Some(problem), .. }) => Err(problem.error()),
+        _ => Err(Error::NotFound { what: format!("job {id}"), hint: "somebody removed it".into() }),
+    }
 }
 
 fn bar(quiet: bool) -> ProgressBar {

@@ -54,6 +54,11 @@ pub async fn drop_hidden(
     db: &str,
     mode: OutputMode,
 ) -> Result<()> {
+    if !store.may_write_in(db).await? {
+        // The job could not write there, so nothing there is its own.
+        tracing::debug!(job = %id, db, "leaving the output's database alone");
+        return Ok(());
+    }
     let hidden = Output::hidden(id);
     let kept = state == JobState::Succeeded && mode == OutputMode::Inline;
     for name in store.hidden_collections(db).await? {

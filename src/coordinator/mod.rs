@@ -8,7 +8,9 @@
 //! Reading order: [`crate::protocol::coordinate`] (what is decided), `reconcile` (doing it), `planning` and
 //! [`plan`] (from an input to tasks), [`gc`] (leaving nothing behind).
 
+mod answers;
 pub mod gc;
+mod intake;
 pub mod plan;
 mod planning;
 mod reconcile;
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bson::doc;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,10 +29,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::ids::{Token, WorkerId};
+use crate::job::{Job, JobEvent, JobState};
 use crate::store::Store;
 use crate::store::leases::Role;
 use crate::store::retry::{self, within};
 use crate::store::watch::WakeFor;
+use intake::Intake;
 use reconcile::{Held, Reconciler};
 
 /// Runs until `stop`. Errors of the database are waited out; the role is given back at the end.
@@ -50,10 +55,14 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
         store.watch(WakeFor::Coordinator, bell.clone(), stop.child_token());
     }
     tracing::info!(coordinator = %id, "coordinator started");
+    if settings.watch {
+        store.watch(WakeFor::Intake, bell.clone(), stop.child_token());
+    }
     if let Err(error) = store.refresh_validator().await {
         tracing::warn!(%error, "could not bring the collection's validator up to date; run aviary init");
     }
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
+    let mut intake = Intake::new(store.clone());
     let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
     let sweeper = Arc::new(tokio::sync::Mutex::new(gc::Sweeper::new(store.clone())));
     let mut swept: Option<Instant> = None;
@@ -72,6 +81,10 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
             looked = Instant::now();
         }
         if keeper.role.epoch().is_some() {
+            // What cannot be taken in now must not keep the jobs that run from going on.
+            if let Err(error) = intake.look().await {
+                tracing::warn!(%error, "could not look for requests; trying again");
+            }
             match reconciler.look().await {
                 Ok(()) => failures = 0,
                 Err(error) => {
@@ -109,6 +122,27 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     }
     tracing::info!(coordinator = %id, "coordinator stopped");
     Ok(())
+}
+
+/// Has a stopped job go on publishing. `false` when it is not stopped, and was not set going by an earlier try.
+///
+/// # Errors
+/// [`crate::error::Error::Store`].
+pub(crate) async fn resume(store: &Store, job: &Job) -> Result<bool> {
+    if job.state != JobState::Stopped {
+        return Ok(false);
+    }
+    // The task first: a worker hands it back while the job is stopped, and a coordinator that met a job which
+    // publishes with a task that was given up would stop it again.
+    store.resume_publish(job).await?;
+    let fence = doc! { "plan": job.plan };
+    // A wish to cancel that the publisher had no time to obey is taken back with it.
+    let set = doc! { "error": null, "cancel": false };
+    if store.transition(&job.id, JobEvent::Resumed, fence, set).await? {
+        return Ok(true);
+    }
+    let now = store.job(&job.id).await?.map(|job| job.state);
+    Ok(matches!(now, Some(JobState::Publishing | JobState::Succeeded)))
 }
 
 /// The role as far as this process knows.

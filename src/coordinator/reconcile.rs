@@ -12,6 +12,7 @@ use bson::{Document, doc};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::answers::{self, Told};
 use super::{gc, planning};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ pub(super) struct Reconciler<H> {
     settings: Settings,
     role: H,
     at_once: Arc<Semaphore>,
+    told: Arc<Told>,
     /// What is still being done for a job since an earlier look.
     busy: HashMap<JobId, JoinHandle<Tended>>,
     /// Jobs that cannot move on for a reason that does not pass by itself.
@@ -62,6 +64,7 @@ impl<H: Held> Reconciler<H> {
             settings,
             role,
             at_once,
+            told: Arc::default(),
             busy: HashMap::new(),
             backoff: Backoff::new(FAILING_MAX),
             since: Instant::now(),
@@ -92,10 +95,11 @@ impl<H: Held> Reconciler<H> {
             }
             let (store, settings) = (self.store.clone(), self.settings.clone());
             let (role, at_once, id) = (self.role.clone(), self.at_once.clone(), job.id.clone());
+            let told = self.told.clone();
             let handle = tokio::spawn(async move {
                 // Never closed.
                 let Ok(_permit) = at_once.acquire().await else { return Tended::Well };
-                tend(&store, &settings, &role, job.id).await
+                tend(&store, &settings, &role, &told, job.id).await
             });
             tending.push((id, handle));
         }
@@ -122,7 +126,13 @@ impl<H: Held> Reconciler<H> {
     }
 }
 
-async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, id: JobId) -> Tended {
+async fn tend<H: Held>(
+    store: &Store,
+    settings: &Settings,
+    role: &H,
+    told: &Told,
+    id: JobId,
+) -> Tended {
     let seen = match store.job(&id).await {
         Ok(Some(seen)) => seen,
         Ok(None) => return Tended::Well,
@@ -134,13 +144,17 @@ async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, id: JobId) 
     };
     let waited = seen.waiting.is_some();
     match reconcile(store, settings, role, seen).await {
-        Ok(()) if waited => {
-            if let Err(error) = store.note_moving(&id).await {
+        Ok(now) => {
+            if waited && let Err(error) = store.note_moving(&id).await {
                 tracing::debug!(job = %id, %error, "could not note that the job moves");
+            }
+            if let Some((job, phases)) = now
+                && let Err(error) = told.tell(store, &job, &phases).await
+            {
+                tracing::debug!(job = %id, %error, "could not tell how the job fares");
             }
             Tended::Well
         }
-        Ok(()) => Tended::Well,
         Err(error) => {
             tracing::warn!(job = %id, %error, "the job has to wait");
             if let Err(error) = store.note_waiting(&id, &error.to_string()).await {
@@ -156,29 +170,35 @@ async fn tend<H: Held>(store: &Store, settings: &Settings, role: &H, id: JobId) 
 ///
 /// # Errors
 /// What keeps the job from moving for the time being.
-async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: Job) -> Result<()> {
-    let Some(epoch) = role.epoch() else { return Ok(()) };
+async fn reconcile<H: Held>(
+    store: &Store,
+    settings: &Settings,
+    role: &H,
+    seen: Job,
+) -> Result<Option<(Job, JobPhases)>> {
+    let Some(epoch) = role.epoch() else { return Ok(None) };
     let mut job = if seen.role == epoch {
         seen
     } else {
-        let Some(mine) = store.adopt(&seen.id, epoch).await? else { return Ok(()) };
+        let Some(mine) = store.adopt(&seen.id, epoch).await? else { return Ok(None) };
         mine
     };
     if may_fail(job.state)
         && let Err(error) = admit(store, settings, &job)
     {
         tracing::warn!(job = %job.id, %error, "the job is refused");
-        return fail(store, &job, job_error(&error)).await;
+        fail(store, &job, job_error(&error)).await?;
+        return Ok(store.job(&job.id).await?.map(|now| (now, JobPhases::default())));
     }
     loop {
         let view = view(store, &job).await?;
         let planned = moves(&view);
         if planned.is_empty() {
-            return Ok(());
+            return Ok(Some((job, view.phases)));
         }
         for one in planned {
             if role.epoch() != Some(epoch) {
-                return Ok(());
+                return Ok(None);
             }
             if let Err(error) = execute(store, settings, &job, one).await {
                 // A coordinator of the job's own version can tend what this one cannot read.
@@ -190,12 +210,12 @@ async fn reconcile<H: Held>(store: &Store, settings: &Settings, role: &H, seen: 
                 fail(store, &job, job_error(&error)).await?;
             }
         }
-        let Some(now) = store.job(&job.id).await? else { return Ok(()) };
+        let Some(now) = store.job(&job.id).await? else { return Ok(None) };
         if now.role != epoch {
-            return Ok(());
+            return Ok(None);
         }
         if now.state == job.state && now.cleaned == job.cleaned {
-            return Ok(());
+            return Ok(Some((now, view.phases)));
         }
         if now.state != job.state {
             tracing::info!(job = %now.id, from = %job.state, to = %now.state, "job moved on");
@@ -289,7 +309,11 @@ async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Re
         Move::Fail => end_with_task(store, job, JobEvent::Failed).await,
         Move::Stop => end_with_task(store, job, JobEvent::PublishStopped).await,
         Move::Cancel => transition(JobEvent::PublishCancelled, cancelled(store, job).await?).await,
-        Move::CleanUp => gc::clean_up(store, job).await,
+        Move::CleanUp => {
+            // Once it is cleaned up after, nobody looks at the job any more.
+            answers::tell(store, job, &JobPhases::default()).await?;
+            gc::clean_up(store, job).await
+        }
     }
 }
 

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job::{FunctionRef, OutputMode, Reducer};
+use crate::request::document::{Built, FunctionWish, SourceWish};
 use crate::store::Store;
 use crate::store::functions::{SourceFile, StoredFunction};
 use crate::toolchain::{self, Language};
-use crate::wasm::{Host, InstanceOptions, InvalidModule, Nowhere, Stage, wat_to_wasm};
+use crate::wasm::{
+    Host, InstanceOptions, InvalidModule, ModuleInfo, Nowhere, Stage, inspect_module, wat_to_wasm,
+};
 use crate::worker::loader::{self, Surroundings};
 
 /// A function as a person gave it, checked and ready to be stored.
@@ -87,8 +90,17 @@ impl Source {
     }
 
     fn module(host: &Host, shown: &str, file: String, content: Vec<u8>) -> Result<Self> {
+        Self::inspected(shown, file, content, |content| host.inspect(content))
+    }
+
+    fn inspected(
+        shown: &str,
+        file: String,
+        content: Vec<u8>,
+        inspect: impl FnOnce(&[u8]) -> std::result::Result<ModuleInfo, InvalidModule>,
+    ) -> Result<Self> {
         check_size(shown, content.len())?;
-        let info = host.inspect(&content).map_err(|e| unusable(shown, &e))?;
+        let info = inspect(&content).map_err(|e| unusable(shown, &e))?;
         let stages = info.stages.iter().map(|stage| stage.to_string()).collect();
         let (toolchain, sources) = (None, Vec::new());
         Ok(Self { language: "wasm", file, stages, content, toolchain, sources })
@@ -139,6 +151,27 @@ impl Source {
         Ok(())
     }
 
+    /// As a request has it.
+    fn wish(&self) -> FunctionWish {
+        let file = Some(self.file.clone());
+        if self.language == "js" {
+            // It was checked when it was read.
+            let text = String::from_utf8_lossy(&self.content).into_owned();
+            return FunctionWish { js: Some(text), file, ..FunctionWish::default() };
+        }
+        let sources = self.sources.iter().cloned().map(|(name, text)| SourceWish { name, text });
+        let built = Built {
+            language: self.language.to_owned(),
+            toolchain: self.toolchain.clone(),
+            sources: sources.collect(),
+        };
+        let wasm = bson::Binary {
+            subtype: bson::spec::BinarySubtype::Generic,
+            bytes: self.content.clone(),
+        };
+        FunctionWish { wasm: Some(wasm), file, built: Some(built), ..FunctionWish::default() }
+    }
+
     /// The content's digest.
     pub fn digest(&self) -> String {
         blake3::hash(&self.content).to_hex().to_string()
@@ -149,6 +182,10 @@ impl Source {
     /// # Errors
     /// [`Error::Refused`] for sources that are too large, [`Error::Store`].
     pub async fn store(&self, store: &Store) -> Result<FunctionRef> {
+        self.store_as(store, self.language).await
+    }
+
+    async fn store_as(&self, store: &Store, language: &str) -> Result<FunctionRef> {
         let source_bytes: usize = self.sources.iter().map(|(_, text)| text.len()).sum();
         if source_bytes > config::SOURCE_BYTES_MAX {
             return Err(Error::refused(
@@ -161,15 +198,11 @@ impl Source {
         }
         let sources = self.sources.iter().cloned().map(|(name, text)| SourceFile { name, text });
         let (stages, content) = (self.stages.clone(), self.content.clone());
-        let stored = StoredFunction::new(self.language, &self.file, stages, content)
+        let stored = StoredFunction::new(language, &self.file, stages, content)
             .built(self.toolchain.clone(), sources.collect());
         let digest = stored.digest.clone();
         store.put_function(&stored).await?;
-        Ok(FunctionRef {
-            digest,
-            language: self.language.to_owned(),
-            name: Some(self.file.clone()),
-        })
+        Ok(FunctionRef { digest, language: language.to_owned(), name: Some(self.file.clone()) })
     }
 }
 
@@ -194,6 +227,8 @@ pub enum Given {
     New(Source),
     /// In the catalogue already.
     Known(FunctionRef),
+    /// Perhaps in the catalogue, which this user may not read.
+    Named(String),
 }
 
 impl Given {
@@ -215,7 +250,13 @@ impl Given {
             return Ok(Self::New(source));
         }
         let found = match store {
-            Some(store) => store.find_function(text).await?,
+            Some(store) => match store.find_function(text).await {
+                Err(Error::NotPermitted { .. }) if !text.contains(INLINE) => {
+                    return Ok(Self::Named(text.to_owned()));
+                }
+                Err(Error::NotPermitted { .. }) => None,
+                found => found?,
+            },
             None => None,
         };
         let Some(found) = found else {
@@ -228,10 +269,7 @@ impl Given {
             return Err(not_found(text));
         };
         if found.language != "js" && !found.stages.contains(&stage.to_string()) {
-            return Err(Error::refused(
-                format!("function {text} does not export {stage}"),
-                format!("it has {}", found.stages.join(", ")),
-            ));
+            return Err(no_stage(text, stage, &found.stages));
         }
         Ok(Self::Known(FunctionRef {
             digest: found.digest,
@@ -248,8 +286,141 @@ impl Given {
         match self {
             Self::New(source) => source.store(store).await,
             Self::Known(known) => Ok(known.clone()),
+            Self::Named(name) => Ok(named(name)),
         }
     }
+
+    /// As a request names it. What has been named before, by its digest, is not sent twice.
+    pub fn wish(&self, sent: &mut Vec<String>) -> FunctionWish {
+        let of = |digest: String, name: Option<String>| FunctionWish {
+            digest: Some(digest),
+            name,
+            ..FunctionWish::default()
+        };
+        match self {
+            Self::Known(known) => of(known.digest.clone(), known.name.clone()),
+            Self::Named(name) => {
+                FunctionWish { name: Some(name.clone()), ..FunctionWish::default() }
+            }
+            Self::New(source) => {
+                let digest = source.digest();
+                if sent.contains(&digest) {
+                    return of(digest, Some(source.file.clone()));
+                }
+                sent.push(digest);
+                source.wish()
+            }
+        }
+    }
+
+    /// Its digest, if it is in the catalogue already.
+    pub fn digest_if_known(&self) -> Option<&str> {
+        match self {
+            Self::Known(known) => Some(&known.digest),
+            Self::New(_) | Self::Named(_) => None,
+        }
+    }
+
+    /// Bytes that a request has for it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::New(source) => {
+                let sources = source.sources.iter().map(|(name, text)| name.len() + text.len());
+                source.content.len() + sources.sum::<usize>()
+            }
+            Self::Known(_) | Self::Named(_) => 0,
+        }
+    }
+}
+
+/// A function that may be in the catalogue.
+pub(crate) fn named(name: &str) -> FunctionRef {
+    FunctionRef { digest: String::new(), language: String::new(), name: Some(name.to_owned()) }
+}
+
+/// Finds the function that a request asks for; one that comes with it is stored. Nothing of it is run: what is
+/// wrong with a script shows when its first task runs.
+///
+/// # Errors
+/// [`Error::Usage`], [`Error::NotFound`], [`Error::Refused`], [`Error::Store`].
+pub async fn wished(store: &Store, wish: FunctionWish, stage: Stage) -> Result<FunctionRef> {
+    let FunctionWish { js, wasm, name, digest, file, built } = wish;
+    let shown = name.clone();
+    let text = match (js, wasm, name, digest) {
+        (Some(text), None, None, None) if built.is_none() => {
+            let file = file.unwrap_or_else(|| "inline text".to_owned());
+            let source = Source::script(&file, file.clone(), text.into_bytes())?;
+            return source.store(store).await;
+        }
+        (None, Some(module), None, None) => {
+            return wished_module(store, module.bytes, stage, file, built).await;
+        }
+        // With a digest, a name is for people.
+        (None, None, Some(text), None) | (None, None, _, Some(text))
+            if file.is_none() && built.is_none() =>
+        {
+            text
+        }
+        _ => {
+            return Err(Error::Usage(format!(
+                "{stage} has one of js, wasm, name or digest; file goes with the first two, built with wasm"
+            )));
+        }
+    };
+    let found = store.find_function(&text).await?.ok_or_else(|| Error::NotFound {
+        what: format!("function {text}"),
+        hint: "it is no name or digest in the catalogue".into(),
+    })?;
+    if found.language != "js" && !found.stages.contains(&stage.to_string()) {
+        return Err(no_stage(&text, stage, &found.stages));
+    }
+    let name = Some(shown.unwrap_or(text));
+    Ok(FunctionRef { digest: found.digest, language: found.language, name })
+}
+
+async fn wished_module(
+    store: &Store,
+    content: Vec<u8>,
+    stage: Stage,
+    file: Option<String>,
+    built: Option<Built>,
+) -> Result<FunctionRef> {
+    const LANGUAGE_BYTES_MAX: usize = 32;
+    let file = file.unwrap_or_else(|| "inline module".to_owned());
+    let memory_max = usize::try_from(config::GUEST_MEMORY_MB_MAX << 20).unwrap_or(usize::MAX);
+    // No tenth of a second for a module of the greatest size, but more than a runtime's thread should be kept for.
+    let mut source = tokio::task::spawn_blocking(move || {
+        Source::inspected(&file, file.clone(), content, |content| {
+            inspect_module(content, memory_max)
+        })
+    })
+    .await
+    .map_err(|e| Error::Internal(format!("looking at a module panicked: {e}")))??;
+    if !source.stages.contains(&stage.to_string()) {
+        return Err(no_stage(&source.file, stage, &source.stages));
+    }
+    let mut language = source.language.to_owned();
+    if let Some(built) = built {
+        let is_word = |text: &str| {
+            text.len() <= LANGUAGE_BYTES_MAX && text.bytes().all(|b| b.is_ascii_lowercase())
+        };
+        if built.language == "js" || built.language.is_empty() || !is_word(&built.language) {
+            return Err(Error::Usage(
+                "built.language is not the name of a compiled language".into(),
+            ));
+        }
+        language = built.language;
+        source.toolchain = built.toolchain;
+        source.sources = built.sources.into_iter().map(|file| (file.name, file.text)).collect();
+    }
+    source.store_as(store, &language).await
+}
+
+fn no_stage(shown: &str, stage: Stage, stages: &[String]) -> Error {
+    Error::refused(
+        format!("function {shown} does not export {stage}"),
+        format!("it has {}", stages.join(", ")),
+    )
 }
 
 /// Nobody knows a function of this name.

@@ -26,6 +26,9 @@ pub struct Job {
     /// A label for finding jobs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// The request that asked for it; older versions' jobs have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestRef>,
     /// Jobs with a higher number go first.
     #[serde(default)]
     pub priority: i32,
@@ -88,11 +91,53 @@ pub struct Job {
 }
 
 impl Job {
+    /// A new job, of which nothing has been done.
+    pub fn new(id: JobId, shard: &str, spec: JobSpec, created: DateTime) -> Self {
+        Self {
+            id,
+            kind: "job".into(),
+            shard: shard.to_owned(),
+            state: JobState::Submitted,
+            client: None,
+            tag: None,
+            request: None,
+            priority: 0,
+            spec,
+            created,
+            started: None,
+            finished: None,
+            snapshot: None,
+            plan: 0,
+            map_tasks: 0,
+            reduce_tasks: 0,
+            reduce_on: Vec::new(),
+            input_bytes: None,
+            input_documents: None,
+            input_uuid: None,
+            counters: None,
+            publish: None,
+            role: 0,
+            cancel: false,
+            waiting: None,
+            error: None,
+            cleaned: false,
+        }
+    }
+
     /// The shard that reduces a partition; on a replica set, the set.
     pub fn reducing_shard(&self, partition: u32) -> &str {
         let at = usize::try_from(partition).ok().and_then(|p| self.reduce_on.get(p));
         at.unwrap_or(&self.shard)
     }
+}
+
+/// The request that a job came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRef {
+    /// The collection that it lies in, which says whose it is.
+    pub collection: String,
+    /// Its `_id`.
+    pub id: String,
 }
 
 /// A job's complete results.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
 
+use super::authority::refuse_reserved;
 use super::limits::Caps;
 use crate::config;
 use crate::error::Error;
@@ -341,17 +342,13 @@ impl JobSpec {
         check_database_name(&self.output.db)?;
         if self.output.mode.has_target() {
             check_collection_name(&self.output.db, &self.output.collection)?;
-            if is_own_collection(&self.output.collection) && self.output.db == aviary_db
-                || self.output.collection.starts_with(HIDDEN_PREFIX)
-                || self.output.collection.starts_with("system.")
-                || matches!(self.output.db.as_str(), "admin" | "config" | "local")
-            {
-                return Err(Error::refused(
-                    format!("{}.{} cannot be an output", self.output.db, self.output.collection),
-                    "it belongs to MongoDB or to Aviary itself; name another",
-                ));
-            }
+        } else if self.output.db != aviary_db {
+            return Err(Error::Usage(format!(
+                "an inline result is kept in the job's own database {aviary_db}, not in {}",
+                self.output.db
+            )));
         }
+        refuse_reserved(self)?;
         Ok(())
     }
 
@@ -417,11 +414,6 @@ impl JobSpec {
         }
         Ok(())
     }
-}
-
-/// Whether `name` is one of Aviary's own collections.
-pub fn is_own_collection(name: &str) -> bool {
-    matches!(name, "aviary" | "aviary-funcs" | "aviary-intermediates")
 }
 
 fn check_database_name(db: &str) -> Result<(), Error> {

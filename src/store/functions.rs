@@ -425,7 +425,7 @@ impl Store {
         Ok(missing.cloned().collect())
     }
 
-    /// Jobs that have not ended and run this function, by id.
+    /// Jobs that have not ended and run this function, and requests for such, by id.
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].
@@ -450,7 +450,10 @@ impl Store {
             .try_collect()
             .await
             .action("look for jobs of a function")?;
-        Ok(jobs.iter().filter_map(|job| job.get_str("_id").ok()).map(str::to_owned).collect())
+        let mut using: Vec<String> =
+            jobs.iter().filter_map(|job| job.get_str("_id").ok()).map(str::to_owned).collect();
+        using.extend(self.requests_using(digest).await?);
+        Ok(using)
     }
 
     /// Removes a function, and the versions of names that lead to it: a name goes back to the version before, or

@@ -1,7 +1,6 @@
 //! Job documents: written by clients, moved on by conditional updates.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
@@ -14,12 +13,12 @@ use super::claims::job_id_pattern;
 use super::error::{Action, classify};
 use super::leases::waiting_for;
 use super::readable::{Listed, list, read, read_one};
-use super::retry::until_known;
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
 use crate::planted::planted;
+use crate::request::{Answer, REQUESTS};
 
 /// What a listing of jobs is narrowed to.
 #[derive(Debug, Clone, Default)]
@@ -47,35 +46,11 @@ pub struct ToTend {
 const JOB: &str = "job";
 
 impl Store {
-    /// Writes a new job, once: when the reply is lost, its id tells whether it was written.
+    /// Writes a new job. One that is there already is left as it is.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] when that cannot be learnt, [`Error::Store`].
+    /// [`Error::Store`]; the same again is harmless.
     pub async fn insert_job(&self, job: &Job) -> Result<()> {
-        let unsure = AtomicBool::new(false);
-        let written = until_known(async |again| {
-            unsure.store(again, Ordering::Relaxed);
-            self.try_insert(job).await
-        })
-        .await;
-        match written {
-            Err(Error::Store { source, .. })
-                if unsure.into_inner() || source.kind == StoreErrorKind::Transient =>
-            {
-                let id = &job.id;
-                Err(Error::OutcomeUnknown {
-                    what: format!("job {id} was submitted"),
-                    hint: format!(
-                        "`aviary status {id}` tells once the database answers; submitting again may run it twice"
-                    ),
-                    source,
-                })
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn try_insert(&self, job: &Job) -> Result<()> {
         let written = self.aviary().clone_with_type::<Job>().insert_one(job).await;
         match written {
             Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => {}
@@ -83,7 +58,7 @@ impl Store {
                 return outcome.action("write the job").map(|_| ()).map_err(|e| self.explain(e));
             }
         }
-        // The id is random, so it was an earlier try. What a majority does not have yet may still be lost.
+        // What a majority does not have yet may still be lost.
         let found = self
             .aviary()
             .find_one(doc! { "_id": &job.id, "shard": self.home() })
@@ -130,7 +105,7 @@ impl Store {
             return listed.rows.into_iter().next().ok_or_else(|| newer.unwrap_or_else(missing));
         }
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(missing());
+            return self.asked_job(text).await?.ok_or_else(missing);
         }
         let found: Vec<RawDocumentBuf> = self
             .aviary()
@@ -148,7 +123,26 @@ impl Store {
             (Some(_), Some(_)) => {
                 Err(Error::Usage(format!("several jobs match {text}; give more of the id")))
             }
-            (None, _) => Err(missing()),
+            (None, _) => self.asked_job(text).await?.ok_or_else(missing),
+        }
+    }
+
+    /// The job of a request, found by the request's own `_id`.
+    async fn asked_job(&self, text: &str) -> Result<Option<Job>> {
+        match self.answer_to(REQUESTS, text).await? {
+            None => Ok(None),
+            Some(Answer { state: Some(_), job: Some(job), error: None }) => {
+                self.job(&JobId::from_text(job)).await
+            }
+            Some(Answer { error: Some(problem), job: None, .. }) => Err(problem.error()),
+            Some(Answer { job: Some(job), state: Some(_), .. }) => {
+                self.job(&JobId::from_text(job)).await
+            }
+            Some(_) => Err(Error::NotFound {
+                what: format!("job {text}"),
+                hint: "its request waits for a coordinator; start one with: aviary coordinator"
+                    .into(),
+            }),
         }
     }
 

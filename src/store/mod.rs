@@ -9,6 +9,7 @@ pub mod blocks;
 mod claims;
 pub mod error;
 pub mod functions;
+pub mod grants;
 pub mod input;
 pub mod jobs;
 pub mod leases;
@@ -21,6 +22,7 @@ pub mod output;
 mod pinning;
 pub mod querying;
 pub mod readable;
+pub mod requests;
 pub mod retry;
 pub mod schema;
 pub mod shape;
@@ -31,6 +33,7 @@ pub mod uri;
 pub mod watch;
 pub mod workers;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bson::{Document, doc};
@@ -71,6 +74,7 @@ pub struct Store {
     direct: Option<Arc<Direct>>,
     avoided: Arc<readable::Avoided>,
     open_jobs: Arc<claims::OpenJobs>,
+    trusted: Arc<BTreeSet<String>>,
     wire_version: i32,
 }
 
@@ -87,6 +91,8 @@ pub struct ConnectOptions {
     pub shard: Option<String>,
     /// In a sharded cluster, a member of that shard, to be asked without a router between.
     pub shard_uri: Option<String>,
+    /// Databases that jobs of this one may use without a grant: one team owns them all.
+    pub trusted: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for ConnectOptions {
@@ -136,6 +142,7 @@ impl Store {
             direct: None,
             avoided: Arc::default(),
             open_jobs: Arc::default(),
+            trusted: Arc::new(options.trusted.clone()),
             wire_version,
         };
         store.serving(options, &name).await

@@ -10,6 +10,7 @@ use super::logs::LogBatch;
 use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::JobState;
+use crate::request::{REQUESTS, is_requests};
 use crate::task::{TaskKind, TaskState};
 
 /// BackgroundOperationInProgressForNamespace.
@@ -32,6 +33,7 @@ impl Store {
         ] {
             self.ensure_collection(name, validator).await?;
         }
+        self.init_requests(REQUESTS).await?;
         if self.is_sharded() {
             self.pin().await?;
         }
@@ -51,19 +53,24 @@ impl Store {
         let found: Vec<_> = self
             .database()
             .list_collections()
-            .filter(doc! { "name": { "$in": [AVIARY, FUNCTIONS, INTERMEDIATES] } })
+            .filter(doc! { "name": { "$in": [AVIARY, FUNCTIONS, INTERMEDIATES, REQUESTS] } })
             .await
             .action("list collections")
             .map_err(|e| self.explain(e))?
             .try_collect()
             .await
             .action("list collections")?;
-        if found.len() < 3 {
+        if found.len() < 4 {
             return Ok(false);
         }
         // An older version's knows fewer kinds of documents.
         let current = |row: &mongodb::results::CollectionSpecification| {
-            row.name != AVIARY || row.options.validator.as_ref() == Some(&aviary_validator())
+            let wanted = match row.name.as_str() {
+                AVIARY => aviary_validator(),
+                REQUESTS => crate::request::schema::validator(),
+                _ => return true,
+            };
+            row.options.validator.as_ref() == Some(&wanted)
         };
         if !found.iter().all(current) {
             return Ok(false);
@@ -109,8 +116,12 @@ impl Store {
             .map_err(|e| self.explain(e))
     }
 
-    async fn ensure_collection(&self, name: &str, validator: Document) -> Result<()> {
-        let create = doc! { "create": name, "validator": &validator };
+    pub(super) async fn ensure_collection(&self, name: &str, validator: Document) -> Result<()> {
+        let mut create = doc! { "create": name, "validator": &validator };
+        if is_requests(name) {
+            // Whatever got in without its validator can still be answered.
+            create.insert("validationLevel", "moderate");
+        }
         let created = self.database().run_command(create).await;
         let outcome = match created {
             Ok(_) => return Ok(()),
@@ -148,14 +159,15 @@ impl Store {
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
             Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
-                Error::refused(
-                    format!("not permitted to {action}: {}", source.message),
-                    format!(
+                Error::NotPermitted {
+                    action,
+                    why: source.message,
+                    hint: format!(
                         "grant the user readWrite and dbAdmin on the database {}, and read on the \
                          input's",
                         self.db_name()
                     ),
-                )
+                }
             }
             other => other,
         }

@@ -18,6 +18,8 @@ use super::Store;
 pub enum WakeFor {
     /// A task became ready.
     Workers,
+    /// A request was inserted where everybody's are.
+    Intake,
     /// A job was submitted or ended, or a task was committed or given up.
     Coordinator,
 }
@@ -30,6 +32,7 @@ impl Store {
             // A stream on the own shard is spared the wait for the slowest of all.
             WakeFor::Workers => self.aviary_of_served(),
             WakeFor::Coordinator => self.aviary(),
+            WakeFor::Intake => self.database().collection(crate::request::REQUESTS),
         };
         tokio::spawn(async move {
             while !stop.is_cancelled() {
@@ -71,6 +74,7 @@ fn wanted(audience: WakeFor) -> Document {
             { "fullDocument.state": "ready" },
             { "updateDescription.updatedFields.state": "ready" },
         ] },
+        WakeFor::Intake => doc! { "operationType": "insert" },
         WakeFor::Coordinator => doc! { "$or": [
             { "fullDocument.kind": "job" },
             { "updateDescription.updatedFields.state": {

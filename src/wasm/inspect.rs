@@ -99,6 +99,19 @@ pub(crate) fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, InvalidModule> {
     }
 }
 
+/// Checks a module in binary form, without an engine: nothing of it is compiled or run.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn inspect_module(wasm: &[u8], memory_bytes_max: usize) -> Result<ModuleInfo, InvalidModule> {
+    if wasm.starts_with(WASM_MAGIC) {
+        return inspect(wasm, memory_bytes_max);
+    }
+    Err(InvalidModule {
+        problems: vec![Problem::Text { message: "it is no WebAssembly module".to_owned() }],
+    })
+}
+
 /// Checks a module in binary form.
 pub(crate) fn inspect(wasm: &[u8], memory_bytes_max: usize) -> Result<ModuleInfo, InvalidModule> {
     let mut list = List::default();

@@ -40,7 +40,7 @@ pub use abi::{Level, Stage, StageSet, Step};
 pub use cache::CacheError;
 pub use error::{EmitFault, GuestError, HostError, SinkError};
 pub use host::{Host, HostOptions, HostStats};
-pub use inspect::{ModuleInfo, wat_to_wasm};
+pub use inspect::{ModuleInfo, inspect_module, wat_to_wasm};
 pub use instance::{Instance, InstanceOptions};
 pub use interrupt::Interrupt;
 pub use js::{JS_GUEST, Script, js_guest_digest};

@@ -193,6 +193,8 @@ async fn abandoned(lease: &Lease) {
 /// One attempt, from the job's document to the commit.
 async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result<()> {
     let job = context.specs.get(&context.store, &task, &context.settings.caps).await?;
+    // A grant can be taken back.
+    context.store.authorize(&job.spec).await?;
     let limits = &job.spec.limits;
     let attempt = Arc::new(Attempt {
         lines: Lines::new(

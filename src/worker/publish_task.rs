@@ -151,7 +151,24 @@ impl Publisher<'_> {
 
     /// The name that the results bear now.
     async fn look(&self) -> Result<Option<String>> {
-        self.store().name_of(&self.output.db, &self.publish.uuid).await
+        let name = self.store().name_of(&self.output.db, &self.publish.uuid).await?;
+        if let Some(name) = &name {
+            let own = Output::hidden(&self.attempt.job.id);
+            let is_own = name
+                .strip_prefix(&own)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+            // Nothing that belongs to anybody else is ever moved or dropped, whatever a document says.
+            if !is_own && *name != self.output.collection {
+                return Err(Error::refused(
+                    format!(
+                        "the identity of the job's results is that of {}.{name}",
+                        self.output.db
+                    ),
+                    "it is not the job's, and was left alone",
+                ));
+            }
+        }
+        Ok(name)
     }
 
     fn place(&self, name: Option<&str>) -> Place {

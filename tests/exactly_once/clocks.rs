@@ -16,6 +16,7 @@ async fn many_may_be_the_first_to_ask_for_the_time() {
             app_name: "clocks".into(),
             shard: None,
             shard_uri: None,
+            trusted: Default::default(),
         };
         stores.push(Store::connect(&options).await.expect("connected"));
     }

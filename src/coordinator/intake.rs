@@ -1,0 +1,443 @@
+//! From a request to a job, or to a refusal.
+//!
+//! Everything of a job is set here: a request is read, checked completely, and copied field by field. It can be
+//! repeated at any point: the job's id is fixed before the job is written, and a job that is there already is the
+//! request's own or somebody else's, which its document tells.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bson::{Bson, DateTime, doc};
+
+use crate::error::{Error, Result};
+use crate::functions;
+use crate::ids::JobId;
+use crate::job::{FunctionRef, Job, JobEvent, JobSpec, JobState, Output, Reducer, RequestRef};
+use crate::request::command;
+use crate::request::document::{self, FunctionWish, ReduceWish, usage};
+use crate::request::{Asked, Problem, Wish, tenant};
+use crate::store::Store;
+use crate::store::requests::Found;
+use crate::store::retry::{self, within};
+use crate::wasm::Stage;
+
+/// Takes requests in, and remembers which have to wait.
+pub(super) struct Intake {
+    store: Store,
+    collections: Vec<String>,
+    looked: Option<Instant>,
+    put_off: HashMap<(String, String), PutOff>,
+}
+
+struct PutOff {
+    id: Bson,
+    until: Instant,
+    pause: Duration,
+}
+
+/// An error, and the field of the request that is at fault.
+struct Fault {
+    field: Option<String>,
+    error: Error,
+}
+
+impl Fault {
+    fn is_passing(&self) -> bool {
+        self.error.is_transient()
+    }
+}
+
+/// Names the field that an error is about.
+trait At<T> {
+    fn at(self, field: &str) -> std::result::Result<T, Fault>;
+}
+
+impl<T> At<T> for Result<T> {
+    fn at(self, field: &str) -> std::result::Result<T, Fault> {
+        let field = Some(field.to_owned()).filter(|field| !field.is_empty());
+        self.map_err(|error| Fault { field, error })
+    }
+}
+
+impl Intake {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, collections: Vec::new(), looked: None, put_off: HashMap::new() }
+    }
+
+    /// Answers every request that has no answer, as far as it can be done now. What cannot be answered waits; it
+    /// holds up no other.
+    ///
+    /// # Errors
+    /// Only when collections cannot be listed at all.
+    pub(super) async fn look(&mut self) -> Result<()> {
+        /// How often new collections of requests are looked for.
+        const LIST_EVERY: Duration = Duration::from_secs(5);
+        if self.looked.is_none_or(|at| at.elapsed() > LIST_EVERY) {
+            let store = self.store.clone();
+            let listing = async move { store.request_collections().await };
+            self.collections = within(retry::ANSWER_MAX, "list requests", listing).await?;
+            self.looked = Some(Instant::now());
+        }
+        self.put_off.retain(|_, put_off| put_off.until + put_off.pause * 4 > Instant::now());
+        for collection in self.collections.clone() {
+            if let Err(error) = self.take_in(&collection).await {
+                tracing::warn!(collection, %error, "could not read requests; trying again");
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_in(&mut self, collection: &str) -> Result<()> {
+        let now = Instant::now();
+        let waiting = self
+            .put_off
+            .iter()
+            .filter(|((of, _), put_off)| of == collection && put_off.until > now);
+        let waiting: Vec<Bson> = waiting.map(|(_, put_off)| put_off.id.clone()).collect();
+        let (store, of) = (self.store.clone(), collection.to_owned());
+        let reading = async move { store.unanswered(&of, &waiting).await };
+        for found in within(retry::ANSWER_MAX, "read requests", reading).await? {
+            let (id, store) = (found.id.clone(), self.store.clone());
+            let answering = async move { answer(&store, found).await };
+            match within(retry::ANSWER_MAX, "answer a request", answering).await {
+                Ok(()) => {
+                    self.put_off.remove(&(collection.to_owned(), id.to_string()));
+                }
+                Err(error) => {
+                    tracing::warn!(collection, request = %id, %error, "the request has to wait");
+                    self.put_off(collection, id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_off(&mut self, collection: &str, id: Bson) {
+        const PAUSE: Duration = Duration::from_millis(500);
+        const PAUSE_MAX: Duration = Duration::from_secs(60);
+        let key = (collection.to_owned(), id.to_string());
+        let pause =
+            self.put_off.get(&key).map_or(PAUSE, |before| (before.pause * 2).min(PAUSE_MAX));
+        self.put_off.insert(key, PutOff { id, until: Instant::now() + pause, pause });
+    }
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// What keeps it from being answered for the time being.
+async fn answer(store: &Store, found: Found) -> Result<()> {
+    let (collection, id) = (found.collection.clone(), found.id.clone());
+    match understand(store, found).await {
+        Ok(()) => Ok(()),
+        Err(fault) if fault.is_passing() => Err(fault.error),
+        Err(fault) => {
+            tracing::info!(collection, request = %id, error = %fault.error, "request refused");
+            let problem = Problem::of(&fault.error, fault.field.as_deref());
+            store.refuse(&collection, &id, &problem).await.map(|_| ())
+        }
+    }
+}
+
+async fn understand(store: &Store, found: Found) -> std::result::Result<(), Fault> {
+    let Found { collection, id, job, asked } = found;
+    let asked = asked.map_err(|(field, error)| Fault { field, error })?;
+    let request = RequestRef { collection, id: asked.id.clone() };
+    let asked = asked.sorted().at("")?;
+    match asked.wish {
+        Wish::Run(asked) => begin(store, &request, &id, job, *asked).await,
+        Wish::Cancel(job) => {
+            let job = own_job(store, &request, &job).await.at("cancel")?;
+            cancel(store, &job).await.at("cancel")?;
+            accepted(store, &request, &id, &job.id).await.at("")
+        }
+        Wish::Resume(job) => {
+            let job = own_job(store, &request, &job).await.at("resume")?;
+            resume(store, &job).await.at("resume")?;
+            accepted(store, &request, &id, &job.id).await.at("")
+        }
+    }
+}
+
+async fn accepted(store: &Store, request: &RequestRef, id: &Bson, job: &JobId) -> Result<()> {
+    let set = doc! { "job": job, "result": { "job": job } };
+    store.accept(&request.collection, id, set).await.map(|_| ())
+}
+
+/// The job that a request may speak of: one that came the same way. Jobs that came without a request belong to
+/// the collection of everybody.
+async fn own_job(store: &Store, request: &RequestRef, text: &str) -> Result<Job> {
+    let missing = || Error::NotFound { what: format!("job {text}"), hint: String::new() };
+    let id = match store.answer_to(&request.collection, text).await?.and_then(|answer| answer.job) {
+        Some(job) => job,
+        None => text.to_owned(),
+    };
+    let job = store.job(&JobId::from_text(id)).await?.ok_or_else(missing)?;
+    let came_by =
+        job.request.as_ref().map_or(crate::request::REQUESTS, |from| from.collection.as_str());
+    if came_by != request.collection {
+        return Err(missing());
+    }
+    Ok(job)
+}
+
+async fn cancel(store: &Store, job: &Job) -> Result<()> {
+    if store.transition(&job.id, JobEvent::CancelRequested, doc! {}, doc! {}).await? {
+        store.cancel_tasks(&job.id).await?;
+        return Ok(());
+    }
+    if store.request_cancel(&job.id).await? {
+        return Ok(());
+    }
+    match store.job(&job.id).await? {
+        Some(now) if now.state == JobState::Cancelled => Ok(()),
+        Some(now) => Err(Error::refused(
+            format!("job {} is {}", now.id, now.state),
+            "a job can be cancelled until its results are in place",
+        )),
+        None => Err(Error::NotFound { what: format!("job {}", job.id), hint: String::new() }),
+    }
+}
+
+async fn resume(store: &Store, job: &Job) -> Result<()> {
+    if super::resume(store, job).await? {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("job {} is {}", job.id, job.state),
+        "only a stopped job can be resumed",
+    ))
+}
+
+/// Makes a job of a request.
+async fn begin(
+    store: &Store,
+    request: &RequestRef,
+    id: &Bson,
+    set_aside: Option<String>,
+    mut asked: Asked,
+) -> std::result::Result<(), Fault> {
+    let notes = match asked.command.take() {
+        Some(command) => translate(&mut asked, command).at("command")?,
+        None => Vec::new(),
+    };
+    let job = match set_aside {
+        Some(job) => job,
+        None if is_job_id(&asked.id) => asked.id.clone(),
+        None => match store.reserve_job(&request.collection, id).await.at("")? {
+            Some(job) => job,
+            None => return Ok(()),
+        },
+    };
+    if !is_job_id(&job) {
+        return Err(usage("job", "is for the coordinator to set")).at("job");
+    }
+    let job = JobId::from_text(job);
+    if !is_there(store, request, &job).await? {
+        let spec = spec(store, &job, &mut asked).await?;
+        let document = new_job(store, request, job.clone(), spec, &asked).at("priority")?;
+        store.insert_job(&document).await.at("")?;
+        // Whoever removes a function looks for jobs that need it before and after; this is the other half.
+        let missing = store.missing_functions(&document.spec.digests()).await.at("")?;
+        if !missing.is_empty() {
+            cancel(store, &document).await.at("")?;
+            let why = format!("function {} was removed just now", missing.join(", "));
+            return Err(Error::refused(why, "insert the function again and submit once more"))
+                .at("");
+        }
+        if !is_there(store, request, &job).await? {
+            return Ok(());
+        }
+    }
+    let mut set = doc! { "job": &job };
+    if !notes.is_empty() {
+        set.insert("progress", doc! { "state": "submitted", "notes": notes });
+    }
+    if store.accept(&request.collection, id, set).await.at("")? {
+        tracing::info!(request = %request.id, job = %job, "request accepted");
+        return Ok(());
+    }
+    // It was taken back, or answered by another coordinator that was as fast.
+    let answer = store.answer_to(&request.collection, job.as_str()).await.at("")?;
+    if answer.is_none_or(|answer| answer.state.as_deref() == Some("refused"))
+        && let Some(taken_back) = store.job(&job).await.at("")?
+        && !taken_back.state.is_terminal()
+    {
+        cancel(store, &taken_back).await.at("")?;
+    }
+    Ok(())
+}
+
+/// Whether the job is there, or was and is removed.
+async fn is_there(
+    store: &Store,
+    request: &RequestRef,
+    id: &JobId,
+) -> std::result::Result<bool, Fault> {
+    if store.removed(id).await.at("")?.is_some() {
+        return Ok(true);
+    }
+    match store.job(id).await.at("_id")? {
+        None => Ok(false),
+        Some(job) if job.request.as_ref() == Some(request) => Ok(true),
+        Some(_) => Err(Error::refused(format!("there is another job {id}"), "choose another _id"))
+            .at("_id"),
+    }
+}
+
+/// Whether it has the form of a job's id.
+fn is_job_id(text: &str) -> bool {
+    const DIGITS: usize = 24;
+    text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Puts what a command says in the place of the fields that it stands for.
+fn translate(asked: &mut Asked, command: bson::Document) -> Result<Vec<String>> {
+    let told = command::translate(command)?;
+    let script = |text: String| FunctionWish { js: Some(text), ..FunctionWish::default() };
+    asked.input = Some(document::InputWish {
+        collection: told.collection,
+        db: told.db,
+        query: told.query,
+        sort: told.sort,
+        limit: told.limit,
+        collation: told.collation,
+        ..document::InputWish::default()
+    });
+    asked.map = Some(script(told.map));
+    asked.reduce = Some(if told.reduce.starts_with('_') {
+        ReduceWish::Builtin(told.reduce)
+    } else {
+        ReduceWish::Function(Box::new(script(told.reduce)))
+    });
+    asked.finalize = told.finalize.map(script);
+    asked.scope = told.scope;
+    let mut out = document::OutWish { db: told.out_db, ..document::OutWish::default() };
+    match told.out.split_once(':') {
+        None => out.inline = Some(1),
+        Some(("merge", name)) => out.merge = Some(name.to_owned()),
+        Some(("reduce", name)) => out.reduce = Some(name.to_owned()),
+        Some((_, name)) => out.replace = Some(name.to_owned()),
+    }
+    asked.out = Some(out);
+    asked.tag = asked.tag.take().or(told.tag);
+    Ok(told.notes)
+}
+
+/// What the job will do, with nothing left to be checked that can be checked now.
+async fn spec(
+    store: &Store,
+    job: &JobId,
+    asked: &mut Asked,
+) -> std::result::Result<JobSpec, Fault> {
+    let home = store.db_name();
+    let missing = |field: &str, what: &str| Error::Usage(format!("{field} is missing: {what}"));
+    let input =
+        asked.input.take().ok_or_else(|| missing("input", "the documents to read")).at("input")?;
+    let out = asked
+        .out
+        .take()
+        .unwrap_or(document::OutWish { inline: Some(1), ..document::OutWish::default() });
+    let (mode, db, name) = out.target().at("out")?;
+    let output = Output {
+        mode,
+        db: db.unwrap_or(home).to_owned(),
+        collection: name.map_or_else(|| Output::hidden(job), str::to_owned),
+    };
+    let placeholder = FunctionRef { digest: String::new(), language: "js".into(), name: None };
+    let mut spec = JobSpec {
+        input: input.input(home),
+        map: placeholder,
+        combine: None,
+        reduce: None,
+        finalize: None,
+        skip_single_values: asked.skip_single_values,
+        scope: std::mem::take(&mut asked.scope),
+        output,
+        partitions: document::partitions(asked.partitions).at("partitions")?,
+        limits: asked.limits.take().unwrap_or_default().limits().at("limits")?,
+        no_combine: asked.no_combine,
+        keep_intermediates: asked.keep_intermediates,
+    };
+    spec.validate_without_functions(home).at("")?;
+    store.authorize(&spec).await.at("")?;
+    store.inspect_input(&spec.input).await.at("input")?;
+    store.check_query(&spec.input).await.at("input")?;
+    if mode.has_target()
+        && let Some(target) =
+            store.describe(&spec.output.db, &spec.output.collection).await.at("out")?
+    {
+        super::refuse_target(&spec.output, &target).at("out")?;
+    }
+    functions_of(store, &mut spec, asked).await?;
+    spec.validate(home).at("")?;
+    Ok(spec)
+}
+
+/// Finds the functions, those in the request first: they are stored, under their digests.
+async fn functions_of(
+    store: &Store,
+    spec: &mut JobSpec,
+    asked: &mut Asked,
+) -> std::result::Result<(), Fault> {
+    let map = asked.map.take().ok_or_else(|| Error::Usage("map is missing".into())).at("map")?;
+    let reduce = match asked.reduce.take() {
+        None => None,
+        Some(ReduceWish::Builtin(name)) => match functions::builtin(&name).at("reduce")? {
+            Some(builtin) => {
+                spec.reduce = Some(builtin);
+                None
+            }
+            None => {
+                return Err(Error::refused(
+                    "reduce is a string, but no built-in",
+                    "use _sum, _count, _min, _max, _avg or _stats, or {js: \"function …\"}",
+                ))
+                .at("reduce");
+            }
+        },
+        Some(ReduceWish::Function(wish)) => Some(*wish),
+    };
+    let stages = [
+        (Stage::Map, Some(map)),
+        (Stage::Combine, asked.combine.take()),
+        (Stage::Reduce, reduce),
+        (Stage::Finalize, asked.finalize.take()),
+    ];
+    // One that is given once may be named by its digest elsewhere in the request.
+    let given = |wish: &Option<FunctionWish>| {
+        wish.as_ref().is_some_and(|wish| wish.js.is_some() || wish.wasm.is_some())
+    };
+    let (inline, named): (Vec<_>, Vec<_>) = stages.into_iter().partition(|(_, wish)| given(wish));
+    for (stage, wish) in inline.into_iter().chain(named) {
+        let Some(wish) = wish else { continue };
+        let reference = functions::wished(store, wish, stage).await.at(&stage.to_string())?;
+        match stage {
+            Stage::Map => spec.map = reference,
+            Stage::Combine => spec.combine = Some(reference),
+            Stage::Reduce => spec.reduce = Some(Reducer::Function(reference)),
+            Stage::Finalize => spec.finalize = Some(reference),
+        }
+    }
+    Ok(())
+}
+
+fn new_job(
+    store: &Store,
+    request: &RequestRef,
+    id: JobId,
+    spec: JobSpec,
+    asked: &Asked,
+) -> Result<Job> {
+    let priority = i32::try_from(asked.priority)
+        .ok()
+        .ok_or_else(|| usage("priority", &format!("is {}, which is too much", asked.priority)))?;
+    let client = tenant(&request.collection).map(str::to_owned).or_else(|| asked.client.clone());
+    Ok(Job {
+        request: Some(request.clone()),
+        client,
+        tag: asked.tag.clone(),
+        priority,
+        ..Job::new(id, store.home(), spec, DateTime::now())
+    })
+}

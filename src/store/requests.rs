@@ -1,0 +1,377 @@
+//! Requests as documents: clients insert them, the coordinator answers.
+
+use bson::raw::RawDocumentBuf;
+use bson::{Bson, DateTime, Document, doc};
+use futures_util::TryStreamExt;
+use mongodb::options::{IndexOptions, ReturnDocument};
+use mongodb::{Collection, IndexModel};
+
+use super::Store;
+use super::error::{Action, classify};
+use super::retry::until_known;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::ids::JobId;
+use crate::job::RequestRef;
+use crate::request::answer::Answer;
+use crate::request::schema::validator;
+use crate::request::{Asked, Problem, REQUESTS, TENANT_PREFIX, is_requests};
+
+/// How long answers outlive what they are about.
+const KEPT_MS: i64 = 7 * 24 * 3_600_000;
+/// Unanswered requests of one collection that are read at once.
+const READ_AT_ONCE: i64 = 64;
+
+/// The fields of an answer; a request is read without them.
+const ANSWER_FIELDS: [&str; 7] =
+    ["state", "job", "answered", "progress", "result", "error", "expires"];
+
+/// A request as it was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Where it lies.
+    pub collection: String,
+    /// Its `_id`, whatever that is.
+    pub id: Bson,
+    /// The job's id that was set aside for it.
+    pub job: Option<String>,
+    /// What it says, or why that cannot be understood: the field, and the error.
+    pub asked: std::result::Result<Box<Asked>, (Option<String>, Error)>,
+}
+
+impl Store {
+    fn requests(&self, collection: &str) -> Collection<Document> {
+        self.database().collection(collection)
+    }
+
+    /// Sets up a collection of requests: those of everybody who may insert there, or a tenant's.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the missing privilege, [`Error::Store`].
+    pub async fn init_requests(&self, collection: &str) -> Result<()> {
+        self.ensure_collection(collection, validator()).await?;
+        self.requests(collection)
+            .create_indexes(request_indexes())
+            .await
+            .action(format!("create the indexes of {collection}"))
+            .map_err(|e| self.explain(e))?;
+        Ok(())
+    }
+
+    /// The collections of requests that there are.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn request_collections(&self) -> Result<Vec<String>> {
+        let names = self
+            .database()
+            .list_collection_names()
+            .filter(
+                doc! { "name": { "$regex": format!("^{REQUESTS}(-|$)") }, "type": "collection" },
+            )
+            .await
+            .action("list collections of requests")?;
+        Ok(names.into_iter().filter(|name| is_requests(name)).collect())
+    }
+
+    /// Requests without an answer, the oldest ids first, but for those that are put off.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn unanswered(&self, collection: &str, put_off: &[Bson]) -> Result<Vec<Found>> {
+        let mut filter = doc! { "state": { "$exists": false } };
+        if !put_off.is_empty() {
+            filter.insert("_id", doc! { "$nin": put_off.to_vec() });
+        }
+        let rows: Vec<RawDocumentBuf> = self
+            .requests(collection)
+            .clone_with_type::<RawDocumentBuf>()
+            .find(filter)
+            .sort(doc! { "_id": 1 })
+            .limit(READ_AT_ONCE)
+            .await
+            .action("read requests")?
+            .try_collect()
+            .await
+            .action("read requests")?;
+        Ok(rows.iter().filter_map(|row| found(collection, row)).collect())
+    }
+
+    /// Sets a job's id aside for a request, and returns the one that counts. `None` when the request is gone or
+    /// answered.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn reserve_job(&self, collection: &str, id: &Bson) -> Result<Option<String>> {
+        let fresh = JobId::generate();
+        let pipeline = vec![doc! { "$set": { "job": { "$ifNull": ["$job", fresh] } } }];
+        let after = self
+            .requests(collection)
+            .find_one_and_update(doc! { "_id": id, "state": { "$exists": false } }, pipeline)
+            .return_document(ReturnDocument::After)
+            .await
+            .action("set an id aside")?;
+        Ok(after.and_then(|request| request.get_str("job").ok().map(str::to_owned)))
+    }
+
+    /// Answers a request that has no answer yet. `false` when it has one or is gone.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn accept(&self, collection: &str, id: &Bson, set: Document) -> Result<bool> {
+        let mut set = set;
+        set.insert("state", "accepted");
+        self.answer(collection, doc! { "_id": id, "state": { "$exists": false } }, set).await
+    }
+
+    /// Refuses a request that has no answer yet. `false` when it has one or is gone.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn refuse(&self, collection: &str, id: &Bson, why: &Problem) -> Result<bool> {
+        let set = doc! {
+            "state": "refused",
+            "error": why.document(),
+            "expires": DateTime::from_millis(DateTime::now().timestamp_millis() + KEPT_MS),
+        };
+        self.answer(collection, doc! { "_id": id, "state": { "$exists": false } }, set).await
+    }
+
+    async fn answer(&self, collection: &str, filter: Document, set: Document) -> Result<bool> {
+        let update = doc! { "$set": set, "$currentDate": { "answered": true } };
+        let outcome = self
+            .requests(collection)
+            .update_one(filter, update)
+            .await
+            .action("answer a request")?;
+        Ok(outcome.matched_count == 1)
+    }
+
+    /// Tells the author of a request how its job fares.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn tell(&self, request: &RequestRef, set: Document, ends: bool) -> Result<()> {
+        let mut update = doc! { "$set": set };
+        if !ends {
+            // A job that goes on after it had stopped.
+            update.insert("$unset", doc! { "error": "" });
+        }
+        self.requests(&request.collection)
+            .update_one(doc! { "_id": &request.id, "state": "accepted" }, update)
+            .await
+            .action("tell how a job fares")?;
+        Ok(())
+    }
+
+    /// Has the request of a removed job go after a while.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn expire_request(&self, request: &RequestRef) -> Result<()> {
+        let pipeline = vec![doc! { "$set": { "expires": { "$add": ["$$NOW", KEPT_MS] } } }];
+        self.requests(&request.collection)
+            .update_one(doc! { "_id": &request.id }, pipeline)
+            .await
+            .action("let a request expire")?;
+        Ok(())
+    }
+
+    /// Inserts a request, once: a repeat finds what was written.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`], [`Error::OutcomeUnknown`] when it cannot be learnt whether it was written,
+    /// [`Error::Store`]; of the kind [`StoreErrorKind::DuplicateKey`] when another request has its `_id`.
+    pub async fn insert_request(&self, collection: &str, asked: &Asked) -> Result<()> {
+        let id = &asked.id;
+        let document = bson::serialize_to_document(asked)
+            .map_err(|e| Error::Usage(format!("the job does not fit into a document: {e}")))?;
+        let unsure = std::sync::atomic::AtomicBool::new(false);
+        let written = until_known(async |again| {
+            unsure.store(again, std::sync::atomic::Ordering::Relaxed);
+            self.try_request(collection, &document, again).await
+        })
+        .await;
+        match written {
+            Err(Error::Store { source, .. })
+                if source.kind != StoreErrorKind::DuplicateKey
+                    && (unsure.into_inner() || source.kind == StoreErrorKind::Transient) =>
+            {
+                Err(Error::OutcomeUnknown {
+                    what: format!("job {id} was submitted"),
+                    hint: format!(
+                        "`aviary status {id}` tells once the database answers; submitting again may run it twice"
+                    ),
+                    source,
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_request(&self, collection: &str, asked: &Document, again: bool) -> Result<()> {
+        match self.requests(collection).insert_one(asked).await {
+            Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey && again => {}
+            outcome => {
+                return outcome
+                    .action("write the request")
+                    .map(|_| ())
+                    .map_err(|e| self.explain_request(collection, e));
+            }
+        }
+        // An earlier try wrote it. What a majority does not have yet may still be lost.
+        let found = self
+            .requests(collection)
+            .find_one(doc! { "_id": asked.get("_id") })
+            .projection(doc! { "_id": 1 })
+            .await
+            .action("read the request")?;
+        found.map(|_| ()).ok_or_else(|| Error::Store {
+            action: "write the request".into(),
+            source: crate::error::StoreError {
+                message: "a majority of the servers does not have it yet".into(),
+                code: None,
+                kind: StoreErrorKind::Transient,
+            },
+        })
+    }
+
+    fn explain_request(&self, collection: &str, error: Error) -> Error {
+        match error {
+            Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
+                Error::NotPermitted {
+                    action,
+                    why: source.message,
+                    hint: format!(
+                        "grant the user the role aviary-submit of the database {} (deploy/role.js makes it), or insert \
+                         on its collection {collection}",
+                        self.db_name()
+                    ),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// What was answered to the request for a job: by its own `_id`, or by the job's id. `None` when there is no
+    /// such request.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn answer_to(&self, collection: &str, text: &str) -> Result<Option<Answer>> {
+        let found = self
+            .requests(collection)
+            .clone_with_type::<RawDocumentBuf>()
+            .find_one(doc! { "$or": [{ "_id": text }, { "job": text }] })
+            .projection(doc! { "state": 1, "job": 1, "error": 1 })
+            .await
+            .action("read the request")?;
+        // What a client wrote into it itself may be anything.
+        Ok(found.map(|raw| bson::deserialize_from_slice(raw.as_bytes()).unwrap_or_default()))
+    }
+
+    /// What the coordinator has told of a job: `progress`, and in the end `result` or `error`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn told(&self, collection: &str, job: &JobId) -> Result<Document> {
+        let found = self
+            .requests(collection)
+            .find_one(doc! { "job": job })
+            .projection(doc! { "progress": 1, "result": 1, "error": 1 })
+            .await
+            .action("read the request")?;
+        found.ok_or_else(|| Error::NotFound {
+            what: format!("the request for job {job}"),
+            hint: "somebody removed it".into(),
+        })
+    }
+
+    /// Requests without an answer that name this function by its digest.
+    pub(super) async fn requests_using(&self, digest: &str) -> Result<Vec<String>> {
+        const SHOWN_MAX: i64 = 10;
+        let stages = ["map", "combine", "reduce", "finalize"];
+        let any: Vec<Document> =
+            stages.iter().map(|stage| doc! { format!("{stage}.digest"): digest }).collect();
+        let mut using = Vec::new();
+        for collection in self.request_collections().await? {
+            let rows: Vec<Document> = self
+                .requests(&collection)
+                .find(doc! { "state": { "$exists": false }, "$or": any.clone() })
+                .projection(doc! { "_id": 1 })
+                .limit(SHOWN_MAX)
+                .await
+                .action("look for requests of a function")?
+                .try_collect()
+                .await
+                .action("look for requests of a function")?;
+            using.extend(rows.iter().filter_map(|row| row.get_str("_id").ok()).map(str::to_owned));
+        }
+        Ok(using)
+    }
+
+    /// The requests that wait for a coordinator, as far as this user may see them.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn waiting_requests(&self) -> Result<Vec<String>> {
+        let waiting = self.unanswered(REQUESTS, &[]).await?;
+        Ok(waiting.into_iter().filter_map(|row| row.id.as_str().map(str::to_owned)).collect())
+    }
+}
+
+/// Decodes a request; what it says may be anything.
+fn found(collection: &str, row: &RawDocumentBuf) -> Option<Found> {
+    let id = Bson::try_from(row.get("_id").ok()??).ok()?;
+    let mut request = Document::try_from(row.as_ref()).unwrap_or_default();
+    let job = request.get_str("job").ok().map(str::to_owned);
+    for field in ANSWER_FIELDS {
+        request.remove(field);
+    }
+    let asked = decode(request);
+    Some(Found { collection: collection.to_owned(), id, job, asked })
+}
+
+fn decode(request: Document) -> std::result::Result<Box<Asked>, (Option<String>, Error)> {
+    const WHY_CHARS_MAX: usize = 300;
+    let from = bson::Deserializer::new(Bson::Document(request));
+    serde_path_to_error::deserialize(from).map(Box::new).map_err(|error| {
+        let path = error.path().to_string();
+        let why = error.inner().to_string();
+        // The driver puts a frame of its own around what is wrong.
+        let why = why.rsplit_once("Message: ").map_or(why.as_str(), |(_, why)| why);
+        let why: String = why.chars().take(WHY_CHARS_MAX).collect();
+        (Some(path).filter(|path| path != "."), Error::Usage(why))
+    })
+}
+
+fn request_indexes() -> Vec<IndexModel> {
+    let named = |keys: Document, name: &str| {
+        let options = IndexOptions::builder().name(name.to_owned()).build();
+        IndexModel::builder().keys(keys).options(options).build()
+    };
+    let mut expiry = named(doc! { "expires": 1 }, "expiry");
+    if let Some(options) = expiry.options.as_mut() {
+        options.expire_after = Some(std::time::Duration::ZERO);
+    }
+    vec![
+        named(doc! { "state": 1, "_id": 1 }, "unanswered"),
+        named(doc! { "job": 1 }, "by_job"),
+        expiry,
+    ]
+}
+
+/// A tenant's collection of requests.
+///
+/// # Errors
+/// [`Error::Usage`] for what cannot be the end of a collection's name.
+pub fn tenants(name: &str) -> Result<String> {
+    let fits = !name.is_empty()
+        && name.len() <= 60
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    if fits {
+        return Ok(format!("{TENANT_PREFIX}{name}"));
+    }
+    Err(Error::Usage(format!(
+        "{name:?} is not a tenant's name; use up to 60 letters, digits, dots, hyphens and underscores"
+    )))
+}
