@@ -562,6 +562,10 @@ pub(super) struct WorkerArgs {
     /// Memory that functions may use at most, in MiB, each.
     #[arg(long, value_name = "M", default_value_t = config::WORKER_MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
     pub(super) memory_mb: u64,
+    /// Temporary files of all its tasks together, in bytes, in TMPDIR: reduce tasks that merge many runs write
+    /// them [default: half of what is free there when the worker starts].
+    #[arg(long, env = "AVIARY_SPILL_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) spill_bytes: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use super::args::{CoordinatorArgs, Global, WorkerArgs};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::wasm::{Host, HostOptions};
-use crate::worker::{self, WorkerOptions};
+use crate::worker::{self, Spills, WorkerOptions};
 use crate::{coordinator, store::Store};
 
 pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<()> {
@@ -33,7 +33,10 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
         usize::from,
     );
     let host = host_for(args.memory_mb, slots)?;
-    let outcome = worker::run(store.clone(), host, WorkerOptions { slots, settings }, stop).await;
+    let spills = Spills::new(args.spill_bytes);
+    tracing::info!(bytes = spills.space.bytes_max(), "room for temporary files");
+    let options = WorkerOptions { slots, settings, spills };
+    let outcome = worker::run(store.clone(), host, options, stop).await;
     store.close().await;
     outcome
 }
