@@ -10,6 +10,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::job::ReadMode;
 use crate::task::TaskState;
+use crate::wasm::compile_child::{Orders, VERB as COMPILE_VERB};
 
 /// MapReduce over MongoDB: sandboxed WebAssembly functions; the database is queue, shuffle and
 /// journal.
@@ -186,6 +187,9 @@ pub(super) enum Command {
     /// Print the path of the mongod, and of the mongos if there is one, that `up` would start.
     #[command(hide = true)]
     Servers,
+    /// Compile the module on standard input, for the process that started this one.
+    #[command(name = COMPILE_VERB, hide = true)]
+    CompileModule(CompileModuleArgs),
 }
 
 /// The hidden verb that runs the stand-in for mongos.
@@ -195,6 +199,26 @@ impl Command {
     /// Whether the verb runs until it is told to stop, and logs.
     pub(super) fn is_daemon(&self) -> bool {
         matches!(self, Command::Coordinator(_) | Command::Worker(_))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompileModuleArgs {
+    /// Address space, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    memory_bytes: u64,
+    /// Processor time, in seconds.
+    #[arg(long, value_name = "S")]
+    cpu_seconds: u64,
+    /// For a process without room for a pool of instances.
+    #[arg(long)]
+    scarce: bool,
+}
+
+impl CompileModuleArgs {
+    pub(super) fn orders(&self) -> Orders {
+        let Self { memory_bytes, cpu_seconds, scarce } = *self;
+        Orders { memory_bytes, cpu_seconds, scarce }
     }
 }
 

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{CoordinatorArgs, Global, WorkerArgs};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
-use crate::wasm::{Host, HostOptions};
+use crate::wasm::{Compiler, Host, HostOptions};
 use crate::worker::{self, Spills, WorkerOptions};
 use crate::{coordinator, store::Store};
 
@@ -68,6 +68,7 @@ fn host_for(memory_mb: u64, slots: usize) -> Result<Host> {
         cache_dir: cache.ok(),
         memory_bytes_max: usize::try_from(memory_mb << 20).unwrap_or(usize::MAX),
         instances_max: instances.max(HostOptions::default().instances_max),
+        compiler: Compiler::of_this_program(),
         ..HostOptions::default()
     };
     match Host::new(options.clone()) {

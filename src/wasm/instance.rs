@@ -96,6 +96,7 @@ impl<S: Sink> Instance<S> {
         let mut store = Store::new(&shared.engine, guest);
         store.limiter(|guest| guest);
         store.set_epoch_deadline(shared.ticker.ticks(limits.call_timeout));
+        store.data_mut().begin(limits.call_timeout);
         let started = instantiate(&mut store, module);
         let mut instance = match started {
             Ok((memory, alloc, stages)) => Self {
@@ -287,6 +288,7 @@ impl<S: Sink> Instance<S> {
         let shared = self.module.shared();
         self.store.set_epoch_deadline(shared.ticker.ticks(self.limits.call_timeout));
         let guest = self.store.data_mut();
+        guest.begin(self.limits.call_timeout);
         guest.memory_refused = false;
         guest.in_stage = matches!(step, Step::Stage(_));
         let ended = match entry {
