@@ -466,14 +466,14 @@ impl Seen {
                     branches += 1;
                     let (given, left) = self.block_values(blockty);
                     open.push(Label { is_loop: false, values: left });
-                    given + left
+                    HEAVY + given + left
                 }
                 Operator::Loop { blockty } => {
                     open_loops += 1;
                     branches += open_loops;
                     let (given, left) = self.block_values(blockty);
                     open.push(Label { is_loop: true, values: given });
-                    given + left
+                    HEAVY + given + left
                 }
                 Operator::End => {
                     let ended = open.pop();
@@ -495,11 +495,11 @@ impl Seen {
                 }
                 Operator::Return => returned,
                 Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
-                    passed(self.function_type(function_index))
+                    HEAVY + passed(self.function_type(function_index))
                 }
                 Operator::CallIndirect { type_index, .. }
                 | Operator::ReturnCallIndirect { type_index, .. } => {
-                    passed(self.type_at(type_index))
+                    HEAVY + passed(self.type_at(type_index))
                 }
                 Operator::MemoryFill { .. }
                 | Operator::MemoryCopy { .. }
@@ -527,6 +527,9 @@ impl Seen {
         }
     }
 }
+
+/// A call or a block counts as so many operators more: measured, it takes the compiler as much memory or time.
+const HEAVY: u64 = 3;
 
 /// What compiling a function takes.
 struct Work {

@@ -12,8 +12,8 @@ pub const FUNCTION_BYTES_MAX: usize = 1 << 20;
 /// loop counting once a level. The compiler may have to merge each local at each branch, so that a
 /// small function could keep it busy for minutes otherwise.
 pub const MODULE_MERGES_MAX: u64 = 20_000_000;
-/// Most operators of one function: what the compiler makes of a function it has in memory at once. An operator that
-/// moves values (a call, a branch, a block) counts once more for each.
+/// Most operators of one function: what the compiler makes of a function it has in memory at once. A call
+/// or a block counts as four, and what moves values (these, and branches) once more for each.
 pub const FUNCTION_OPERATORS_MAX: u64 = 250_000;
 /// Most operators of all functions, counted alike.
 pub const MODULE_OPERATORS_MAX: u64 = 8_000_000;
@@ -99,7 +99,7 @@ pub const COMPILED_BYTES_MAX: u64 = 256 << 20;
 /// Modules compiled at once.
 pub const COMPILATIONS_MAX: usize = 2;
 /// Threads that one module is compiled with.
-pub const COMPILE_THREADS_MAX: usize = 4;
+pub const COMPILE_THREADS_MAX: usize = 2;
 /// Address space of a process that compiles one module, in bytes: its own program, and an arena and a stack for each
 /// thread, are part of it.
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 2 << 30;
