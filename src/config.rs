@@ -96,6 +96,11 @@ pub const VALUES_BYTES_MAX: usize = 2 << 20;
 pub const BLOCK_RAW_BYTES_TARGET: usize = 512 << 10;
 /// Runs merged at once by a reducer.
 pub const FAN_IN_MAX: usize = 48;
+/// One part in so many of what the disk has free when a worker starts is for its temporary files, unless it is told
+/// otherwise: the server beside it needs room too.
+pub const SPILL_PART_OF_FREE: u64 = 2;
+/// Bytes for them where the disk does not tell.
+pub const SPILL_BYTES_DEFAULT: u64 = 16 << 30;
 /// Batches that wait to be written by one task.
 pub const BATCHES_WAITING_MAX: usize = 2;
 /// Batches that one task writes at once.

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 
 use aviary::shuffle::{
     Accumulator, Block, BlockLimits, Builtin, Combine, Merge, MergeError, MergeLimits, RawVal,
-    RawValBuf, RunSource, RunWriter, SourceError, Table, block, key, partition_of,
+    RawValBuf, RunSource, RunWriter, SourceError, Table, TempSpace, block, key, partition_of,
 };
 use bson::{Bson, bson};
 use proptest::prelude::*;
@@ -478,8 +478,30 @@ fn temporary_files_are_limited_and_leave_nothing() {
     assert_eq!(groups.len(), 1000);
     assert!(groups.iter().all(|(_, values)| values.len() == 5));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    let limits = MergeLimits { temp_bytes_max: 1000, ..limits };
-    assert!(matches!(read_all(vec![run; 5], &limits), Err(MergeError::TempFull { limit: 1000 })));
+    // What several merges have is limited together, and given back.
+    let small =
+        |temp_space: &TempSpace| MergeLimits { temp_space: temp_space.clone(), ..limits.clone() };
+    let open = |temp_space: &TempSpace| {
+        let runs = vec![run.clone(); 3].into_iter().map(source).collect();
+        Merge::new(runs, &small(temp_space))
+    };
+    let measured = TempSpace::new(u64::MAX);
+    let first = open(&measured).unwrap();
+    let one = measured.used();
+    drop(first);
+    assert!(one > 0 && measured.used() == 0);
+    let space = TempSpace::new(one + one / 2);
+    let first = open(&space).unwrap();
+    assert!(
+        matches!(open(&space), Err(MergeError::TempFull { alone: false, limit }) if limit == one + one / 2)
+    );
+    assert_eq!(space.used(), one);
+    drop(first);
+    assert_eq!(space.used(), 0);
+    open(&space).unwrap();
+    let space = TempSpace::new(1000);
+    assert!(matches!(open(&space), Err(MergeError::TempFull { alone: true, limit: 1000 })));
+    assert_eq!(space.used(), 0);
 }
 
 /// Runs itself again as a process that may have few files open, and merges there.

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::job::{Caps, ReadMode};
 use crate::store::uri::has_secret;
 use crate::task::TaskState;
+use crate::wasm::compile_child::{Orders, VERB as COMPILE_VERB};
 
 /// MapReduce over MongoDB: sandboxed WebAssembly functions; the database is queue, shuffle and
 /// journal.
@@ -206,6 +207,9 @@ pub(super) enum Command {
     /// Print the path of the mongod, and of the mongos if there is one, that `up` would start.
     #[command(hide = true)]
     Servers,
+    /// Compile the module on standard input, for the process that started this one.
+    #[command(name = COMPILE_VERB, hide = true)]
+    CompileModule(CompileModuleArgs),
 }
 
 /// The hidden verb that runs the stand-in for mongos.
@@ -224,6 +228,26 @@ impl Command {
             Command::Worker(args) => args.fleet.trust_databases.clone(),
             _ => Vec::new(),
         }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompileModuleArgs {
+    /// Address space, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    memory_bytes: u64,
+    /// Processor time, in seconds.
+    #[arg(long, value_name = "S")]
+    cpu_seconds: u64,
+    /// For a process without room for a pool of instances.
+    #[arg(long)]
+    scarce: bool,
+}
+
+impl CompileModuleArgs {
+    pub(super) fn orders(&self) -> Orders {
+        let Self { memory_bytes, cpu_seconds, scarce } = *self;
+        Orders { memory_bytes, cpu_seconds, scarce }
     }
 }
 
@@ -655,6 +679,10 @@ pub(super) struct WorkerArgs {
     /// Memory that functions may use at most, in MiB, each.
     #[arg(long, value_name = "M", default_value_t = config::WORKER_MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=config::GUEST_MEMORY_MB_MAX))]
     pub(super) memory_mb: u64,
+    /// Temporary files of all its tasks together, in bytes, in TMPDIR: reduce tasks that merge many runs write
+    /// them [default: half of what is free there when the worker starts].
+    #[arg(long, env = "AVIARY_SPILL_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) spill_bytes: Option<u64>,
     #[command(flatten)]
     pub(super) caps: CapArgs,
     #[command(flatten)]

@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 use super::args::{CoordinatorArgs, Global, WorkerArgs};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
-use crate::wasm::{Host, HostOptions};
-use crate::worker::{self, WorkerOptions};
+use crate::wasm::{Compiler, Host, HostOptions};
+use crate::worker::{self, Spills, WorkerOptions};
 use crate::{coordinator, store::Store};
 
 pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<()> {
@@ -33,7 +33,10 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
         usize::from,
     );
     let host = host_for(args.memory_mb, slots)?;
-    let outcome = worker::run(store.clone(), host, WorkerOptions { slots, settings }, stop).await;
+    let spills = Spills::new(args.spill_bytes);
+    tracing::info!(bytes = spills.space.bytes_max(), "room for temporary files");
+    let options = WorkerOptions { slots, settings, spills };
+    let outcome = worker::run(store.clone(), host, options, stop).await;
     store.close().await;
     outcome
 }
@@ -65,6 +68,7 @@ fn host_for(memory_mb: u64, slots: usize) -> Result<Host> {
         cache_dir: cache.ok(),
         memory_bytes_max: usize::try_from(memory_mb << 20).unwrap_or(usize::MAX),
         instances_max: instances.max(HostOptions::default().instances_max),
+        compiler: Compiler::of_this_program(),
         ..HostOptions::default()
     };
     match Host::new(options.clone()) {

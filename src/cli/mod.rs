@@ -57,6 +57,9 @@ pub fn main() -> ExitCode {
     if quietest == 0 || cli.global.verbose > 0 {
         telemetry::init(format, cli.global.verbose.saturating_sub(u8::from(quietest == 3)));
     }
+    if let Command::CompileModule(args) = &cli.command {
+        return crate::wasm::compile_child::main(&args.orders());
+    }
     cli.warn_of_passwords();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -136,6 +139,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Try(args) => trial::run(&global, *args).await,
         Command::TestRouter { args } => cluster::router(&args).await,
         Command::Assemble(args) => containers::assemble(&global, args).await,
+        Command::CompileModule(_) => Ok(()),
         Command::Servers => containers::servers(&global).await,
     }
 }

@@ -81,7 +81,7 @@ impl Source {
     }
 
     fn script(shown: &str, file: String, content: Vec<u8>) -> Result<Self> {
-        check_size(shown, content.len())?;
+        loader::check_script_size(shown, content.len())?;
         if std::str::from_utf8(&content).is_err() {
             return Err(Error::refused(format!("{shown} is not UTF-8"), "save it as UTF-8"));
         }

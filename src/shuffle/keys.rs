@@ -12,11 +12,15 @@
 //! [original       u32 LE length, bytes; a string is rebuilt from its encoding instead]
 //! ```
 //!
-//! The hash is seeded with a constant, and output is sorted, so the index's order shows nowhere.
+//! The hash is seeded at random, since keys are what users' documents hold: whoever knew the seed could choose
+//! keys that all fall into one place, and each would be compared with all before it. Output is sorted, so the
+//! index's order shows nowhere.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::Hasher;
+use std::sync::OnceLock;
 
-use foldhash::fast::FixedState;
+use foldhash::SharedSeed;
+use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
 
 use super::cell::{CELL_BYTES, Cell, fold_in_place};
@@ -25,12 +29,17 @@ use super::value::{RawVal, tag};
 /// Most bytes of all records, since offsets are 32 bits wide.
 const ARENA_BYTES_MAX: usize = u32::MAX as usize;
 const HEAD_BYTES: usize = CELL_BYTES + 6;
-const HASH_SEED: u64 = 0x6176_6961_7279_0001;
+
+/// The part of the seed that all tables of the process share. Both parts must be unknown: the hash multiplies
+/// two words of a key, each under one of them, and a key that made either zero would hash to zero.
+fn shared_seed() -> &'static SharedSeed {
+    static SEED: OnceLock<SharedSeed> = OnceLock::new();
+    SEED.get_or_init(|| SharedSeed::from_u64(rand::random()))
+}
 
 /// The keys and their cells.
-#[derive(Debug)]
 pub(crate) struct Keys {
-    hasher: FixedState,
+    hasher: FoldHasher<'static>,
     index: HashTable<Slot>,
     arena: Vec<u8>,
 }
@@ -64,10 +73,17 @@ pub(crate) struct KeyRecord<'a> {
 #[derive(Debug)]
 pub(crate) struct NoRoom;
 
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The seed is nobody's business.
+        f.debug_struct("Keys").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl Keys {
     pub(crate) fn new() -> Self {
         Self {
-            hasher: FixedState::with_seed(HASH_SEED),
+            hasher: FoldHasher::with_seed(rand::random(), shared_seed()),
             index: HashTable::new(),
             arena: Vec::new(),
         }
@@ -82,7 +98,7 @@ impl Keys {
     /// any payload share one.
     #[inline]
     pub(crate) fn lookup<'a>(&self, class: u8, payload: &'a [u8]) -> Lookup<'a> {
-        let mut hasher = self.hasher.build_hasher();
+        let mut hasher = self.hasher.clone();
         hasher.write(payload);
         let hash = hasher.finish();
         #[expect(clippy::cast_possible_truncation, reason = "the halves are folded together")]
@@ -286,5 +302,58 @@ fn is_equal(a: &[u8], b: &[u8]) -> bool {
     match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
         (Some(a), Some(b), Some(a_last), Some(b_last)) => a == b && a_last == b_last,
         _ => a.iter().zip(b).all(|(a, b)| a == b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With how many records each of these ids is compared until it is found, together. Each is
+    /// compared with itself at least.
+    fn comparisons(ids: &[[u8; 12]]) -> usize {
+        let mut keys = Keys::new();
+        let cell = Cell::unpack(&[0; CELL_BYTES], 0);
+        for id in ids {
+            let key = RawVal { tag: tag::OBJECT_ID, bytes: id };
+            keys.insert(keys.lookup(7, id), key, cell).unwrap();
+        }
+        let mut compared = 0;
+        for id in ids {
+            let lookup = keys.lookup(7, id);
+            let found = keys.index.find(spread(lookup.hash), |slot| {
+                compared += usize::from(slot.hash == lookup.hash);
+                slot.hash == lookup.hash && keys.is_at(slot.at as usize, lookup)
+            });
+            assert!(found.is_some());
+        }
+        compared
+    }
+
+    const CHOSEN: u32 = 2_000;
+
+    /// An id of twelve bytes is hashed as its first eight and its last eight, each under a part of the seed,
+    /// multiplied. So whoever knows one part can make its factor zero, and vary the other four bytes.
+    #[test]
+    fn keys_that_are_chosen_for_a_known_seed_do_not_collide() {
+        const PI_3: u64 = 0x082e_fa98_ec4e_6c89;
+        const PI_7: u64 = 0x3f84_d5b5_b547_0917;
+        let (of_table, shared) = ((0x6176_6961_7279_0001 ^ PI_3).rotate_right(12), PI_7);
+        let with = |head: &[u8], tail: &[u8]| [head, tail].concat().try_into().unwrap();
+        let first: Vec<[u8; 12]> =
+            (0..CHOSEN).map(|n| with(&of_table.to_ne_bytes(), &n.to_ne_bytes())).collect();
+        let last: Vec<[u8; 12]> =
+            (0..CHOSEN).map(|n| with(&n.to_ne_bytes(), &shared.to_ne_bytes())).collect();
+        // Two or three of so many have the same 32 bits by chance once in a few hundred runs, ten never.
+        for (half, ids) in [("first", first), ("last", last)] {
+            let compared = comparisons(&ids);
+            assert!(compared < CHOSEN as usize + 10, "{half}: {compared} for {CHOSEN} keys");
+        }
+    }
+
+    #[test]
+    fn every_table_has_a_seed_of_its_own() {
+        let hashes: Vec<u32> = (0..8).map(|_| Keys::new().lookup(7, &[1; 12]).hash).collect();
+        assert!(hashes.iter().any(|hash| *hash != hashes[0]), "{hashes:x?}");
     }
 }

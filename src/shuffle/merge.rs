@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use super::block::BlockLimits;
 use super::reader::{RunCursor, RunError, RunSource, Step};
-use super::spill::{SpillWriter, TempBytes};
+use super::spill::{SpillError, SpillWriter, TempShare, TempSpace};
 use super::table::key_prefix;
 use super::value::RawVal;
 use super::writer::RunWriter;
@@ -28,15 +28,15 @@ pub const TEMP_FILES_PER_PASS_MAX: usize = 8;
 const FAN_IN_MIN: usize = 2;
 
 /// What a merge may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MergeLimits {
     /// Most runs merged at once, at least 2. Each holds a decoded block, or one record if that is
     /// larger: choose it with the largest records that are to be expected in mind.
     pub fan_in_max: usize,
     /// Where temporary runs go; the system's place for temporary files when none is given.
     pub temp_dir: Option<PathBuf>,
-    /// Most bytes of temporary files at any time.
-    pub temp_bytes_max: u64,
+    /// The room for temporary runs, which other merges may share.
+    pub temp_space: TempSpace,
     /// How temporary runs are cut into blocks.
     pub block: BlockLimits,
 }
@@ -46,7 +46,7 @@ impl Default for MergeLimits {
         Self {
             fan_in_max: 64,
             temp_dir: None,
-            temp_bytes_max: u64::MAX,
+            temp_space: TempSpace::default(),
             block: BlockLimits::default(),
         }
     }
@@ -78,10 +78,12 @@ pub enum MergeError {
         source: io::Error,
     },
     /// The temporary files would be larger than allowed.
-    #[error("temporary runs need more than {limit} bytes")]
+    #[error("temporary runs need more than {limit} bytes{others}", others = if *alone { "" } else { ", with those of other merges" })]
     TempFull {
         /// The limit.
         limit: u64,
+        /// Whether this merge's files alone would be.
+        alone: bool,
     },
 }
 
@@ -132,9 +134,9 @@ impl Merge {
             .map(|(number, source)| Waiting { origin: Origin::Given(number), source })
             .collect();
         let mut passes = 0;
-        let temp_bytes = TempBytes::default();
+        let share = limits.temp_space.share();
         while runs.len() > fan_in {
-            runs = merge_down(runs, fan_in, limits, &temp_bytes)?;
+            runs = merge_down(runs, fan_in, limits, &share)?;
             passes += 1;
         }
         Ok(Self { merger: Merger::open(runs)?, passes })
@@ -181,7 +183,7 @@ fn merge_down(
     runs: Vec<Waiting>,
     fan_in: usize,
     limits: &MergeLimits,
-    temp_bytes: &TempBytes,
+    share: &TempShare,
 ) -> Result<Vec<Waiting>, MergeError> {
     let mut excess = runs.len() - fan_in;
     let batches = excess.div_ceil(fan_in - 1).min(runs.len().div_ceil(fan_in));
@@ -198,7 +200,7 @@ fn merge_down(
         }
         excess -= batch.len() - 1;
         let open = file.take().filter(|file| file.runs() < runs_per_file);
-        let (run, open) = merge_to_file(batch, open, limits, temp_bytes)?;
+        let (run, open) = merge_to_file(batch, open, limits, share)?;
         merged.push(run);
         file = Some(open);
     }
@@ -211,22 +213,23 @@ fn merge_to_file(
     batch: Vec<Waiting>,
     open: Option<SpillWriter>,
     limits: &MergeLimits,
-    temp_bytes: &TempBytes,
+    share: &TempShare,
 ) -> Result<(Waiting, SpillWriter), MergeError> {
     let dir = limits.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
     let temp_error = |source| MergeError::Temp { dir: dir.clone(), source };
     let mut merger = Merger::open(batch)?;
     let mut spill = match open {
         Some(open) => open,
-        None => SpillWriter::create(&dir, temp_bytes).map_err(temp_error)?,
+        None => SpillWriter::create(&dir, share).map_err(temp_error)?,
     };
     let mut writer = RunWriter::new(limits.block);
     let mut sink = |block| {
-        spill.write(&block).map_err(temp_error)?;
-        if temp_bytes.get() > limits.temp_bytes_max {
-            return Err(MergeError::TempFull { limit: limits.temp_bytes_max });
-        }
-        Ok(())
+        spill.write(&block).map_err(|error| match error {
+            SpillError::Io(source) => temp_error(source),
+            SpillError::Full(full) => {
+                MergeError::TempFull { limit: full.bytes_max, alone: full.alone }
+            }
+        })
     };
     let mut key = Vec::new();
     while merger.next_group()? {

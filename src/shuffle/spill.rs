@@ -4,6 +4,9 @@
 //! files open, and a merge any number of runs. A run is the blocks of it, each after its fields and the
 //! length of its data. A file has no name from the start, so it is gone when the last of its runs is,
 //! even when the process is killed.
+//!
+//! What all merges of a process have in such files is limited together ([`TempSpace`]): the disk is shared
+//! with a server, which suffers when it is full.
 
 use std::fs::File;
 use std::io;
@@ -20,13 +23,94 @@ const HEAD_BYTES: usize = 21;
 /// Small blocks are gathered to so many bytes before they are written.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Bytes of the temporary files that there are now.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct TempBytes(Arc<AtomicU64>);
+/// The room that a process has for temporary files. Clones share it.
+#[derive(Debug, Clone)]
+pub struct TempSpace(Arc<Room>);
 
-impl TempBytes {
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug)]
+struct Room {
+    bytes_max: u64,
+    used: AtomicU64,
+}
+
+/// The part of the room that one merge has taken.
+#[derive(Debug, Clone)]
+pub(crate) struct TempShare {
+    space: TempSpace,
+    taken: Arc<AtomicU64>,
+}
+
+/// There is no room left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoTempRoom {
+    /// All the room there is, in bytes.
+    pub(crate) bytes_max: u64,
+    /// Whether the merge would need more than that by itself.
+    pub(crate) alone: bool,
+}
+
+impl TempSpace {
+    /// Room for so many bytes, none of which are taken.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        Self(Arc::new(Room { bytes_max, used: AtomicU64::new(0) }))
+    }
+
+    /// Bytes of all temporary files that there are now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// All the room there is, in bytes.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.0.bytes_max
+    }
+
+    pub(crate) fn share(&self) -> TempShare {
+        TempShare { space: self.clone(), taken: Arc::default() }
+    }
+}
+
+impl Default for TempSpace {
+    fn default() -> Self {
+        Self::new(u64::MAX)
+    }
+}
+
+impl TempShare {
+    fn take(&self, bytes: u64) -> Result<(), NoTempRoom> {
+        let Room { bytes_max, used } = &*self.space.0;
+        let with = |used: u64| used.checked_add(bytes).filter(|used| used <= bytes_max);
+        match used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with) {
+            Ok(_) => {
+                self.taken.fetch_add(bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(_) => {
+                let wanted = self.taken.load(Ordering::Relaxed).saturating_add(bytes);
+                Err(NoTempRoom { bytes_max: *bytes_max, alone: wanted > *bytes_max })
+            }
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.space.0.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Why a block cannot be spilled.
+#[derive(Debug)]
+pub(crate) enum SpillError {
+    Io(io::Error),
+    Full(NoTempRoom),
+}
+
+impl From<io::Error> for SpillError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
 }
 
@@ -34,19 +118,21 @@ impl TempBytes {
 struct TempFile {
     file: File,
     bytes: AtomicU64,
-    all: TempBytes,
+    share: TempShare,
 }
 
 impl TempFile {
-    fn grew(&self, bytes: usize) {
+    /// Takes room for what is about to be written.
+    fn grow(&self, bytes: usize) -> Result<(), NoTempRoom> {
+        self.share.take(bytes as u64)?;
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.all.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
     }
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        self.share.give_back(*self.bytes.get_mut());
     }
 }
 
@@ -63,21 +149,24 @@ pub(crate) struct SpillWriter {
 }
 
 impl SpillWriter {
-    pub(crate) fn create(dir: &Path, all: &TempBytes) -> io::Result<Self> {
+    pub(crate) fn create(dir: &Path, share: &TempShare) -> io::Result<Self> {
         let file = tempfile::tempfile_in(dir)?;
-        let file = TempFile { file, bytes: AtomicU64::new(0), all: all.clone() };
+        let file = TempFile { file, bytes: AtomicU64::new(0), share: share.clone() };
         Ok(Self { file: Arc::new(file), buffer: Vec::new(), at: 0, start: 0, runs: 0 })
     }
 
-    pub(crate) fn write(&mut self, block: &Block) -> io::Result<()> {
+    pub(crate) fn write(&mut self, block: &Block) -> Result<(), SpillError> {
+        self.file.grow(HEAD_BYTES + block.data.len()).map_err(SpillError::Full)?;
         let len = u32::try_from(block.data.len()).unwrap_or(u32::MAX);
         for field in [block.seq, block.records, block.raw_bytes, block.crc32, len] {
             self.buffer.extend_from_slice(&field.to_le_bytes());
         }
         self.buffer.push(block.codec);
         self.buffer.extend_from_slice(&block.data);
-        self.file.grew(HEAD_BYTES + block.data.len());
-        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Ends the run; what is written from here on belongs to the next.

@@ -5,6 +5,9 @@
 //! that check are handed to the runtime. Whoever can read that key can already act as this
 //! process. A file that fails any check is removed, and the module is compiled again.
 //!
+//! What a child has compiled is loaded too ([`load`]): it comes from a process that this one has started from its own
+//! program, through a pipe that nobody else has an end of.
+//!
 //! Layout: `<root>/aviary-cache-<runtime version>-<engine hash>/<digest>.cwasm`, each file being
 //! magic, keyed digest over (module digest, code), code. The directory is for its owner only.
 
@@ -16,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use wasmtime::{Engine, Module};
 
+use super::compiler::FromChild;
 use super::limits::COMPILED_BYTES_MAX;
 
 const MAGIC: &[u8; 8] = b"AVCWASM1";
@@ -196,17 +200,25 @@ impl DiskCache {
     }
 }
 
-/// Code whose keyed digest was found right. Only [`DiskCache::verified`] makes one.
+/// Code that may be loaded: [`DiskCache::verified`] has found its keyed digest right, or [`load`] was given it by a
+/// child. Nothing else makes one.
 struct Verified<'a>(&'a [u8]);
+
+/// Loads what a child of this process has compiled.
+pub(crate) fn load(engine: &Engine, code: &FromChild) -> wasmtime::Result<Module> {
+    deserialize(engine, Verified(code.code()))
+}
 
 #[expect(
     unsafe_code,
     reason = "compiled code can only be loaded by trusting it; the type says that it was checked"
 )]
 fn deserialize(engine: &Engine, code: Verified<'_>) -> wasmtime::Result<Module> {
-    // SAFETY: The bytes must come unchanged from `Module::serialize`. Their digest is keyed with a
-    // secret that only processes of this owner can read, and those write nothing else with it. The
-    // slice that was checked is the slice that is read, so no change on disk can come between.
+    // SAFETY: The bytes must come unchanged from `Module::serialize` or `Engine::precompile_module`, which make the
+    // same. Either their digest is keyed with a secret that only processes of this owner can read, and those write
+    // nothing else with it: the slice that was checked is the slice that is read, so no change on disk can come
+    // between. Or they are all that a child wrote into a pipe that this process made for it, which runs
+    // nothing but the same program's `precompile_module`, and said by its exit code that they are whole.
     unsafe { Module::deserialize(engine, code.0) }
 }
 

@@ -81,6 +81,7 @@ fn stopped<S>(guest: &mut Guest<S>, step: Step, stop: Stop, bounds: &Bounds) -> 
         Stop::Exit(code) => GuestError::Exit { step, code, stderr: guest.log.take_stderr_tail() },
         Stop::Fault(fault) => GuestError::BadEmit { step, fault },
         Stop::Output => GuestError::Output { step, limit_bytes: bounds.output_bytes_max },
+        Stop::Overdue => GuestError::Timeout { step, limit: bounds.call_timeout },
         Stop::Sink(error) => GuestError::Sink { step, error },
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::abi::{Stage, Step};
 use super::cache::CacheError;
+use super::compiler::NoCode;
 use super::problem::InvalidModule;
 
 /// The error of a sink, of whatever type the sink has.
@@ -263,7 +264,35 @@ pub enum HostError {
         /// What the compiler says.
         message: String,
     },
+    /// Compiling a valid module takes more than it may.
+    #[error("compile module {digest}: {what}: it needs more than the limit of {limit}")]
+    CompileLimit {
+        /// The module.
+        digest: blake3::Hash,
+        /// What it needs too much of, with its unit.
+        what: &'static str,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// This machine could not compile a module, which says nothing of the module.
+    #[error("compile module {digest}: {why}")]
+    CannotCompile {
+        /// The module.
+        digest: blake3::Hash,
+        /// What the machine lacks.
+        why: String,
+    },
     /// The directory for compiled modules cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+impl HostError {
+    pub(crate) fn no_code(digest: blake3::Hash, why: NoCode) -> Self {
+        match why {
+            NoCode::Refused(message) => Self::Compile { digest, message },
+            NoCode::Exceeds { what, limit } => Self::CompileLimit { digest, what, limit },
+            NoCode::Short(why) => Self::CannotCompile { digest, why },
+        }
+    }
 }

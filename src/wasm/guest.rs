@@ -1,5 +1,7 @@
 //! The state that a guest's store holds: what the host functions and the limits work on.
 
+use std::time::{Duration, Instant};
+
 use blake3::OutputReader;
 use wasmtime::{Memory, ResourceLimiter};
 
@@ -21,6 +23,8 @@ pub(crate) enum Stop {
     Fault(EmitFault),
     /// More was emitted than may be; the limit that counts is the instance's.
     Output,
+    /// The call has used up its time.
+    Overdue,
     Sink(SinkError),
 }
 
@@ -46,6 +50,8 @@ pub(crate) struct Guest<S> {
     /// Bytes emitted by the records of the current call, and how many they may emit.
     pub(crate) output_bytes: u64,
     pub(crate) output_bytes_max: u64,
+    /// When the current call must have ended; none for a time that no clock reaches.
+    deadline: Option<Instant>,
     pub(crate) scope: Vec<u8>,
     /// The job's snapshot time, in nanoseconds since 1970.
     pub(crate) now_ns: u64,
@@ -69,6 +75,7 @@ impl<S> Guest<S> {
             ticks_left: 0,
             output_bytes: 0,
             output_bytes_max: u64::MAX,
+            deadline: None,
             scope: options.scope,
             now_ns: u64::try_from(options.now_ms).unwrap_or(0).saturating_mul(1_000_000),
             monotonic_ns: MONOTONIC_START_NS,
@@ -81,6 +88,20 @@ impl<S> Guest<S> {
     pub(crate) fn stop(&mut self, reason: Stop) -> wasmtime::Error {
         self.stop = Some(reason);
         wasmtime::Error::new(Stopped)
+    }
+
+    /// Begins a call that may take so long.
+    pub(crate) fn begin(&mut self, timeout: Duration) {
+        self.deadline = Instant::now().checked_add(timeout);
+    }
+
+    /// Ends a call that is overdue. The runtime looks only where functions and loops begin, and a function may call the
+    /// host many thousand times between two of these; so what takes the host long looks by itself.
+    pub(crate) fn check_time(&mut self) -> wasmtime::Result<()> {
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(self.stop(Stop::Overdue)),
+            _ => Ok(()),
+        }
     }
 
     /// The guest's source of randomness: the same seed gives the same bytes.

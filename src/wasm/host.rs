@@ -12,7 +12,8 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
 
-use super::cache::{DiskCache, Lookup};
+use super::cache::{self, DiskCache, Lookup};
+use super::compiler::{self, CompileLimits, Compiler, NoCode, Turns};
 use super::error::HostError;
 use super::inspect::{self, FEATURES, ModuleInfo};
 use super::limits::{
@@ -46,6 +47,10 @@ pub struct HostOptions {
     pub instances_max: u32,
     /// How precisely deadlines are kept, in milliseconds; at least 1.
     pub tick_ms: u64,
+    /// Where modules are compiled.
+    pub compiler: Compiler,
+    /// What that may take, where it is not here.
+    pub compile: CompileLimits,
 }
 
 impl Default for HostOptions {
@@ -56,6 +61,8 @@ impl Default for HostOptions {
             memory_bytes_max: 1 << 30,
             instances_max: 64,
             tick_ms: 10,
+            compiler: Compiler::Here,
+            compile: CompileLimits::default(),
         }
     }
 }
@@ -82,16 +89,19 @@ struct Inner {
     pooling: bool,
     disk: Option<DiskCache>,
     modules: Mutex<Modules>,
-    /// Held while compiling: one compilation uses every core already.
-    compiling: Mutex<()>,
+    compiler: Compiler,
+    compile: CompileLimits,
+    /// Taken while compiling: one compilation uses several cores already, and much memory.
+    turns: Turns,
     compiled: AtomicU64,
     disk_hits: AtomicU64,
     disk_rejected: AtomicU64,
     memory_hits: AtomicU64,
 }
 
-/// A place for a module. Whoever holds the lock makes it, and others wait instead of making it too.
-type Slot = Arc<Mutex<Option<Module>>>;
+/// A place for a module. Whoever holds the lock makes it, and others wait instead of making it too. What it was
+/// refused for is kept as well: finding out once more would cost as much.
+type Slot = Arc<Mutex<Option<Result<Module, NoCode>>>>;
 
 #[derive(Default)]
 struct Modules {
@@ -127,7 +137,9 @@ impl Host {
             pooling,
             disk,
             modules: Mutex::default(),
-            compiling: Mutex::default(),
+            compiler: options.compiler,
+            compile: options.compile,
+            turns: Turns::default(),
             compiled: AtomicU64::default(),
             disk_hits: AtomicU64::default(),
             disk_rejected: AtomicU64::default(),
@@ -149,7 +161,7 @@ impl Host {
     #[must_use]
     pub fn loaded(&self, digest: &blake3::Hash) -> Option<Module> {
         let slot = lock(&self.0.modules).slots.get(digest).map(|(slot, _)| slot.clone())?;
-        let module = slot.try_lock().ok()?.clone()?;
+        let module = slot.try_lock().ok()?.clone()?.ok()?;
         self.0.memory_hits.fetch_add(1, Ordering::Relaxed);
         Some(module)
     }
@@ -162,9 +174,13 @@ impl Host {
     pub fn load(&self, digest: &blake3::Hash, bytes: &[u8]) -> Result<Module, HostError> {
         let slot = self.slot(digest);
         let mut place = lock(&slot);
-        if let Some(module) = &*place {
-            self.0.memory_hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(module.clone());
+        match &*place {
+            Some(Ok(module)) => {
+                self.0.memory_hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(module.clone());
+            }
+            Some(Err(refused)) => return Err(HostError::no_code(*digest, refused.clone())),
+            None => {}
         }
         let found = blake3::hash(bytes);
         if found != *digest {
@@ -172,9 +188,18 @@ impl Host {
         }
         let wasm = inspect::binary(bytes)?;
         let info = inspect::inspect(&wasm, self.0.shared.memory_bytes_max)?;
-        let compiled = self.compiled(digest, &wasm)?;
+        let compiled = match self.compiled(digest, &wasm) {
+            Ok(compiled) => compiled,
+            Err(why) => {
+                // What this machine lacked it may have later.
+                if !matches!(why, NoCode::Short(_)) {
+                    *place = Some(Err(why.clone()));
+                }
+                return Err(HostError::no_code(*digest, why));
+            }
+        };
         let module = Module::new(*digest, info, compiled, self.0.shared.clone());
-        *place = Some(module.clone());
+        *place = Some(Ok(module.clone()));
         Ok(module)
     }
 
@@ -218,7 +243,7 @@ impl Host {
         slot
     }
 
-    fn compiled(&self, digest: &blake3::Hash, wasm: &[u8]) -> Result<wasmtime::Module, HostError> {
+    fn compiled(&self, digest: &blake3::Hash, wasm: &[u8]) -> Result<wasmtime::Module, NoCode> {
         let engine = &self.0.shared.engine;
         match self.0.disk.as_ref().map(|disk| disk.get(engine, digest)) {
             Some(Lookup::Found(module)) => {
@@ -231,27 +256,36 @@ impl Host {
             }
             Some(Lookup::Missing) | None => {}
         }
-        let one_at_a_time = lock(&self.0.compiling);
+        let turn = self.0.turns.take();
         let began = std::time::Instant::now();
-        let module = wasmtime::Module::from_binary(engine, wasm).map_err(|error| {
-            let message = format!("{error:#}");
-            HostError::Compile { digest: *digest, message }
-        })?;
-        drop(one_at_a_time);
+        let (module, code) = match &self.0.compiler {
+            Compiler::Here => {
+                let module = wasmtime::Module::from_binary(engine, wasm).map_err(refused)?;
+                let code = self.0.disk.as_ref().map(|_| module.serialize());
+                (module, code.transpose().map_err(|error| error.to_string()))
+            }
+            Compiler::Child(program) => {
+                let code = compiler::compile(program, &self.0.compile, self.0.pooling, wasm)?;
+                (cache::load(engine, &code).map_err(refused)?, Ok(Some(code.into_code())))
+            }
+        };
+        drop(turn);
         tracing::info!(%digest, ms = began.elapsed().as_millis(), "compiled a module");
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
-        if let Some(disk) = &self.0.disk {
-            let kept = module
-                .serialize()
-                .map_err(|error| error.to_string())
-                .and_then(|code| disk.put(digest, &code).map_err(|error| error.to_string()));
-            // The module runs all the same; only the next process compiles it once more.
-            if let Err(error) = kept {
-                tracing::warn!(%digest, %error, "a compiled module could not be kept");
-            }
+        let kept = code.and_then(|code| match (&self.0.disk, code) {
+            (Some(disk), Some(code)) => disk.put(digest, &code).map_err(|error| error.to_string()),
+            _ => Ok(()),
+        });
+        // The module runs all the same; only the next process compiles it once more.
+        if let Err(error) = kept {
+            tracing::warn!(%digest, %error, "a compiled module could not be kept");
         }
         Ok(module)
     }
+}
+
+fn refused(error: wasmtime::Error) -> NoCode {
+    NoCode::Refused(format!("{error:#}"))
 }
 
 impl std::fmt::Debug for Host {
@@ -281,15 +315,25 @@ fn engine(options: &HostOptions) -> Result<(Engine, bool), HostError> {
             );
         }
     }
-    let mut config = self::config();
+    match Engine::new(&scarce_config()) {
+        Ok(engine) => Ok((engine, false)),
+        Err(error) => Err(HostError::Engine { message: format!("{error:#}") }),
+    }
+}
+
+/// An engine that makes the same code as the one of a host, and has no room for instances.
+pub(super) fn compiling_engine(scarce: bool) -> wasmtime::Result<Engine> {
+    Engine::new(&if scarce { scarce_config() } else { config() })
+}
+
+/// The settings where address space is limited.
+fn scarce_config() -> Config {
+    let mut config = config();
     config
         .memory_reservation(0)
         .memory_reservation_for_growth(GROWTH_BYTES)
         .memory_guard_size(GUARD_BYTES);
-    match Engine::new(&config) {
-        Ok(engine) => Ok((engine, false)),
-        Err(error) => Err(HostError::Engine { message: format!("{error:#}") }),
-    }
+    config
 }
 
 fn config() -> Config {

@@ -130,6 +130,7 @@ fn counter_name(memory: &[u8], ptr: u32, len: u32) -> Result<&str, EmitFault> {
 
 fn log<S: Sink>(mut caller: Caller<'_, Guest<S>>, level: i32, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = parts(&mut caller)?;
+    guest.check_time()?;
     match slice(memory, "the log text", ptr, len) {
         Ok(text) => {
             guest.log.entry(&mut guest.sink, Level::from_number(level), text);
@@ -158,6 +159,7 @@ fn fail<S: Sink>(mut caller: Caller<'_, Guest<S>>, ptr: u32, len: u32) -> Result
 
 fn scope<S: Sink>(mut caller: Caller<'_, Guest<S>>, ptr: u32, cap: u32) -> Result<u32> {
     let (memory, guest) = parts(&mut caller)?;
+    guest.check_time()?;
     let copied = guest.scope.len().min(cap as usize);
     let room = memory.get_mut(ptr as usize..).and_then(|tail| tail.get_mut(..copied));
     let Some(room) = room else {

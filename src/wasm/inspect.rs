@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 
 use wasmtime::wasmparser::{
-    CompositeInnerType, Encoding, ExternalKind, FuncType, FunctionBody, Operator, Parser, Payload,
-    TypeRef, Validator, WasmFeatures,
+    BlockType, CompositeInnerType, ElementItems, Encoding, ExternalKind, FuncType, FunctionBody,
+    Operator, Parser, Payload, TypeRef, Validator, WasmFeatures,
 };
 
 use super::abi::{
@@ -15,8 +15,11 @@ use super::abi::{
     EXPORT_MEMORY, EXPORTS, EXPORTS_STREAM, IMPORTS, SECTION_ABI, Signature, Stage, StageSet,
 };
 use super::limits::{
-    DATA_SEGMENTS_MAX, EXPORTS_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, GLOBALS_MAX, IMPORTS_MAX,
-    MODULE_BYTES_MAX, MODULE_MERGES_MAX, PROBLEMS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+    BULK_BYTES_MAX, DATA_SEGMENTS_MAX, ELEMENT_SEGMENTS_MAX, ELEMENTS_MAX, EXPORTS_MAX,
+    FUNCTION_BULK_OPERATORS_MAX, FUNCTION_BYTES_MAX, FUNCTION_LOCALS_MAX, FUNCTION_OPERATORS_MAX,
+    FUNCTIONS_MAX, GLOBALS_MAX, IMPORTS_MAX, MODULE_BYTES_MAX, MODULE_LOCALS_MAX,
+    MODULE_MERGES_MAX, MODULE_OPERATORS_MAX, PROBLEMS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+    TEXT_BYTES_MAX, TYPES_MAX,
 };
 use super::problem::{InvalidModule, Problem};
 
@@ -58,6 +61,10 @@ pub struct ModuleInfo {
     pub functions: usize,
     /// What [`super::limits::MODULE_MERGES_MAX`] limits: branches times locals.
     pub merges: u64,
+    /// What [`super::limits::MODULE_OPERATORS_MAX`] limits.
+    pub operators: u64,
+    /// The same of its largest function, which [`super::limits::FUNCTION_OPERATORS_MAX`] limits.
+    pub function_operators: u64,
     /// Its size in WebAssembly's binary form, in bytes.
     pub size_bytes: usize,
 }
@@ -89,7 +96,7 @@ pub(crate) fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, InvalidModule> {
         return Ok(Cow::Borrowed(bytes));
     }
     let mut list = List::default();
-    list.limit("size in bytes", bytes.len() as u64, MODULE_BYTES_MAX as u64);
+    list.limit("size of the text in bytes", bytes.len() as u64, TEXT_BYTES_MAX as u64);
     list.done(())?;
     match std::str::from_utf8(bytes) {
         Ok(text) => wat_to_wasm(text).map(Cow::Owned),
@@ -133,6 +140,9 @@ pub(crate) fn inspect(wasm: &[u8], memory_bytes_max: usize) -> Result<ModuleInfo
         }
     }
     list.limit("compiling work (branches times locals)", seen.merges, MODULE_MERGES_MAX);
+    list.limit("operators of all functions", seen.operators, MODULE_OPERATORS_MAX);
+    list.limit("locals of all functions", seen.locals, MODULE_LOCALS_MAX);
+    list.limit("elements of all segments", seen.elements, ELEMENTS_MAX);
     // A module within the limits is validated in full; one beyond them may take too long for it.
     if !broken
         && !list.exceeded
@@ -157,6 +167,8 @@ impl ModuleInfo {
             memory_bytes_min: 0,
             functions: 0,
             merges: 0,
+            operators: 0,
+            function_operators: 0,
             size_bytes,
         }
     }
@@ -208,6 +220,13 @@ struct Seen {
     memory_pages_min: Option<u64>,
     /// Branches times locals, of all functions.
     merges: u64,
+    operators: u64,
+    /// Those of the largest function.
+    function_operators: u64,
+    locals: u64,
+    elements: u64,
+    /// Bodies read so far.
+    bodies: usize,
     abi_section: Option<Vec<u8>>,
 }
 
@@ -224,7 +243,8 @@ impl Seen {
                 return Ok(false);
             }
             Payload::TypeSection(section) => {
-                for group in section.clone() {
+                list.limit("types", u64::from(section.count()), TYPES_MAX as u64);
+                for group in section.clone().into_iter().take(TYPES_MAX) {
                     for kind in group?.into_types() {
                         self.types.push(match kind.composite_type.inner {
                             CompositeInnerType::Func(function) => Some(function),
@@ -275,6 +295,17 @@ impl Seen {
                     self.exports.push((export.name.to_owned(), export.kind, export.index));
                 }
             }
+            Payload::ElementSection(section) => {
+                let count = u64::from(section.count());
+                list.limit("element segments", count, ELEMENT_SEGMENTS_MAX as u64);
+                for segment in section.clone().into_iter().take(ELEMENT_SEGMENTS_MAX) {
+                    let count = match segment?.items {
+                        ElementItems::Functions(functions) => functions.count(),
+                        ElementItems::Expressions(_, expressions) => expressions.count(),
+                    };
+                    self.elements = self.elements.saturating_add(u64::from(count));
+                }
+            }
             Payload::DataSection(section) => {
                 let count = u64::from(section.count());
                 list.limit("data segments", count, DATA_SEGMENTS_MAX as u64);
@@ -283,7 +314,16 @@ impl Seen {
                 let bytes = body.range().len() as u64;
                 let what = "size of a function in bytes";
                 list.limit(what, bytes, FUNCTION_BYTES_MAX as u64);
-                self.merges = self.merges.saturating_add(merges(body)?);
+                let work = self.work(body)?;
+                list.limit("operators of a function", work.operators, FUNCTION_OPERATORS_MAX);
+                list.limit("locals of a function", work.locals, FUNCTION_LOCALS_MAX);
+                let what = "operators of a function that move memory of any length";
+                list.limit(what, work.bulk, FUNCTION_BULK_OPERATORS_MAX);
+                self.merges = self.merges.saturating_add(work.merges);
+                self.operators = self.operators.saturating_add(work.operators);
+                self.function_operators = self.function_operators.max(work.operators);
+                self.locals = self.locals.saturating_add(work.locals);
+                self.bodies += 1;
             }
             Payload::CustomSection(section) if section.name() == SECTION_ABI => {
                 self.abi_section = Some(section.data().to_vec());
@@ -380,6 +420,8 @@ impl Seen {
             }
         }
         info.merges = self.merges;
+        info.operators = self.operators;
+        info.function_operators = self.function_operators;
         info.functions = self.functions.len() - self.imported_functions;
         info.memory_bytes_min = self.memory_pages_min.unwrap_or(0).saturating_mul(PAGE_BYTES);
         list.limit("memory at the start in bytes", info.memory_bytes_min, memory_bytes_max as u64);
@@ -407,40 +449,129 @@ impl Seen {
 
     fn function_type(&self, index: u32) -> Option<&FuncType> {
         let kind = self.functions.get(index as usize)?;
-        self.types.get(*kind as usize)?.as_ref()
+        self.type_at(*kind)
+    }
+
+    fn type_at(&self, index: u32) -> Option<&FuncType> {
+        self.types.get(index as usize)?.as_ref()
+    }
+
+    /// What compiling a function takes, as far as it can be told from its operators.
+    fn work(&self, body: &FunctionBody<'_>) -> wasmtime::wasmparser::Result<Work> {
+        let mut locals: u64 = 0;
+        for group in body.get_locals_reader()? {
+            locals = locals.saturating_add(u64::from(group?.0));
+        }
+        let own = u32::try_from(self.imported_functions + self.bodies).ok();
+        let returned = own.and_then(|index| self.function_type(index)).map_or(0, results);
+        let passed = |kind: Option<&FuncType>| kind.map_or(0, |kind| params(kind) + results(kind));
+        let (mut branches, mut operators): (u64, u64) = (0, 0);
+        let mut open_loops: u64 = 0;
+        let mut open: Vec<Label> = Vec::new();
+        let mut bulk: u64 = 0;
+        // The length is what is pushed last.
+        let mut last_is_short = false;
+        for operator in body.get_operators_reader()? {
+            let operator = operator?;
+            let is_short = matches!(operator, Operator::I32Const { value } if value.unsigned_abs() <= BULK_BYTES_MAX);
+            let values = match operator {
+                Operator::Block { blockty } | Operator::If { blockty } => {
+                    branches += 1;
+                    let (given, left) = self.block_values(blockty);
+                    open.push(Label { is_loop: false, values: left });
+                    HEAVY + given + left
+                }
+                Operator::Loop { blockty } => {
+                    open_loops += 1;
+                    branches += open_loops;
+                    let (given, left) = self.block_values(blockty);
+                    open.push(Label { is_loop: true, values: given });
+                    HEAVY + given + left
+                }
+                Operator::End => {
+                    let ended = open.pop();
+                    open_loops -= u64::from(ended.is_some_and(|label| label.is_loop));
+                    0
+                }
+                Operator::Else => {
+                    branches += 1;
+                    0
+                }
+                Operator::Br { relative_depth } | Operator::BrIf { relative_depth } => {
+                    branches += 1;
+                    branch_values(&open, relative_depth, returned)
+                }
+                Operator::BrTable { targets } => {
+                    let count = u64::from(targets.len()) + 1;
+                    branches += count;
+                    count * (1 + branch_values(&open, targets.default(), returned))
+                }
+                Operator::Return => returned,
+                Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
+                    HEAVY + passed(self.function_type(function_index))
+                }
+                Operator::CallIndirect { type_index, .. }
+                | Operator::ReturnCallIndirect { type_index, .. } => {
+                    HEAVY + passed(self.type_at(type_index))
+                }
+                Operator::MemoryFill { .. }
+                | Operator::MemoryCopy { .. }
+                | Operator::MemoryInit { .. } => {
+                    bulk += u64::from(!last_is_short);
+                    0
+                }
+                _ => 0,
+            };
+            last_is_short = is_short;
+            operators = operators.saturating_add(1 + values);
+        }
+        let merges = branches.saturating_mul(locals.saturating_add(1));
+        Ok(Work { operators, merges, locals, bulk })
+    }
+
+    /// How many values a block is given, and how many it leaves.
+    fn block_values(&self, kind: BlockType) -> (u64, u64) {
+        match kind {
+            BlockType::Empty => (0, 0),
+            BlockType::Type(_) => (0, 1),
+            BlockType::FuncType(index) => {
+                self.type_at(index).map_or((0, 0), |kind| (params(kind), results(kind)))
+            }
+        }
     }
 }
 
-/// A function's branches times its locals. A loop counts once for each loop around it as well,
-/// since its locals are kept apart at every level.
-fn merges(body: &FunctionBody<'_>) -> wasmtime::wasmparser::Result<u64> {
-    let mut locals: u64 = 1;
-    for group in body.get_locals_reader()? {
-        locals = locals.saturating_add(u64::from(group?.0));
-    }
-    let mut branches: u64 = 0;
-    let mut open_blocks_are_loops = Vec::new();
-    let mut open_loops: u64 = 0;
-    for operator in body.get_operators_reader()? {
-        match operator? {
-            Operator::Block { .. } | Operator::If { .. } => {
-                open_blocks_are_loops.push(false);
-                branches += 1;
-            }
-            Operator::Loop { .. } => {
-                open_blocks_are_loops.push(true);
-                open_loops += 1;
-                branches += open_loops;
-            }
-            Operator::End => {
-                open_loops -= u64::from(open_blocks_are_loops.pop().unwrap_or(false));
-            }
-            Operator::Else | Operator::Br { .. } | Operator::BrIf { .. } => branches += 1,
-            Operator::BrTable { targets } => branches += u64::from(targets.len()) + 1,
-            _ => {}
-        }
-    }
-    Ok(branches.saturating_mul(locals))
+/// A call or a block counts as so many operators more: measured, it takes the compiler as much memory or time.
+const HEAVY: u64 = 3;
+
+/// What compiling a function takes.
+struct Work {
+    /// Operators, and the values that they move.
+    operators: u64,
+    /// Its branches times its locals. A loop counts once for each loop around it as well, since its locals are kept
+    /// apart at every level.
+    merges: u64,
+    locals: u64,
+    /// Operators that move memory of any length.
+    bulk: u64,
+}
+
+/// A block that is open, and how many values a branch to it takes along.
+struct Label {
+    is_loop: bool,
+    values: u64,
+}
+
+fn branch_values(open: &[Label], depth: u32, returned: u64) -> u64 {
+    open.iter().rev().nth(depth as usize).map_or(returned, |label| label.values)
+}
+
+fn params(kind: &FuncType) -> u64 {
+    kind.params().len() as u64
+}
+
+fn results(kind: &FuncType) -> u64 {
+    kind.results().len() as u64
 }
 
 fn matches(expected: &Signature, found: &FuncType) -> bool {

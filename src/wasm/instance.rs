@@ -100,6 +100,7 @@ impl<S: Sink> Instance<S> {
         store.limiter(|guest| guest);
         interrupt::watch(&mut store, &options.interrupt);
         interrupt::allow(&mut store, shared.ticker.ticks(limits.call_timeout));
+        store.data_mut().begin(limits.call_timeout);
         let started = instantiate(&mut store, module);
         let mut instance = match started {
             Ok((memory, alloc, stages)) => Self {
@@ -292,6 +293,7 @@ impl<S: Sink> Instance<S> {
         let ticks = shared.ticker.ticks(self.limits.call_timeout);
         interrupt::allow(&mut self.store, ticks);
         let guest = self.store.data_mut();
+        guest.begin(self.limits.call_timeout);
         guest.memory_refused = false;
         guest.in_stage = matches!(step, Step::Stage(_));
         let ended = match entry {

@@ -12,6 +12,31 @@ pub const FUNCTION_BYTES_MAX: usize = 1 << 20;
 /// loop counting once a level. The compiler may have to merge each local at each branch, so that a
 /// small function could keep it busy for minutes otherwise.
 pub const MODULE_MERGES_MAX: u64 = 20_000_000;
+/// Most operators of one function: what the compiler makes of a function it has in memory at once. A call
+/// or a block counts as four, and what moves values (these, and branches) once more for each.
+pub const FUNCTION_OPERATORS_MAX: u64 = 250_000;
+/// Most operators of all functions, counted alike.
+pub const MODULE_OPERATORS_MAX: u64 = 8_000_000;
+/// Most operators of one function that move memory whose length it does not name as a constant, or names as more than
+/// [`BULK_BYTES_MAX`]: each may take as long as moving all of its memory, and a deadline is looked at only where a
+/// function or a loop begins.
+pub const FUNCTION_BULK_OPERATORS_MAX: u64 = 1_000;
+/// Memory that one operator may move without counting so, in bytes.
+pub const BULK_BYTES_MAX: u32 = 64 << 10;
+/// Most locals of one function, parameters excluded.
+pub const FUNCTION_LOCALS_MAX: u64 = 50_000;
+/// Most locals of all functions: ten bytes of a module may declare as many as one function may have.
+pub const MODULE_LOCALS_MAX: u64 = 4_000_000;
+/// Most types in a module.
+pub const TYPES_MAX: usize = 10_000;
+/// Most element segments in a module.
+pub const ELEMENT_SEGMENTS_MAX: usize = 10_000;
+/// Most elements of all segments.
+pub const ELEMENTS_MAX: u64 = 1_000_000;
+/// Longest module as text, in bytes: parsing it takes many times as much memory.
+pub const TEXT_BYTES_MAX: usize = 8 << 20;
+/// Longest script, in bytes.
+pub const SCRIPT_BYTES_MAX: usize = 4 << 20;
 /// Most globals in a module.
 pub const GLOBALS_MAX: usize = 10_000;
 /// Most imports in a module: more than the contract has, so that every wrong one can be listed.
@@ -69,8 +94,20 @@ pub const VECTORS_MAX: usize = 1_024;
 pub const BACKTRACE_FRAMES_MAX: usize = 20;
 /// Compiled modules kept in memory.
 pub const MODULES_IN_MEMORY_MAX: usize = 64;
-/// Largest compiled module on disk that is read back, in bytes.
-pub const COMPILED_BYTES_MAX: u64 = 1 << 30;
+/// Largest compiled module that is taken from a compiler or read back from disk, in bytes.
+pub const COMPILED_BYTES_MAX: u64 = 256 << 20;
+/// Modules compiled at once.
+pub const COMPILATIONS_MAX: usize = 2;
+/// Threads that one module is compiled with.
+pub const COMPILE_THREADS_MAX: usize = 2;
+/// Address space of a process that compiles one module, in bytes: its own program, and an arena and a stack for each
+/// thread, are part of it.
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// Processor time for compiling one module, in seconds.
+pub const COMPILE_CPU_SECONDS_MAX: u64 = 60;
+/// Time for compiling one module. It is much longer than the processor time, so that what exceeds it is a machine that
+/// is far too busy, or a child that is stuck.
+pub const COMPILE_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// What one instance may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,12 +10,14 @@
 //! It is not: a WASI runtime (a guest sees no files, no network, no real clock), and not a place
 //! that knows about jobs, tasks or the database.
 //!
-//! Reading order: [`abi`], [`limits`], `error`, `sink`, `host` (engine, `module`, `cache`,
-//! `ticker`, `inspect`, `problem`), `instance` (`guest`, `imports`, `wasi`, `log`, `value`,
+//! Reading order: [`abi`], [`limits`], `error`, `sink`, `host` (engine, `module`, `cache`, `compiler` and
+//! [`compile_child`], `ticker`, `inspect`, `problem`), `instance` (`guest`, `imports`, `wasi`, `log`, `value`,
 //! `ended`), `js`.
 
 pub mod abi;
 mod cache;
+pub mod compile_child;
+mod compiler;
 mod ended;
 mod error;
 mod guest;
@@ -38,6 +40,7 @@ mod wasi;
 
 pub use abi::{Level, Stage, StageSet, Step};
 pub use cache::CacheError;
+pub use compiler::{CompileLimits, Compiler};
 pub use error::{EmitFault, GuestError, HostError, SinkError};
 pub use host::{Host, HostOptions, HostStats};
 pub use inspect::{ModuleInfo, inspect_module, wat_to_wasm};

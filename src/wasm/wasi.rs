@@ -145,6 +145,7 @@ fn fd_write<S: Sink>(
     written_ptr: u32,
 ) -> Result<Errno> {
     let (memory, guest) = parts(&mut caller)?;
+    guest.check_time()?;
     let stream = match fd {
         STDOUT => Stream::Out,
         STDERR => Stream::Err,
@@ -187,6 +188,7 @@ fn poll_oneoff<S: Sink>(
     events_len_ptr: u32,
 ) -> Result<Errno> {
     let (memory, guest) = parts(&mut caller)?;
+    guest.check_time()?;
     if len == 0 || len as usize > VECTORS_MAX {
         return Ok(INVAL);
     }
@@ -245,6 +247,7 @@ fn proc_exit<S: Sink>(mut caller: Caller<'_, Guest<S>>, code: i32) -> Result<()>
 
 fn random_get<S: Sink>(mut caller: Caller<'_, Guest<S>>, ptr: u32, len: u32) -> Result<Errno> {
     let (memory, guest) = parts(&mut caller)?;
+    guest.check_time()?;
     if len as usize > RANDOM_BYTES_MAX {
         return Ok(INVAL);
     }

@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::deadline::Deadline;
 use super::lines::{self, Lines};
+use super::spills::Spills;
 use super::{loader, map, publish_task, reduce, runs};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) stop: CancellationToken,
     pub(super) specs: SpecCache,
+    pub(super) spills: Spills,
 }
 
 /// One attempt: what the work needs, and what tells it to stop.
@@ -51,6 +53,8 @@ pub(super) struct Attempt {
     pub(super) manifest_bytes_max: usize,
     /// What jobs may ask of this worker.
     pub(super) caps: Caps,
+    /// The room for temporary files.
+    pub(super) spills: Spills,
     stop: CancellationToken,
 }
 
@@ -211,6 +215,7 @@ async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result
         confirmed: OnceCell::new(),
         manifest_bytes_max: context.settings.manifest_bytes_max,
         caps: context.settings.caps,
+        spills: context.spills.clone(),
         stop: context.stop.clone(),
     });
     // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Context};
+use super::spills::Spills;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::ids::WorkerId;
@@ -26,6 +27,8 @@ pub struct WorkerOptions {
     pub slots: usize,
     /// Leases and polling.
     pub settings: Settings,
+    /// The room for temporary files.
+    pub spills: Spills,
 }
 
 /// Runs until `stop`, then hands back what it holds and returns.
@@ -61,6 +64,7 @@ pub async fn run(
         settings: options.settings.clone(),
         stop: stop.clone(),
         specs: attempt::SpecCache::default(),
+        spills: options.spills,
     });
     let mut running: JoinSet<()> = JoinSet::new();
     while !stop.is_cancelled() {

@@ -10,7 +10,10 @@ use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::job::{FunctionRef, Job};
 use crate::store::Store;
-use crate::wasm::{self, Host, InstanceOptions, Interrupt, Limits, Module, Script, Stage};
+use crate::wasm::limits::SCRIPT_BYTES_MAX;
+use crate::wasm::{
+    self, Host, HostError, InstanceOptions, Interrupt, Limits, Module, Script, Stage,
+};
 
 /// A compiled function and what its instances start with.
 #[derive(Clone)]
@@ -196,8 +199,37 @@ pub async fn compile(
     })
     .await
     .map_err(|e| Error::Internal(format!("compiling panicked: {e}")))?
-    .map_err(|e| Error::refused(format!("failed to {e}"), ""))?;
+    .map_err(|e| not_provided(&e))?;
     ready(module, script, stage, around)
+}
+
+/// Refuses a script that is too long: every instance has a copy, and reads all of it before its first record.
+///
+/// # Errors
+/// [`Error::Refused`].
+pub fn check_script_size(shown: &str, bytes: usize) -> Result<()> {
+    if bytes <= SCRIPT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{shown} has {bytes} bytes"),
+        format!("a script may have at most {SCRIPT_BYTES_MAX} bytes"),
+    ))
+}
+
+/// A module that this machine cannot compile another may; one that no machine may compile ends its job.
+fn not_provided(error: &HostError) -> Error {
+    let why = format!("failed to {error}");
+    match error {
+        HostError::CannotCompile { .. } => {
+            Error::unfit(why, "give the worker more memory or processors")
+        }
+        HostError::CompileLimit { .. } => Error::refused(
+            why,
+            "make the functions smaller, or give the job fewer of them in one module",
+        ),
+        _ => Error::refused(why, ""),
+    }
 }
 
 fn ready(
@@ -231,6 +263,7 @@ fn ready(
 }
 
 fn script(stage: Stage, content: Vec<u8>) -> Result<Script> {
+    check_script_size("the script", content.len())?;
     let source = String::from_utf8(content)
         .map_err(|_| Error::refused("the script is not UTF-8", "save it as UTF-8"))?;
     let mut script = Script::default();
@@ -241,4 +274,21 @@ fn script(stage: Stage, content: Vec<u8>) -> Result<Script> {
         Stage::Finalize => script.finalize = Some(source),
     }
     Ok(script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_does_not_end_a_job() {
+        let digest = blake3::hash(b"a module");
+        let lacking = HostError::CannotCompile { digest, why: "no memory".into() };
+        let error = not_provided(&lacking);
+        assert!(matches!(error, Error::Unfit { .. }) && error.to_string().contains("no memory"));
+        let what = "memory for compiling in bytes";
+        let error = not_provided(&HostError::CompileLimit { digest, what, limit: 7 });
+        let expected = "memory for compiling in bytes: it needs more than the limit of 7";
+        assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains(expected));
+    }
 }

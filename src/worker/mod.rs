@@ -22,7 +22,9 @@ mod publish_task;
 mod reduce;
 pub mod reducer;
 mod runs;
+pub mod spills;
 mod stream;
 mod writer;
 
 pub use daemon::{WorkerOptions, run};
+pub use spills::Spills;

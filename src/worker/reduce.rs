@@ -96,7 +96,8 @@ fn compute(
     let limits = MergeLimits {
         fan_in_max: config::FAN_IN_MAX,
         block: BlockLimits { raw_bytes_target: config::BLOCK_RAW_BYTES_TARGET },
-        ..MergeLimits::default()
+        temp_dir: None,
+        temp_space: attempt.spills.space.clone(),
     };
     let runs = runs_of(manifest);
     let failed = |error| from_merge(error, attempt, &runs);

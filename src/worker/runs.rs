@@ -117,10 +117,9 @@ pub(super) fn from_merge(error: MergeError, attempt: &Attempt, runs: &[RunOf]) -
             Some(of) => damaged(attempt, of, &source),
             None => return Error::Internal(format!("failed to merge: run {run}: {source}")),
         },
+        MergeError::TempFull { limit, alone } => return no_room(attempt, limit, alone),
         // Another worker may have the disk that this one lacks.
-        error @ (MergeError::TempRun { .. }
-        | MergeError::Temp { .. }
-        | MergeError::TempFull { .. }) => {
+        error @ (MergeError::TempRun { .. } | MergeError::Temp { .. }) => {
             return Error::unfit(
                 format!("failed to merge: {error}"),
                 "give the worker a directory for temporary files with room in it (TMPDIR)",
@@ -128,6 +127,27 @@ pub(super) fn from_merge(error: MergeError, attempt: &Attempt, runs: &[RunOf]) -
         }
     };
     unless_in_vain(attempt, lost)
+}
+
+/// What becomes of a task whose temporary files do not fit the worker's quota. Where others have the rest of it, the
+/// task waits; where it needs more than all of it, what a person has set is a limit for jobs, while a small disk is the
+/// worker's lack.
+fn no_room(attempt: &Attempt, limit: u64, alone: bool) -> Error {
+    let worker = attempt.task.worker.as_deref().unwrap_or("?");
+    if !alone {
+        return Error::NotYet(format!(
+            "the other tasks of worker {worker} have the rest of the {limit} bytes that it gives to temporary \
+             files (--spill-bytes)"
+        ));
+    }
+    let why = format!(
+        "merging the blocks of partition {} takes more temporary files than the {limit} bytes that worker \
+         {worker} gives to them (--spill-bytes)",
+        attempt.task.n
+    );
+    let hint = "start workers with a larger --spill-bytes (AVIARY_SPILL_BYTES), or submit the job with more \
+                --partitions";
+    if attempt.spills.is_set { Error::refused(why, hint) } else { Error::unfit(why, hint) }
 }
 
 /// What becomes of an attempt that has lost a block. As a rule the block's map task runs again; not where that

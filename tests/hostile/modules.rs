@@ -392,6 +392,21 @@ fn bombs() -> Vec<Case> {
             ),
         ),
         module(
+            "wasm-many-operators",
+            "map",
+            &whole(&format!("(func {}) {MAP}", "i32.const 0 drop ".repeat(200_000))),
+            Refused("operators of a function: 400001 exceeds the limit of 250000"),
+        ),
+        module(
+            "wasm-many-locals",
+            "map",
+            &whole(&format!(
+                "{} {MAP}",
+                format!("(func (local {}))", "i32 ".repeat(50_000)).repeat(81)
+            )),
+            Refused("locals of all functions: 4050000 exceeds the limit of 4000000"),
+        ),
+        module(
             "wasm-many-functions",
             "map",
             &whole(&format!("{functions} {MAP}")),

@@ -135,18 +135,19 @@ fn sizes_are_limited() {
     assert_eq!(problems(&segments), limit("data segments", 100_001, limits::DATA_SEGMENTS_MAX));
     let functions = guest(&format!("{} {map}", "(func)".repeat(100_000)));
     assert_eq!(problems(&functions), limit("functions", 100_003, limits::FUNCTIONS_MAX));
-    let body = guest(&format!("(func {}) {map}", "nop ".repeat(limits::FUNCTION_BYTES_MAX)));
+    let wide = "i64.const -9223372036854775808 drop ".repeat(100_000);
+    let body = guest(&format!("(func {wide}) {map}"));
     assert!(matches!(
         &problems(&body)[..],
         [Problem::Limit { what: "size of a function in bytes", max, .. }] if *max == limits::FUNCTION_BYTES_MAX as u64
     ));
-    // Small, but its compilation would merge 2,000 locals at each of 40,000 branches.
-    let merging = "local.get 0 if local.get 0 local.set 1 end ".repeat(40_000);
+    // Small, but its compilation would merge 2,000 locals at each of 30,000 branches.
+    let merging = "local.get 0 if local.get 0 local.set 1 end ".repeat(30_000);
     let locals = "i32 ".repeat(2_000);
     let text = guest(&format!("(func (param i32) (local {locals}) {merging}) {map}"));
     assert!(matches!(
         &problems(&text)[..],
-        [Problem::Limit { max: limits::MODULE_MERGES_MAX, found: 80_000_000.., .. }]
+        [Problem::Limit { max: limits::MODULE_MERGES_MAX, found: 60_000_000.., .. }]
     ));
     let loops = format!("{}{}", "loop ".repeat(2_000), "end ".repeat(2_000));
     let locals = "i32 ".repeat(500);
@@ -165,6 +166,82 @@ fn sizes_are_limited() {
     huge.resize(limits::MODULE_BYTES_MAX + 1, 0);
     let found = host().inspect(&huge).unwrap_err().problems;
     assert_eq!(found, limit("size in bytes", huge.len() as u64, limits::MODULE_BYTES_MAX));
+}
+
+/// Small modules that take a compiler long, or much memory. None is compiled to find out.
+#[test]
+fn what_compiling_takes_is_limited_before_it_begins() {
+    let map = "(func (export \"map\") (param i32 i32))";
+    let wide = format!("(param {}) (result {})", "i64 ".repeat(100), "i64 ".repeat(100));
+    let wide = format!("(type $w (func {wide})) (func $wide (type $w) unreachable)");
+    let calls =
+        |count: usize| format!("(func unreachable {} unreachable)", "call $wide ".repeat(count));
+    let locals = |count: usize| format!("(func (local {}))", "i32 ".repeat(count));
+    let cases = [
+        (
+            "operators of a function: 250005",
+            format!("(func {})", "i32.const 0 drop ".repeat(125_002)),
+        ),
+        ("operators of a function: 408003", format!("{wide} {}", calls(2_000))),
+        (
+            "operators of a function: 409943",
+            format!(
+                "{wide} (func unreachable {} unreachable)",
+                "block (type $w) unreachable end ".repeat(1_990)
+            ),
+        ),
+        (
+            "operators of a function: 252306",
+            format!(
+                "(func block (result {}) unreachable br_table {} 0 end unreachable)",
+                "i64 ".repeat(100),
+                "0 ".repeat(2_496)
+            ),
+        ),
+        ("operators of all functions: 8323308", format!("{wide} {}", calls(1_200).repeat(34))),
+        (
+            "operators of a function that move memory of any length: 1001",
+            format!(
+                "(func (param i32) {} {})",
+                "(memory.fill (i32.const 0) (i32.const 0) (i32.const 65536))".repeat(5_000),
+                "(memory.copy (i32.const 0) (i32.const 0) (local.get 0))".repeat(1_001)
+            ),
+        ),
+        ("locals of a function: 50001", locals(50_001)),
+        ("locals of all functions: 4050000", locals(50_000).repeat(81)),
+        ("types: 10001", "(type (func))".repeat(9_992)),
+        ("element segments: 10001", "(elem func)".repeat(10_001)),
+        (
+            "elements of all segments: 1000001",
+            format!("(func $f) (elem func {})", "$f ".repeat(1_000_001)),
+        ),
+    ];
+    let mut told = Vec::new();
+    for (expected, text) in cases {
+        let wasm = wat_to_wasm(&guest(&format!("{text} {map}"))).unwrap();
+        let found = match host().inspect(&wasm) {
+            Ok(info) => format!("{} bytes are taken", info.size_bytes),
+            Err(refused) => refused.to_string(),
+        };
+        if !found.contains(expected) || !found.contains("exceeds the limit of") {
+            told.push(format!("{expected}: {found}"));
+        }
+    }
+    // A text is measured before it is parsed.
+    let text = format!("{} {}", " ".repeat(8 << 20), emitter(1));
+    match host().inspect(text.as_bytes()) {
+        Err(refused) if refused.to_string().contains("size of the text in bytes") => {}
+        other => told.push(format!("{other:?}")),
+    }
+    assert!(told.is_empty(), "{}", told.join("\n"));
+}
+
+/// What people write stays far below.
+#[test]
+fn the_limits_on_compiling_leave_room_for_the_guests_there_are() {
+    let info = host().inspect(JS_GUEST).unwrap();
+    assert!(info.operators * 4 < limits::MODULE_OPERATORS_MAX, "{info:?}");
+    assert!(info.function_operators * 4 < limits::FUNCTION_OPERATORS_MAX, "{info:?}");
 }
 
 #[test]

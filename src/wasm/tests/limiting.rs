@@ -78,6 +78,28 @@ fn starting_is_under_the_deadline_too() {
     assert!(matches!(error, GuestError::Timeout { step: Step::Initialize, .. }));
 }
 
+/// The runtime looks at the time where functions and loops begin, and here is neither: the host looks itself.
+#[test]
+fn a_guest_that_keeps_the_host_busy_ends_after_its_time() {
+    let long = "(call $log (i32.const 1) (i32.const 0) (i32.const 33554432))".repeat(60);
+    let random = "(drop (call $random_get (i32.const 0) (i32.const 1048576)))".repeat(2_000);
+    for busy in [long, random] {
+        let text = with_memory(
+            "(memory (export \"memory\") 512)",
+            &format!("(func (export \"map\") (param i32 i32) {busy})"),
+        );
+        let mut options = timeout_ms(50);
+        options.limits.log_bytes_max = usize::MAX;
+        let error = match map(&text, options) {
+            (_, Err(error)) => error,
+            (instance, Ok(())) => {
+                panic!("it took its time, and left {} lines", instance.sink().logs.len())
+            }
+        };
+        assert!(matches!(error, GuestError::Timeout { .. }), "{error:?}");
+    }
+}
+
 #[test]
 fn memory_ends_at_the_limit() {
     let mut options = InstanceOptions::default();
