@@ -30,7 +30,7 @@ const MAY: [(&str, &str); 24] = [
     ("workers", "view author+view fleet"),
     ("functions list", "author view author+view fleet"),
     ("functions show flags", "author view author+view fleet"),
-    ("insert MAP --name flags", "author author+view fleet"),
+    ("insert EMIT --name flags", "author author+view fleet"),
     // Whether a job needs the function is in the jobs.
     ("functions rm flags", "author+view fleet"),
     // The results of an inline job are in a collection that only the fleet can name beforehand.
@@ -90,13 +90,13 @@ struct Table<'a> {
 impl Table<'_> {
     /// A job that has ended, and one that waits for a person.
     async fn prepare(&self) -> (String, String) {
-        let [map, _] = functions(self.bed);
-        let map = map.to_str().unwrap();
+        let [map, emit] = functions(self.bed);
+        let (map, emit) = (map.to_str().unwrap(), emit.to_str().unwrap());
         let submit = ["submit", "-c", "orders", "--input-db", INPUT, "--map", map];
         let sum = ["--reduce", "_sum", "-o", "name"];
         let daemons = [self.daemon(&self.fleet, "coordinator"), self.daemon(&self.fleet, "worker")];
         let words = [&submit[..], &sum, &["--detach"]].concat();
-        aviary(&self.fleet, OWN, &["insert", map, "--name", "flags"]).await.ok();
+        aviary(&self.fleet, OWN, &["insert", emit, "--name", "flags"]).await.ok();
         let job = aviary(&self.fleet, OWN, &words).await.ok().stdout.trim().to_owned();
         aviary(&self.fleet, OWN, &["status", "-w", &job]).await.ok();
         for daemon in &daemons {
@@ -125,7 +125,8 @@ impl Table<'_> {
 
     /// Tries it as the user of this address; otherwise the words that refused it.
     async fn allows(&self, uri: &str, what: &str, job: &str, stopped: &str) -> Result<(), String> {
-        let [map, _] = functions(self.bed);
+        let [map, emit] = functions(self.bed);
+        let (map, emit) = (map.to_str().unwrap(), emit.to_str().unwrap());
         match what {
             "coordinator" | "worker" => return self.daemon_allowed(uri, what).await,
             _ if what.ends_with("request") || what.starts_with("read ") => {
@@ -133,10 +134,14 @@ impl Table<'_> {
             }
             _ => {}
         }
+        if what.starts_with("functions rm") {
+            // Whoever was asked before may have removed it.
+            aviary(&self.fleet, OWN, &["insert", emit, "--name", "flags"]).await.ok();
+        }
         let mut waiting = String::new();
         if what.contains("WAITING") {
             let submit = ["submit", "-c", "orders", "--input-db", INPUT, "--map"];
-            let rest = [map.to_str().unwrap(), "--reduce", "_sum", "--detach", "-o", "name"];
+            let rest = [map, "--reduce", "_sum", "--detach", "-o", "name"];
             let ran = aviary(&self.fleet, OWN, &[&submit[..], &rest].concat()).await.ok();
             waiting = ran.stdout.trim().to_owned();
         }
@@ -146,7 +151,8 @@ impl Table<'_> {
                 "JOB" => job,
                 "STOPPED" => stopped,
                 "WAITING" => &waiting,
-                "MAP" => map.to_str().unwrap(),
+                "MAP" => map,
+                "EMIT" => emit,
                 word => word,
             })
             .collect();
