@@ -44,7 +44,7 @@ pub enum Error {
         hint: String,
     },
     /// A database operation failed.
-    #[error("failed to {action}: {source}")]
+    #[error("failed to {action}: {source}{hint}", hint = with_hint(needed(source)))]
     Store {
         /// What was being done.
         action: String,
@@ -144,6 +144,19 @@ pub enum Error {
     /// An assumption of the program itself does not hold.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// What to do about a refusal of the server's.
+fn needed(source: &StoreError) -> &'static str {
+    /// AuthenticationFailed.
+    const WHO: i32 = 18;
+    match (source.kind, source.code) {
+        (StoreErrorKind::Unauthorized, Some(WHO)) => "check the user, the password and authSource",
+        (StoreErrorKind::Unauthorized, _) => {
+            "grant the user a role that may; deploy/roles.js makes one for each use"
+        }
+        _ => "",
+    }
 }
 
 fn damaged(damage: &Option<String>) -> String {

@@ -128,6 +128,26 @@ impl Compose {
         (each.iter().sum(), each.len())
     }
 
+    /// Makes sure that a service's processes have no privileges, and a server and its worker another user each.
+    fn is_confined(&self, service: &str) {
+        const LOOK: &str = r#"for p in /proc/[0-9]*; do
+            c=$(cat $p/comm) && [ "$c" = mongod -o "$c" = aviary ] || continue
+            echo "$c" $(sed -n 's/^Uid:\t\([0-9]*\).*/\1/p; s/^\(CapEff\|NoNewPrivs\):\t//p' $p/status)
+        done"#;
+        let container = self.container(service);
+        let seen = docker_ok(&["exec", "-u", "0", &container, "sh", "-c", LOOK]);
+        let mut seen: Vec<&str> = seen.lines().collect();
+        seen.sort_unstable();
+        let expected: &[&str] = match service {
+            "coordinator" => &["aviary 10001 0000000000000000 1"],
+            "config0" => &["mongod 10001 0000000000000000 1"],
+            _ => &["aviary 10001 0000000000000000 1", "mongod 10002 0000000000000000 1"],
+        };
+        assert_eq!(seen, expected, "{service}");
+        let write = docker(&["exec", &container, "touch", "/usr/local/bin/more"]);
+        assert!(!write.status.success(), "{service}: {write:?}");
+    }
+
     /// The service whose member is primary of a shard, as the member `ask` sees it.
     fn primary(&self, shard: &str) -> Option<String> {
         ["a", "b", "c"].map(|member| format!("{shard}{member}")).into_iter().find(|service| {
@@ -290,16 +310,18 @@ async fn a_job_survives(compose: &Compose) {
         (beside && hosts.len() == 9).then_some(())
     })
     .await;
+    for service in ["s0a", "config0", "coordinator"] {
+        compose.is_confined(service);
+    }
     let (idle, containers) = compose.memory_mib();
     let db = compose.db().await;
     load(&db).await;
 
-    // The job is submitted from the coordinator's container, with a function that was copied into it.
-    let map = tempfile::Builder::new().suffix(".js").tempfile().expect("a file");
-    std::fs::write(map.path(), MAP).expect("written");
+    // The job is submitted from the coordinator's container, with a function that was written into it: nothing can be
+    // copied into a container whose file system is read-only.
     let coordinator = compose.container("coordinator");
-    docker_ok(&["cp", &map.path().display().to_string(), &format!("{coordinator}:/tmp/map.js")]);
-    docker_ok(&["exec", "-u", "0", &coordinator, "chmod", "a+r", "/tmp/map.js"]);
+    let write = "printf %s \"$1\" >/tmp/map.js";
+    docker_ok(&["exec", &coordinator, "sh", "-c", write, "sh", MAP]);
     let scope = format!("{{\"rounds\": {ROUNDS}, \"groups\": {GROUPS}}}");
     let submit =
         ["submit", "-c", "input", "--map", "/tmp/map.js", "--reduce", "_sum", "--scope", &scope];

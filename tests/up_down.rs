@@ -5,6 +5,7 @@
 mod common;
 
 use aviary_testcontainers::state::State;
+use aviary_testcontainers::{Progress, mongod};
 use bson::{Document, doc};
 use common::{run, wait_for};
 use mongodb::Client;
@@ -26,6 +27,11 @@ async fn what_up_started_down_ends_and_removes() {
     assert_eq!(up.stdout.lines().count(), 1, "standard output is the URI: {up:#?}");
     let uri = up.stdout.trim().to_owned();
     assert!(up.stderr.contains(&format!("aviary down --dir {at}")), "{up:#?}");
+    // One line where the server is older than the fix of what others could use against it.
+    let mongod = mongod::locate(&Progress::silent()).unwrap();
+    let caution = mongod::caution(&mongod::version(&mongod).unwrap());
+    let cautions = up.stderr.lines().filter(|line| line.contains("is for trying things out"));
+    assert_eq!(cautions.map(str::to_owned).collect::<Vec<_>>(), Vec::from_iter(caution), "{up:#?}");
     let state = State::read(&dir).unwrap();
     let records: Vec<_> = state.running().cloned().collect();
     assert!(records.len() >= 4, "a server, a coordinator, two workers: {records:#?}");

@@ -113,6 +113,16 @@ impl Servers {
         Ok(links)
     }
 
+    /// Why these servers are for trying things out only, if they are.
+    async fn caution(&self) -> Option<String> {
+        let set = match self {
+            Self::Set(set) => set,
+            Self::Cluster(cluster) => cluster.shard(0).ok()?,
+        };
+        let told = set.run_admin(bson::doc! { "buildInfo": 1 }).await.ok()?;
+        aviary_testcontainers::mongod::caution(told.get_str("version").ok()?)
+    }
+
     async fn shutdown(self) -> Result<()> {
         match self {
             Self::Set(set) => set.shutdown().await,
@@ -146,6 +156,11 @@ impl Local {
         let progress =
             if options.quiet { Progress::silent() } else { Progress::new(|line| tell!("{line}")) };
         let servers = Servers::start(&options, progress).await?;
+        if !options.quiet
+            && let Some(caution) = servers.caution().await
+        {
+            tell!("{caution}");
+        }
         let uri = with_db(&servers.uri(), &options.db);
         let mut started = Self { servers, daemons: Vec::new(), uri };
         if let Err(error) = started.spawn_daemons(&options) {

@@ -43,7 +43,7 @@ pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
         sources.push(source);
     }
     let store = global.store("aviary-insert").await?;
-    if !store.is_initialised().await? {
+    if !store.takes_functions().await? {
         until_known(async |_| store.init().await).await?;
     }
     for source in sources {

@@ -82,9 +82,15 @@ const TRANSIENT_CODES: [i32; 44] = [
     13436, // NotPrimaryOrSecondary
 ];
 
+/// The user may not do this.
+const UNAUTHORIZED: i32 = 13;
+
 /// What an error means for the caller.
 pub(crate) fn classify(error: &DriverError) -> StoreError {
-    let (code, message) = code_and_message(error);
+    let (code, mut message) = code_and_message(error);
+    if code == Some(UNAUTHORIZED) {
+        message = shortened(&message);
+    }
     let kind = match (code, &*error.kind) {
         (Some(13 | 18 | 8000), _) => StoreErrorKind::Unauthorized,
         (Some(11000 | 11001), _) => StoreErrorKind::DuplicateKey,
@@ -110,6 +116,15 @@ pub(crate) fn classify(error: &DriverError) -> StoreError {
         _ => StoreErrorKind::Fatal,
     };
     StoreError { message, code, kind }
+}
+
+/// The server repeats the whole command that it refuses, with the session's signature; its name and the collection
+/// say enough.
+fn shortened(message: &str) -> String {
+    const COMMAND: &str = " to execute command { ";
+    let Some((who, command)) = message.split_once(COMMAND) else { return message.to_owned() };
+    let first = command.split([',', '}']).next().unwrap_or_default().trim();
+    format!("{who} to execute {{ {first} }}")
 }
 
 fn code_and_message(error: &DriverError) -> (Option<i32>, String) {
@@ -176,6 +191,14 @@ mod tests {
         let many: InsertManyError = bson::deserialize_from_document(reply).unwrap();
         let error = DriverError::from(ErrorKind::InsertMany(many));
         (classify(&error).kind, only_existing_ids(&error))
+    }
+
+    #[test]
+    fn a_refusal_names_the_command_and_not_the_session() {
+        let whole = "not authorized on own to execute command { find: \"aviary\", lsid: { id: 1 }, \
+                     $clusterTime: { signature: { hash: 5 } } }";
+        assert_eq!(shortened(whole), "not authorized on own to execute { find: \"aviary\" }");
+        assert_eq!(shortened("not authorized"), "not authorized");
     }
 
     #[test]

@@ -50,11 +50,15 @@ impl Direct {
     ) -> Result<Self> {
         let shown = redact(uri);
         let mut member = prepared(uri, &options.app_name).await?;
+        // Whoever speaks TLS to the cluster does so to its shards, with the same certificates, unless told otherwise.
+        if member.tls.is_none() {
+            member.tls.clone_from(&routed.options.tls);
+        }
         if member.hosts.len() == 1 {
             member.direct_connection = Some(true);
         }
         let beside = client(member.clone(), &shown)?;
-        let hello = hello(&beside, &shown).await?;
+        let hello = hello(&beside, &shown, &member).await?;
         if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
             return Err(not_a_shard(&shown, "it is a router"));
         }
@@ -178,7 +182,10 @@ fn impatient(mut options: ClientOptions) -> ClientOptions {
 /// A client from options.
 pub(super) fn client(options: ClientOptions, shown: &str) -> Result<Client> {
     Client::with_options(options).map_err(|e| {
-        Error::Usage(format!("{shown} is not a usable MongoDB URI: {}", super::reason(&e)))
+        Error::Usage(format!(
+            "{shown} is not a usable MongoDB URI: {}",
+            super::unreachable::reason(&e)
+        ))
     })
 }
 

@@ -50,7 +50,7 @@ impl Store {
             let known = classify(error);
             let why = match known.kind {
                 StoreErrorKind::Unauthorized => "not permitted".to_owned(),
-                _ => super::plain_reason(&known.message),
+                _ => super::unreachable::plain_reason(&known.message, None),
             };
             failures.push(format!("{who} ({why})"));
         };

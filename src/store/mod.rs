@@ -29,6 +29,7 @@ pub mod shape;
 pub mod tasks;
 pub mod topology;
 pub mod turns;
+mod unreachable;
 pub mod uri;
 pub mod watch;
 pub mod workers;
@@ -123,7 +124,7 @@ impl Store {
         let client = links::client(client_options.clone(), &shown)?;
         let options_kept = Arc::new(client_options);
         let db = database_of(&client, &name);
-        let hello = hello(&client, &shown).await?;
+        let hello = hello(&client, &shown, &options_kept).await?;
         let topology = match deployment(&hello, &shown)? {
             Deployment::Set(name) => {
                 links::refuse_part_of_cluster(&client, &hello, &shown).await?;
@@ -294,9 +295,9 @@ async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
     let mut options = ClientOptions::parse(uri).await.map_err(|e| match &*e.kind {
         // The hosts of mongodb+srv:// are looked up right here.
         mongodb::error::ErrorKind::DnsResolve { message, .. } => {
-            Error::Connect { uri: redact(uri), why: first_line(message) }
+            Error::Connect { uri: redact(uri), why: unreachable::first_line(message) }
         }
-        _ => unusable(uri, &reason(&e)),
+        _ => unusable(uri, &unreachable::reason(&e)),
     })?;
     options.app_name.get_or_insert_with(|| app_name.to_owned());
     options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
@@ -317,7 +318,7 @@ async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
 pub fn check_uri(uri: &str) -> Result<()> {
     match ConnectionString::parse(uri) {
         Ok(_) => Ok(()),
-        Err(e) => Err(unusable(uri, &reason(&e))),
+        Err(e) => Err(unusable(uri, &unreachable::reason(&e))),
     }
 }
 
@@ -329,21 +330,11 @@ fn unusable(uri: &str, said: &str) -> Error {
 const NEEDS_SET: &str = "Aviary needs a replica set (one member is enough): start mongod with \
                          --replSet NAME and run rs.initiate()";
 
-async fn hello(client: &Client, shown: &str) -> Result<Document> {
+async fn hello(client: &Client, shown: &str, options: &ClientOptions) -> Result<Document> {
     let any = SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None });
     let answer =
         client.database("admin").run_command(doc! { "hello": 1 }).selection_criteria(any).await;
-    answer.map_err(|e| {
-        let source = classify(&e);
-        if source.kind == StoreErrorKind::Unauthorized {
-            Error::refused(
-                format!("{shown} refused the credentials: {}", source.message),
-                "check the user, the password and authSource",
-            )
-        } else {
-            Error::Connect { uri: shown.to_owned(), why: plain_reason(&source.message) }
-        }
-    })
+    answer.map_err(|e| unreachable::explain(&e, shown, options))
 }
 
 /// What a URI leads to.
@@ -368,36 +359,4 @@ fn deployment(hello: &Document, shown: &str) -> Result<Deployment> {
         Ok(name) => Ok(Deployment::Set(name.to_owned())),
         Err(_) => Err(Error::refused(format!("{shown} is a standalone server"), NEEDS_SET)),
     }
-}
-
-/// What is wrong with an argument, without the driver's own frame around it.
-fn reason(error: &mongodb::error::Error) -> String {
-    match &*error.kind {
-        mongodb::error::ErrorKind::InvalidArgument { message, .. } => message.clone(),
-        _ => first_line(&error.to_string()),
-    }
-}
-
-/// The driver describes its whole view of the topology; a person wants to know what to do.
-fn plain_reason(message: &str) -> String {
-    for (said, meant) in [
-        ("Connection refused", "connection refused; is mongod running there, on that port?"),
-        ("failed to lookup address", "the host's name is not known"),
-        ("timed out", "no answer in time"),
-        (
-            "Set Name: ",
-            "no member answers, or none belongs to a replica set of that name; check replicaSet",
-        ),
-    ] {
-        if message.contains(said) {
-            return meant.to_owned();
-        }
-    }
-    first_line(message)
-}
-
-fn first_line(text: &str) -> String {
-    const SHOWN_CHARS_MAX: usize = 300;
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().take(SHOWN_CHARS_MAX).collect()
 }

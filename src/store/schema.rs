@@ -50,13 +50,30 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn is_initialised(&self) -> Result<bool> {
+        self.is_set_up().await.map_err(|e| self.explain(e))
+    }
+
+    /// Whether a user who stores functions has nothing to set up first: everything is there, or setting up is not
+    /// for this user, who may not even look.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn takes_functions(&self) -> Result<bool> {
+        match self.is_set_up().await {
+            Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => {
+                Ok(true)
+            }
+            outcome => outcome.map_err(|e| self.explain(e)),
+        }
+    }
+
+    async fn is_set_up(&self) -> Result<bool> {
         let found: Vec<_> = self
             .database()
             .list_collections()
             .filter(doc! { "name": { "$in": [AVIARY, FUNCTIONS, INTERMEDIATES, REQUESTS] } })
             .await
-            .action("list collections")
-            .map_err(|e| self.explain(e))?
+            .action("list collections")?
             .try_collect()
             .await
             .action("list collections")?;
@@ -79,12 +96,7 @@ impl Store {
             return Ok(false);
         }
         // The indexes come last, so an init that was cut short is found out by them.
-        let indexes = self
-            .aviary()
-            .list_index_names()
-            .await
-            .action("list indexes")
-            .map_err(|e| self.explain(e))?;
+        let indexes = self.aviary().list_index_names().await.action("list indexes")?;
         Ok(aviary_indexes().iter().all(|index| {
             let name = index.options.as_ref().and_then(|options| options.name.as_ref());
             name.is_some_and(|name| indexes.contains(name))
@@ -164,7 +176,7 @@ impl Store {
                     why: source.message,
                     hint: format!(
                         "grant the user readWrite and dbAdmin on the database {}, and read on the \
-                         input's",
+                         input's, or a role of deploy/roles.js",
                         self.db_name()
                     ),
                 }

@@ -47,6 +47,8 @@ impl Launch<'_> {
             .arg(format!("--dbpath={}", data.display()))
             .arg(format!("--port={}", self.port))
             .arg("--bind_ip=127.0.0.1")
+            // Never zlib: servers before 6.0.27 let clients that ask for it read their memory (CVE-2025-14847).
+            .arg("--networkMessageCompressors=snappy,zstd")
             .arg(format!("--wiredTigerCacheSizeGB={}", self.cache_gb));
         command = match socket_path(self.dir, self.port) {
             Some(_) => command.arg(format!("--unixSocketPrefix={}", self.dir.display())),

@@ -63,6 +63,25 @@ pub fn version(mongod: &Path) -> Result<String> {
     })
 }
 
+/// Why a version is for trying things out only, if it is: servers that are not in anybody's reach may be older than
+/// the fix of what others could use against them.
+#[must_use]
+pub fn caution(version: &str) -> Option<String> {
+    /// The first of each series that has it.
+    const FIXED: [(u32, u32, u32); 6] =
+        [(8, 2, 3), (8, 0, 17), (7, 0, 28), (6, 0, 27), (5, 0, 32), (4, 4, 30)];
+    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let (major, minor) = (numbers.next()?, numbers.next()?);
+    let patch = numbers.next()?;
+    let fixed = FIXED.iter().find(|fixed| (fixed.0, fixed.1) == (major, minor))?;
+    (patch < fixed.2).then(|| {
+        format!(
+            "mongod {version} is for trying things out: CVE-2025-14847 is fixed in {major}.{minor}.{}",
+            fixed.2
+        )
+    })
+}
+
 pub(crate) fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -92,6 +111,17 @@ mod tests {
         let text = "db version v6.0.5\nBuild Info: {";
         assert_eq!(parse_version(text).as_deref(), Some("6.0.5"));
         assert_eq!(parse_version("mongod: not found"), None);
+    }
+
+    #[test]
+    fn a_server_without_the_fix_is_for_trying_things_out() {
+        let told = caution("6.0.5").unwrap();
+        assert_eq!(
+            told,
+            "mongod 6.0.5 is for trying things out: CVE-2025-14847 is fixed in 6.0.27"
+        );
+        assert!(caution("6.0.27").is_none() && caution("9.0.0").is_none() && caution("").is_none());
+        assert!(caution("8.0.16-rc1").is_some());
     }
 
     #[test]

@@ -21,7 +21,8 @@ mod faults;
 mod users;
 
 pub use faults::FailCommand;
-use users::{key_file, secret};
+use users::secret;
+pub(crate) use users::{KEY_FILE, key_file};
 
 /// The size of a server's cache unless told otherwise, in GB: the smallest it accepts.
 pub const CACHE_GB: f64 = 0.25;
@@ -73,6 +74,9 @@ pub struct ReplicaSetOptions {
     pub election_timeout_ms: u32,
     /// Whether clients have to say who they are. An administrator `root` is made.
     pub auth: bool,
+    /// The secret that members know each other by, for several replica sets of one cluster; one of its own
+    /// otherwise.
+    pub key_file: Option<PathBuf>,
     /// Whether commands meant for tests, such as fail points, are allowed.
     pub test_commands: bool,
     /// Whether it outlives this program. [`state::down`] ends it then.
@@ -99,6 +103,7 @@ impl Default for ReplicaSetOptions {
             oplog_mb: OPLOG_MB,
             election_timeout_ms: ELECTION_TIMEOUT_MS,
             auth: false,
+            key_file: None,
             test_commands: false,
             persistent: false,
             parameters: Vec::new(),
@@ -142,9 +147,10 @@ impl ReplicaSet {
             }
             None => None,
         };
-        let key_file = match &root {
-            Some(_) => Some(key_file(home.path())?),
-            None => None,
+        let key_file = match (&root, &options.key_file) {
+            (Some(_), Some(shared)) => Some(shared.clone()),
+            (Some(_), None) => Some(key_file(home.path())?),
+            (None, _) => None,
         };
         let mut tries = 0;
         let (leases, members) = loop {

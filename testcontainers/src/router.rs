@@ -11,7 +11,8 @@
 //! * Retryable writes are not: their numbers are removed, since they end a server of 6.0. A client
 //!   should say `retryWrites=false`, or a write that is sent twice may be done twice
 //!   (`findAndModify` excepted).
-//! * There are no transactions, and nobody has to say who they are.
+//! * There are no transactions, and nobody has to say who they are: with a key file the router does so itself,
+//!   to servers that ask, and its clients may do what it may.
 //! * `findAndModify` needs the shard key in its filter, as with a mongos of 6.0.
 //!
 //! Layout, in reading order: `dispatch` says which command goes where. `client` is one connection
@@ -25,6 +26,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ mod explain;
 mod failure;
 mod gather;
 mod ledger;
+mod login;
 mod message;
 mod order;
 mod placement;
@@ -54,6 +57,7 @@ mod streams;
 mod targeted;
 mod upstream;
 
+use login::Login;
 use shared::Shared;
 
 /// Accepting fails while too many files are open; after this pause it is tried again.
@@ -71,12 +75,17 @@ pub struct Router {
 
 impl Router {
     /// Listens on `address` for a cluster whose config servers are `config_db`, written as for
-    /// mongos: `name/host:port,host:port`.
+    /// mongos: `name/host:port,host:port`. With a key file its servers ask who their clients are.
     ///
     /// # Errors
     ///
-    /// When `config_db` names no host, or when the address cannot be listened on.
-    pub async fn bind(config_db: &str, address: SocketAddr) -> io::Result<Self> {
+    /// When `config_db` names no host, when the key file cannot be read, or when the address cannot
+    /// be listened on.
+    pub async fn bind(
+        config_db: &str,
+        address: SocketAddr,
+        key_file: Option<&Path>,
+    ) -> io::Result<Self> {
         let hosts = config_db.split_once('/').map_or(config_db, |(_, hosts)| hosts);
         let hosts: Vec<String> =
             hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect();
@@ -86,8 +95,12 @@ impl Router {
                 "the config servers are to be given as name/host:port,host:port",
             ));
         }
+        let login = match key_file {
+            Some(path) => Some(Login::new(&std::fs::read_to_string(path)?)),
+            None => None,
+        };
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, shared: Arc::new(Shared::new(hosts)) })
+        Ok(Self { listener, shared: Arc::new(Shared::new(hosts, login)) })
     }
 
     /// Where it listens.

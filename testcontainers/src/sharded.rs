@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::launch::{self, CONDITION};
 use crate::process::Record;
-use crate::replica_set::{CACHE_GB, ELECTION_TIMEOUT_MS, Role};
+use crate::replica_set::{CACHE_GB, ELECTION_TIMEOUT_MS, KEY_FILE, Role, key_file};
 use crate::state::{self, FORMAT, State};
 use crate::uri::{host, uri_of};
 use crate::{Managed, Progress, ReplicaSet, ReplicaSetOptions, wire};
@@ -54,6 +54,9 @@ pub struct ShardedClusterOptions {
     pub cache_gb: f64,
     /// How long a silent primary is put up with, in milliseconds.
     pub election_timeout_ms: u32,
+    /// Whether servers ask who their clients are. Each shard has an administrator of its own; whoever comes
+    /// through the stand-in for a router may do anything.
+    pub auth: bool,
     /// Whether chunks are moved without being asked for.
     pub balancer: bool,
     /// Whether commands meant for tests, such as fail points, are allowed.
@@ -64,6 +67,8 @@ pub struct ShardedClusterOptions {
     /// 0 on shards (what moved away is deleted at once) and `periodicNoopIntervalSecs` is 1 (a
     /// quiet shard delays change streams by a second at most).
     pub parameters: Vec<(String, String)>,
+    /// Further arguments for each shard's servers.
+    pub shard_args: Vec<String>,
     /// The server program; [`crate::mongod::locate`] finds one otherwise.
     pub mongod: Option<PathBuf>,
     /// What to use as the router.
@@ -82,10 +87,12 @@ impl Default for ShardedClusterOptions {
             port: None,
             cache_gb: CACHE_GB,
             election_timeout_ms: ELECTION_TIMEOUT_MS,
+            auth: false,
             balancer: false,
             test_commands: false,
             persistent: false,
             parameters: Vec::new(),
+            shard_args: Vec::new(),
             mongod: None,
             router: RouterProgram::Auto,
             progress: Progress::silent(),
@@ -122,8 +129,10 @@ impl ShardedCluster {
         let mongod = launch::program(options.mongod.as_deref(), &options.progress).await?;
         options.mongod = Some(mongod);
         let home = Home::create(options.dir.as_deref(), options.persistent)?;
+        let key_file = if options.auth { Some(key_file(home.path())?) } else { None };
         let (config, shards) = start_sets(&options, home.path()).await?;
-        let front = Front::start(&options, &config_db(&config)?, &home).await?;
+        let servers = config_db(&config)?;
+        let front = Front::start(&options, &servers, key_file.as_deref(), &home).await?;
         let mut cluster =
             Self { front, shards, config, options, adopted: Mutex::default(), old_logs, home };
         for shard in &cluster.shards {
@@ -336,15 +345,18 @@ fn set_options(
     }
     ReplicaSetOptions {
         dir: Some(dir.join(&name)),
+        key_file: options.auth.then(|| dir.join(KEY_FILE)),
         name,
         role,
         members,
+        auth: options.auth,
         cache_gb: options.cache_gb,
         oplog_mb: OPLOG_MB,
         election_timeout_ms: options.election_timeout_ms,
         test_commands: options.test_commands,
         persistent: false,
         parameters,
+        extra_args: if role == Role::Shard { options.shard_args.clone() } else { Vec::new() },
         mongod: options.mongod.clone(),
         progress: options.progress.clone(),
         ..ReplicaSetOptions::default()

@@ -26,6 +26,15 @@ async fn insert(uri: &str, id: i32) -> mongodb::error::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_does_not_take_zlib() {
+    let set = start(1).await;
+    let offer = doc! { "hello": 1, "compression": ["zlib", "snappy", "zstd"] };
+    let taken = set.run_admin(offer).await.unwrap();
+    let taken = taken.get_array("compression").unwrap();
+    assert_eq!(*taken, ["snappy", "zstd"].map(Bson::from));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_replica_sets_at_once_do_not_share_data() {
     let (first, second) = tokio::join!(start(1), start(1));
     insert(&first.uri(), 1).await.unwrap();

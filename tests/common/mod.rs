@@ -446,6 +446,9 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The version that is installed where there is none; `.ci/run` names it too.
+const MONGOSH: &str = "mongosh@2.12.0";
+
 /// The real mongosh: on PATH, or installed with npm below `target/`. `None`, with a line that says
 /// so, where npm is missing; in CI that is an error.
 pub async fn mongosh() -> Option<PathBuf> {
@@ -464,7 +467,7 @@ pub async fn mongosh() -> Option<PathBuf> {
         let npm = tokio::process::Command::new("npm")
             .args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"])
             .arg(&prefix)
-            .arg("mongosh")
+            .arg(MONGOSH)
             .output()
             .await;
         let done = npm.is_ok_and(|output| output.status.success()) && installed.is_file();

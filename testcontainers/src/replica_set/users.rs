@@ -12,6 +12,8 @@ use crate::error::{At, Result};
 use crate::launch::CONDITION;
 use crate::{fetch, wire};
 
+/// The name of the key's file in a deployment's directory.
+pub(crate) const KEY_FILE: &str = "key";
 const SECRET_BYTES: usize = 24;
 
 impl ReplicaSet {
@@ -70,8 +72,8 @@ impl ReplicaSet {
 }
 
 /// The secret the members know each other by; kept from an earlier run.
-pub(super) fn key_file(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join("key");
+pub(crate) fn key_file(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join(KEY_FILE);
     if path.exists() {
         return Ok(path);
     }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Router;
@@ -9,7 +10,7 @@ use super::Router;
 /// Listens and serves until the process is ended.
 ///
 /// Takes the options of mongos it needs, `--configdb name/host:port,…` and `--port N`, and
-/// `--bind_ip_all` for more than this machine's clients; others are ignored. Exit codes: 2 for wrong arguments, 1 when it cannot listen.
+/// `--bind_ip_all` for more than this machine's clients, `--keyFile` for servers that ask who their clients are; others are ignored. Exit codes: 2 for wrong arguments, 1 when it cannot listen.
 pub async fn main(args: &[String]) -> ExitCode {
     let port = option(args, "--port").and_then(|port| port.parse::<u16>().ok());
     let (Some(config_db), Some(port)) = (option(args, "--configdb"), port) else {
@@ -19,7 +20,8 @@ pub async fn main(args: &[String]) -> ExitCode {
     let everywhere = args.iter().any(|arg| arg == "--bind_ip_all");
     let ip = if everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     let address = SocketAddr::from((ip, port));
-    match Router::bind(&config_db, address).await {
+    let key_file = option(args, "--keyFile").map(PathBuf::from);
+    match Router::bind(&config_db, address, key_file.as_deref()).await {
         Ok(router) => {
             // The words that mongod and mongos use, which starters wait for.
             report(&format!("Waiting for connections on {address} (a test-only router)"));

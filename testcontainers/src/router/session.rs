@@ -159,7 +159,7 @@ impl Session {
         let kept = self.upstreams.remove(host).filter(|upstream| !upstream.is_closed());
         let mut upstream = match kept {
             Some(upstream) => upstream,
-            None => match Upstream::connect(host, self.client.as_ref()).await {
+            None => match Upstream::connect(host, &self.shared, self.client.as_ref()).await {
                 Ok(upstream) => upstream,
                 Err(_) => {
                     self.leave(host);

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
 
 use super::ledger::Ledger;
+use super::login::Login;
 use super::placement::{Database, Placement};
 
 /// Spoken until a server has said what it speaks: that of MongoDB 6.0.
@@ -26,6 +27,8 @@ pub(super) struct Catalog {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config_hosts: Vec<String>,
+    /// For servers that ask who their clients are.
+    pub(super) login: Option<Login>,
     catalog: Mutex<Catalog>,
     ledger: Mutex<Ledger>,
     clock: Mutex<Option<(Timestamp, RawDocumentBuf)>>,
@@ -35,9 +38,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config_hosts: Vec<String>) -> Self {
+    pub(super) fn new(config_hosts: Vec<String>, login: Option<Login>) -> Self {
         Self {
             config_hosts,
+            login,
             catalog: Mutex::default(),
             ledger: Mutex::default(),
             clock: Mutex::default(),

@@ -233,7 +233,7 @@ async fn open_part(
     host: &str,
     command: &RawDocumentBuf,
 ) -> std::io::Result<(Reply, Upstream)> {
-    let mut upstream = Upstream::connect(host, session.client.as_ref()).await?;
+    let mut upstream = Upstream::connect(host, &session.shared, session.client.as_ref()).await?;
     let reply = upstream.exchange(command, &[]).await?;
     session.shared.hear_time(&reply.body);
     Ok((reply, upstream))

@@ -10,7 +10,9 @@ use mongodb::bson::{Document, RawDocument, doc};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::login::Login;
 use super::message::{self, Reply};
+use super::shared::Shared;
 
 /// A server that answers at all takes a connection and says `hello` well within this.
 const HELLO_LIMIT: Duration = Duration::from_secs(2);
@@ -23,7 +25,11 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// Connects to `host` in the name of the client that sent `client` with its `hello`.
-    pub(super) async fn connect(host: &str, client: Option<&Document>) -> io::Result<Self> {
+    pub(super) async fn connect(
+        host: &str,
+        shared: &Shared,
+        client: Option<&Document>,
+    ) -> io::Result<Self> {
         let mut hello = doc! { "hello": 1 };
         if let Some(client) = client {
             hello.insert("client", client.clone());
@@ -34,9 +40,21 @@ impl Upstream {
             stream.set_nodelay(true)?;
             let mut upstream = Self { stream };
             upstream.exchange(&message::encode(&hello)?, &[]).await?;
+            if let Some(login) = &shared.login {
+                upstream.log_in(login, &shared.next_tag()).await?;
+            }
             Ok(upstream)
         })
         .await
+    }
+
+    async fn log_in(&mut self, login: &Login, nonce: &str) -> io::Result<()> {
+        let nonce = nonce.replace(' ', "-");
+        let (first, bare) = login.first(&nonce);
+        let answer = self.exchange(&message::encode(&first)?, &[]).await?.document()?;
+        let last = login.last(&bare, &nonce, &answer)?;
+        let answer = self.exchange(&message::encode(&last)?, &[]).await?;
+        if answer.is_ok() { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
     }
 
     /// Whether the server closed the connection while nothing was asked of it.

@@ -48,6 +48,7 @@ pub enum RouterProgram {
 pub struct Front {
     lease: Lease,
     config_db: String,
+    key_file: Option<PathBuf>,
     running: Mutex<Running>,
     watched_dir: PathBuf,
 }
@@ -63,6 +64,7 @@ impl Front {
     pub(super) async fn start(
         options: &ShardedClusterOptions,
         config_db: &str,
+        key_file: Option<&Path>,
         home: &Home,
     ) -> Result<Self> {
         let lease = match options.port {
@@ -72,6 +74,7 @@ impl Front {
         let port = lease.port;
         let running = match router(&options.router) {
             Some((path, args)) => {
+                let key_file = key_file.iter().map(|path| format!("--keyFile={}", path.display()));
                 let process = ManagedCommand::new(path, home.path().join("router.log"))
                     .name("router")
                     .isolated(home.path())
@@ -79,6 +82,7 @@ impl Front {
                     .arg(format!("--configdb={config_db}"))
                     .arg(format!("--port={port}"))
                     .arg("--bind_ip=127.0.0.1")
+                    .args(key_file)
                     .spawn()?;
                 home.watch(process.record())?;
                 launch::wait_serving(&process, port).await?;
@@ -90,11 +94,12 @@ impl Front {
                     reason: "one in this process cannot outlive it".to_owned(),
                 });
             }
-            None => Running::Task(Some(spawn_task(config_db, port).await?)),
+            None => Running::Task(Some(spawn_task(config_db, key_file, port).await?)),
         };
         Ok(Self {
             lease,
             config_db: config_db.to_owned(),
+            key_file: key_file.map(Path::to_path_buf),
             running: Mutex::new(running),
             watched_dir: home.path().to_path_buf(),
         })
@@ -154,7 +159,7 @@ impl Front {
             return Ok(());
         }
         self.kill().await?;
-        let task = spawn_task(&self.config_db, self.port()).await?;
+        let task = spawn_task(&self.config_db, self.key_file.as_deref(), self.port()).await?;
         *self.lock() = Running::Task(Some(task));
         Ok(())
     }
@@ -188,11 +193,11 @@ impl Drop for Front {
     }
 }
 
-async fn spawn_task(config_db: &str, port: u16) -> Result<JoinHandle<()>> {
+async fn spawn_task(config_db: &str, key_file: Option<&Path>, port: u16) -> Result<JoinHandle<()>> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let deadline = Instant::now() + CONDITION;
     loop {
-        match Router::bind(config_db, address).await {
+        match Router::bind(config_db, address, key_file).await {
             Ok(router) => return Ok(router.spawn()),
             // The connections of the one before may not be closed yet.
             Err(error)
