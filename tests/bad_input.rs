@@ -322,7 +322,7 @@ async fn a_job_that_fails_says_where_and_leaves_nothing() {
             "late",
         ])
         .await;
-    says(&one_line(&timed, 7, "timeout"), &["still running"]);
+    says(&one_line(&timed, 7, "timeout"), &["stopped waiting"]);
     let late = bed.aviary(&["list", "--tag", "late", "-o", "name"]).await.ok();
     let late = late.stdout.trim().to_owned();
 

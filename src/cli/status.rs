@@ -1,7 +1,7 @@
 //! `aviary status`: one job.
 
 use super::args::{Format, Global, StatusArgs};
-use super::{output, waiting};
+use super::{output, publishing, waiting};
 use crate::error::Result;
 use crate::job::{FunctionRef, Job, OutputMode, Reducer};
 use crate::task::PhaseCounts;
@@ -21,7 +21,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             let mut json = output::job_json(&job, &phases);
             if let Some(fields) = json.as_object_mut() {
                 fields.insert("waiting".into(), waiting::json(&waiting));
-                fields.insert("publish".into(), waiting::publish_json(&store, &job).await?);
+                fields.insert("publish".into(), publishing::json(&store, &job).await?);
             }
             output::line(json)?;
         }
@@ -44,7 +44,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
                     },
                 ),
                 ("created", output::date(Some(job.created)).unwrap_or_default()),
-                ("took", output::duration(Some(job.created), job.finished)),
+                ("took", output::duration(Some(job.created), output::ended(&job))),
                 ("map tasks", counts(&phases.map)),
                 ("reduce tasks", counts(&phases.reduce)),
             ];
@@ -73,13 +73,14 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             if !counted.is_empty() {
                 rows.push(("counters", counted.join(", ")));
             }
-            rows.extend(waiting::publish_row(&store, &job).await?.map(|text| ("publish", text)));
+            rows.extend(publishing::row(&store, &job).await?.map(|text| ("publish", text)));
             rows.extend(waiting.iter().map(|reason| ("waiting", reason.to_string())));
             if let Some(error) = &job.error {
                 rows.push(("error", format!("{}: {}", error.code, error.message)));
                 rows.extend(error.task.as_ref().map(|task| ("failed task", task.clone())));
             }
             let mut table = output::table(&["field", "value"]);
+            output::wrap(&mut table);
             for (name, value) in rows {
                 table.add_row([name.to_owned(), value]);
             }

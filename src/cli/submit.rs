@@ -15,6 +15,7 @@ use crate::job::{
 use crate::store::Store;
 use crate::store::retry::until_known;
 use crate::task::JobPhases;
+use crate::task::counters::UPDATED;
 use crate::wasm::{Host, Stage};
 
 /// A job's functions as given, found and checked, none of them stored yet.
@@ -74,8 +75,10 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     spec.validate_without_functions(store.db_name())?;
     let size = store.inspect_input(&spec.input).await?;
     store.check_query(&spec.input).await?;
+    let mut is_missing = false;
     if mode.has_target() {
         let target = store.describe(&spec.output.db, &spec.output.collection).await?;
+        is_missing = target.is_none();
         if let Some(target) = target {
             crate::coordinator::refuse_target(&spec.output, &target)?;
         }
@@ -84,6 +87,9 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     let found = find(Some(&store), &host, &args.job, &checked_for).await?;
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;
+    if is_missing {
+        crate::coordinator::refuse_missing(&spec.output)?;
+    }
     if args.dry_run {
         output::line(dry_run(&checked)?)?;
         return Ok(());
@@ -154,7 +160,9 @@ pub(super) async fn finish(
     let (job, phases) = tokio::select! {
         ended = wait::ended(store, id, global.quiet, timeout) => ended?,
         // The job is the database's by now, and goes on.
-        _ = tokio::signal::ctrl_c() => return Err(Error::WaitTimeout(id.to_string())),
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Error::WaitTimeout { job: id.to_string(), how: "goes on".into() });
+        }
     };
     match global.format() {
         Format::Json => output::line(output::job_json(&job, &phases))?,
@@ -192,8 +200,14 @@ fn summary(job: &Job) {
         output::duration(Some(job.created), job.finished),
         counters.join(", ")
     );
-    if job.spec.output.mode.has_target() {
-        eprintln!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
+    let Output { mode, db, collection } = &job.spec.output;
+    if *mode == OutputMode::Update {
+        let count = |name| job.counters.as_ref().and_then(|counters| counters.get(name));
+        let [updated, output] =
+            [UPDATED, "output"].map(|n| count(n).map_or("0".into(), output::number));
+        eprintln!("{updated} of {output} results had a document to update in {db}.{collection}");
+    } else if mode.has_target() {
+        eprintln!("results are in {db}.{collection}");
     }
 }
 
@@ -221,6 +235,7 @@ fn new_job(id: JobId, store: &Store, spec: JobSpec, args: &SubmitArgs) -> Job {
         created: DateTime::now(),
         started: None,
         finished: None,
+        stopped: None,
         snapshot: None,
         plan: 0,
         map_tasks: 0,
@@ -411,7 +426,9 @@ pub(super) fn limits(args: &JobFunctions) -> Limits {
 /// Parses a flag's extended JSON into a document.
 pub(super) fn ejson_document(flag: &str, text: &str) -> Result<Document> {
     let bad = |why: String| {
-        Error::Usage(format!("{flag} is not a JSON document, with names in double quotes: {why}"))
+        Error::Usage(format!(
+            "{flag} is not a JSON document with names in double quotes, like '{{\"v\": {{\"$gt\": 5}}}}': {why}"
+        ))
     };
     let json: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
     match bson::Bson::try_from(json) {

@@ -39,6 +39,9 @@ pub struct Job {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<DateTime>,
+    /// When it stopped, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<DateTime>,
     /// The cluster time at which the input is read; also the functions' clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Timestamp>,

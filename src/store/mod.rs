@@ -19,6 +19,7 @@ pub mod merging;
 pub mod output;
 mod pinning;
 pub mod readable;
+mod refusal;
 pub mod retry;
 pub mod schema;
 pub mod tasks;
