@@ -7,6 +7,7 @@ mod common;
 #[allow(dead_code, clippy::allow_attributes, reason = "these tests use a part of this")]
 mod jobs;
 
+use aviary_testcontainers::ReplicaSetOptions;
 use bson::doc;
 use common::{Bed, Paused, Ran, run, wait_for};
 use mongodb::IndexModel;
@@ -249,7 +250,7 @@ async fn an_update_says_how_many_results_had_a_document() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_does_not_move_says_why() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::with(ReplicaSetOptions::default()).await;
     jobs::load(&bed, "docs", 40, 40).await;
     strict(&bed, "strict").await;
     let map = bed.file("map.js", "function () { emit(1, 1); }").display().to_string();
@@ -329,7 +330,7 @@ async fn a_job_that_does_not_move_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_ends_while_the_database_is_away_says_so() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::with(ReplicaSetOptions::default()).await;
     jobs::load(&bed, "docs", 4, 4).await;
     let map = bed.file("map.js", "function () { emit(1, 1); }").display().to_string();
     let args = ["submit", "-c", "docs", "--map", &map, "--reduce", "_sum", "--timeout", "15s"];
