@@ -43,8 +43,14 @@ pub const RETRY_BASE_MS: u64 = 1_000;
 pub const RETRY_MAX_MS: u64 = 120_000;
 /// Workers and coordinators look for work at least this often, whatever a change stream says.
 pub const POLL_MS: u64 = 1_000;
+/// Workers say this often that they are alive.
+pub const WORKER_REPORTS_EVERY: Duration = Duration::from_secs(5);
+/// A worker that has not been seen for this long has missed a report.
+pub const WORKER_SILENT_MS: i64 = 8_000;
 /// A worker that has not been seen for this long is shown as gone.
 pub const WORKER_GONE_MS: i64 = 30_000;
+/// A worker that is gone for longer is listed for scripts only.
+pub const WORKER_LISTED_MS: i64 = 600_000;
 
 /// Bytes of input that a slot maps in a second, when a function was never run before: what a JavaScript
 /// function with some work to do manages. Only a warning depends on it.

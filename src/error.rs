@@ -118,7 +118,10 @@ pub enum Error {
         message: String,
     },
     /// The job stopped while its results were put in place, and waits for a person.
-    #[error("job {job} stopped while publishing: {message}")]
+    #[error(
+        "job {job} stopped while publishing: {message}; do not submit it again: mend the cause and run aviary \
+         resume {job}, or leave the target as it is with aviary cancel {job}"
+    )]
     JobStopped {
         /// The job.
         job: String,
@@ -128,11 +131,29 @@ pub enum Error {
     /// The job was cancelled.
     #[error("job {0} was cancelled")]
     JobCancelled(String),
-    /// A wait ran out of time; the job goes on.
+    /// A wait ran out of time, or was interrupted; the job goes on.
     #[error(
-        "stopped waiting; job {0} is still running (aviary status -w {0} follows it, aviary cancel {0} ends it)"
+        "stopped waiting; job {job} {how} (aviary status -w {job} follows it, aviary cancel {job} ends it)"
     )]
-    WaitTimeout(String),
+    WaitTimeout {
+        /// The job.
+        job: String,
+        /// Where it stands, behind its name: `is mapping; …`.
+        how: String,
+    },
+    /// A wait ended while the database could not be asked about the job.
+    #[error(
+        "cannot reach the database since {since}: {why}; job {job} is there still (aviary status -w {job} follows it \
+         once the database answers)"
+    )]
+    Unreachable {
+        /// The job.
+        job: String,
+        /// When it was heard of last.
+        since: String,
+        /// What the driver or the server said.
+        why: String,
+    },
     /// A local file or process failed.
     #[error("failed to {action}: {source}")]
     Io {
@@ -229,14 +250,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
-            Error::JobFailed { .. }
-            | Error::JobStopped { .. }
-            | Error::Function(_)
-            | Error::TaskTimeout(_) => 3,
+            Error::JobFailed { .. } | Error::Function(_) | Error::TaskTimeout(_) => 3,
+            Error::JobStopped { .. } => 9,
             Error::JobCancelled(_) => 4,
             Error::NotFound { .. } => 5,
-            Error::Connect { .. } | Error::OutcomeUnknown { .. } => 6,
-            Error::WaitTimeout(_) => 7,
+            Error::Connect { .. } | Error::OutcomeUnknown { .. } | Error::Unreachable { .. } => 6,
+            Error::WaitTimeout { .. } => 7,
             Error::Refused { .. } | Error::NotPermitted { .. } | Error::Newer { .. } => 8,
             Error::Store { source, .. } => match source.kind {
                 StoreErrorKind::Unauthorized => 8,
@@ -289,7 +308,8 @@ impl Error {
             Error::JobFailed { .. } => "job_failed",
             Error::JobStopped { .. } => "job_stopped",
             Error::JobCancelled(_) => "job_cancelled",
-            Error::WaitTimeout(_) => "wait_timeout",
+            Error::WaitTimeout { .. } => "wait_timeout",
+            Error::Unreachable { .. } => "unreachable",
             Error::Io { .. } => "io",
             Error::Internal(_) => "internal",
         }
@@ -329,7 +349,8 @@ impl Error {
             | Error::JobFailed { .. }
             | Error::JobStopped { .. }
             | Error::JobCancelled(_)
-            | Error::WaitTimeout(_) => false,
+            | Error::Unreachable { .. }
+            | Error::WaitTimeout { .. } => false,
         }
     }
 

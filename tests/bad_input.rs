@@ -322,7 +322,7 @@ async fn a_job_that_fails_says_where_and_leaves_nothing() {
             "late",
         ])
         .await;
-    says(&one_line(&timed, 7, "timeout"), &["still running"]);
+    says(&one_line(&timed, 7, "timeout"), &["stopped waiting"]);
     let late = common::wait_for("the job to be taken in", || async {
         let listed = bed.aviary(&["list", "--tag", "late", "-o", "name"]).await.ok();
         Some(listed.stdout.trim().to_owned()).filter(|job| !job.is_empty())

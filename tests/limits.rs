@@ -208,7 +208,7 @@ async fn a_worker_leaves_a_job_to_others_that_asks_for_more_memory_than_it_gives
     common::wait_for("the reason", || async {
         let status = bed.aviary(&["status", &id]).await.ok();
         let told = ["asks for 65 MiB", "gives 64 MiB at most", "--memory-mb 65", "--memory-mb 64"];
-        told.iter().all(|word| status.stdout.contains(word)).then_some(())
+        told.iter().all(|word| status.words().contains(word)).then_some(())
     })
     .await;
     submit(&bed, map, &["--reduce", "_sum", "--memory-mb", "64"]).await.ok();

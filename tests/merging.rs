@@ -235,8 +235,9 @@ async fn refusals(stage: &Stage) {
     let unique = IndexModel::builder().keys(doc! { "value": 1 }).options(unique).build();
     bed.coll("strict").create_index(unique).await.unwrap();
     let ran = stage.submit("merge:strict", &functions).await;
-    assert_eq!(ran.code, 3, "{ran:#?}");
-    for word in ["stopped while publishing", "test.strict does not take a result", "aviary resume"]
+    assert_eq!(ran.code, 9, "{ran:#?}");
+    for word in
+        ["stopped while publishing", "test.strict does not take the result", "aviary resume"]
     {
         assert!(ran.stderr.contains(word), "{word:?} is missing: {ran:#?}");
     }

@@ -149,8 +149,13 @@ async fn results_get_to_their_place_and_nothing_else_changes() {
     // Results that the target's validator refuses.
     bed.db().create_collection("valid").validator(doc! { "value": { "$lt": 30 } }).await.unwrap();
     bed.coll("valid").insert_one(doc! { "_id": "kept", "value": 7 }).await.unwrap();
-    refused_untouched(&bed, &replace("replace:valid"), &["refuses a result", "validator"], "valid")
-        .await;
+    refused_untouched(
+        &bed,
+        &replace("replace:valid"),
+        &["does not take the result", "validator"],
+        "valid",
+    )
+    .await;
 
     // Into another database.
     let mut elsewhere = replace("replace:totals").to_vec();

@@ -40,6 +40,8 @@ async fn what_up_started_down_ends_and_removes() {
     let again = run(&["up", "--detach", "--dir", at], &nothing).await;
     assert_eq!(again.code, 8, "{again:#?}");
     assert!(again.stderr.starts_with("error: "), "{again:#?}");
+    assert!(again.stderr.contains(&uri), "it says where: {again:#?}");
+    assert!(again.stderr.contains(&format!("aviary down --dir {at}")), "{again:#?}");
 
     let env = [("AVIARY_URI".to_owned(), uri.clone())];
     let client = Client::with_uri_str(&uri).await.unwrap();
@@ -64,6 +66,7 @@ async fn what_up_started_down_ends_and_removes() {
 
     let down = run(&["down", "--dir", at, "--remove"], &nothing).await.ok();
     assert!(down.stderr.contains("processes ended"), "{down:#?}");
+    assert!(down.stderr.contains("the data are removed"), "{down:#?}");
     for record in &records {
         assert!(!record.is_running(), "{record:?} still runs");
     }
@@ -82,7 +85,9 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
     let nothing: [(String, String); 0] = [];
     let path = |name: &str| parent.path().join(name).to_str().unwrap().to_owned();
     let (cluster, set) = (path("cluster"), path("set"));
-    run(&["up", "--detach", "--shards", "2", "--dir", &cluster], &nothing).await.ok();
+    let ran = run(&["up", "--detach", "--shards", "2", "--dir", &cluster], &nothing).await.ok();
+    let has_mongos = aviary_testcontainers::sharded::mongos().is_some();
+    assert_eq!(ran.stderr.contains("a stand-in takes its place"), !has_mongos, "{ran:#?}");
     run(&["up", "--detach", "--dir", &set], &nothing).await.ok();
     let states = [&cluster, &set].map(|dir| State::read(dir.as_ref()).unwrap());
     for dir in [&cluster, &set] {
@@ -96,8 +101,21 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
         let all: Vec<_> = state.members.iter().chain(&state.others).collect();
         assert!(all.iter().all(|record| record.is_running()), "{all:#?}");
     }
+    // One that has lost its server is of no use any more.
+    let server = states[1].members[0].pid;
+    let kill = std::process::Command::new("kill").args(["-9", &server.to_string()]).status();
+    assert!(kill.unwrap().success());
+    wait_for("the end of the server", async || (!states[1].members[0].is_running()).then_some(()))
+        .await;
+    let ran = run(&["up", "--detach", "--dir", &set], &nothing).await;
+    assert_eq!(ran.code, 8, "{ran:#?}");
+    for word in ["has lost a server", &format!("aviary down --dir {set}; then aviary up")] {
+        assert!(ran.stderr.contains(word), "{word:?} is missing: {ran:#?}");
+    }
     for dir in [&cluster, &set] {
-        run(&["down", "--dir", dir], &nothing).await.ok();
+        let ran = run(&["down", "--dir", dir], &nothing).await.ok();
+        assert!(ran.stderr.contains(&format!("the data stay in {dir}")), "{ran:#?}");
+        assert!(ran.stderr.contains(&format!("aviary down --remove --dir {dir}")), "{ran:#?}");
     }
     // What is kept there is another kind of deployment's.
     for (dir, shards) in [(&cluster, "0"), (&cluster, "1"), (&set, "2")] {
@@ -105,4 +123,26 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
         assert_eq!(ran.code, 8, "{ran:#?}");
         assert!(ran.stderr.contains("it holds the data of"), "{ran:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_in_the_foreground_ends_with_its_server() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("deployment");
+    let at = dir.to_str().unwrap().to_owned();
+    let nothing: [(String, String); 0] = [];
+    let running = tokio::spawn({
+        let args = ["up", "--dir", &at].map(str::to_owned);
+        async move { run(&args, &[]).await }
+    });
+    // It lists everything once its daemons are there.
+    wait_for("the deployment", async || {
+        let state = State::read(&dir).ok()?;
+        (state.others.len() >= 2).then_some(())
+    })
+    .await;
+    run(&["down", "--dir", &at], &nothing).await.ok();
+    let ran = running.await.unwrap();
+    assert_eq!(ran.code, 8, "{ran:#?}");
+    assert!(ran.stderr.contains("of the deployment has ended"), "{ran:#?}");
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aviary_testcontainers::assemble::Members;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use super::uri_file::{self, Sources};
@@ -33,7 +33,8 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 unexpected, 2 usage, 3 job failed, 4 cancelled, 5 not found,
-6 cannot connect, 7 wait timed out or interrupted, 8 refused (invalid function, permission, unusable deployment).
+6 cannot connect, 7 wait timed out or interrupted, 8 refused (invalid function, permission, unusable deployment),
+9 job stopped while publishing (aviary resume or aviary cancel).
 
 Start with `aviary demo`, then `aviary up` for a deployment to play with.";
 
@@ -184,8 +185,8 @@ pub(super) enum Command {
     /// Go on publishing a job that stopped because its target refused a result.
     Resume(JobArg),
     /// Remove an ended job, its tasks and its inline result.
-    Rm(JobArg),
-    /// List worker daemons.
+    Rm(RmArg),
+    /// List worker daemons; those that are gone for some minutes only with -o json.
     Workers,
     /// Run a coordinator; any number may run, one holds the role.
     Coordinator(CoordinatorArgs),
@@ -306,7 +307,8 @@ pub(super) struct DownArgs {
     /// The directory that `up --detach` was given [default: the one it chose].
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
-    /// Remove the data too.
+    /// Remove the data too: logs and the servers' own directories, which go whole, with whatever was put there.
+    /// What lies beside them stays.
     #[arg(long)]
     pub(super) remove: bool,
 }
@@ -315,7 +317,7 @@ pub(super) struct DownArgs {
 pub(super) struct InitArgs {
     /// How far back snapshots can be read, e.g. 1h: raises the servers'
     /// minSnapshotHistoryWindowInSeconds where permitted.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) history_window: Option<humantime::Duration>,
     /// Create a collection of requests for this tenant, aviary-requests-NAME: who may insert there is this one.
     #[arg(long, value_name = "NAME")]
@@ -394,6 +396,7 @@ pub(super) enum FunctionsVerb {
 
 /// What makes up a job's functions, shared by `submit` and `try`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("job").args(["map", "module", "command"]).required(true).multiple(true))]
 pub(super) struct JobFunctions {
     /// A whole job as MongoDB takes it: the document of a mapReduce command, or db.COLL.mapReduce(…), in
     /// extended JSON or as typed into mongosh. A file, - for standard input, or the text itself.
@@ -418,7 +421,7 @@ pub(super) struct JobFunctions {
     pub(super) module: Option<String>,
     /// Map: a file (.js, .go, .rs, .c, .cpp, .zig, .ts, .wasm, .wat), a name or digest in the catalogue,
     /// or the text of a JavaScript function.
-    #[arg(long, value_name = "F", required_unless_present_any = ["module", "command"])]
+    #[arg(long, value_name = "F")]
     pub(super) map: Option<String>,
     /// Reduce: as for --map, or a built-in: _sum _count _min _max _avg _stats.
     /// Without it the job is map-only: each emit becomes a document.
@@ -460,10 +463,10 @@ pub(super) struct JobFunctions {
     #[arg(long, value_name = "MIB", default_value_t = config::GUEST_MEMORY_MB_DEFAULT)]
     pub(super) memory_mb: u64,
     /// Time one record may take: a document, or the values of a key that reach a function in one call.
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) record_timeout: humantime::Duration,
     /// Time one attempt at a task may take in all [default: as long as it needs].
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) task_timeout: Option<humantime::Duration>,
     /// Keys and values that one record (a document, or a key) may emit, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = config::RECORD_OUTPUT_BYTES_DEFAULT)]
@@ -482,7 +485,8 @@ pub(super) struct SubmitArgs {
     /// merge:NAME: they are added; one whose _id is there already takes the place of what was.
     /// reduce:NAME: what was there under a result's _id is reduced once more with it.
     /// update:NAME, for a map-only job: each emitted document's fields are set in the document of
-    /// that _id; the input itself may be named.
+    /// that _id; a plain value sets the field `value`. A result whose _id is not there is left out; the
+    /// counter `updated` says how many were there. The input itself may be named.
     #[arg(long, value_name = "MODE:NAME", default_value = "inline", conflicts_with = "command")]
     pub(super) out: String,
     /// The output's database [default: -d].
@@ -526,7 +530,7 @@ pub(super) struct SubmitArgs {
     #[arg(long)]
     pub(super) detach: bool,
     /// Wait at most this long; the job goes on.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<humantime::Duration>,
 }
 
@@ -550,6 +554,13 @@ pub(super) struct ListArgs {
 #[derive(Debug, Args)]
 pub(super) struct JobArg {
     /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RmArg {
+    /// A job's id, or the unambiguous beginning or end of one.
     #[arg(value_name = "JOB")]
     pub(super) job: String,
 }
@@ -724,6 +735,14 @@ pub(super) struct TryArgs {
     /// Documents to read.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(super) sample: i64,
+}
+
+/// A duration with its units.
+fn duration(text: &str) -> std::result::Result<humantime::Duration, String> {
+    text.parse().map_err(|error| match text.trim().parse::<f64>() {
+        Ok(_) => format!("give a unit: {0}s for seconds, {0}m for minutes", text.trim()),
+        Err(_) => format!("{error}; give a number with a unit, like 10s or 5m"),
+    })
 }
 
 /// A number of things to show; 0 is all of them.

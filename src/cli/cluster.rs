@@ -239,6 +239,15 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         (None, true) => Some(detached_dir()?),
         (dir, _) => dir.clone(),
     };
+    let db = global.db.clone().unwrap_or_else(|| DB_DEFAULT.to_owned());
+    if let Some(dir) = &dir {
+        refuse_running(dir, args.dir.as_deref(), &db)?;
+    }
+    if args.shards > 0 && !global.quiet && aviary_testcontainers::sharded::mongos().is_none() {
+        tell!(
+            "there is no mongos on PATH: a stand-in takes its place, for trying things out; keep no data behind it"
+        );
+    }
     let stop = super::daemons::stop_on_signal()?;
     let local = Local::start(LocalOptions {
         shards: args.shards,
@@ -248,7 +257,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         dir: dir.clone(),
         port: args.port,
         stays: args.detach,
-        db: global.db.clone().unwrap_or_else(|| DB_DEFAULT.to_owned()),
+        db,
         quiet: global.quiet,
     })
     .await?;
@@ -256,10 +265,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
     if args.detach {
         if !global.quiet {
             tell!("logs and data are in {}", local.dir().display());
-            match &args.dir {
-                Some(dir) => tell!("stop it with: aviary down --dir {}", dir.display()),
-                None => tell!("stop it with: aviary down"),
-            }
+            tell!("stop it with: aviary down{}", dir_flag(args.dir.as_deref()));
         }
         local.leave();
         return Ok(());
@@ -267,11 +273,75 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
     if !global.quiet {
         tell!("logs and data are in {}; stop with Ctrl-C", local.dir().display());
     }
-    stop.cancelled().await;
-    local.stop().await
+    let ended = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = servers_ended(local.dir(), args.members.parse().unwrap_or(1)) => Some(ended),
+    };
+    let stopped = local.stop().await;
+    match ended {
+        None => stopped,
+        Some(which) => Err(Error::refused(
+            format!("{which} of the deployment has ended, and so does the rest"),
+            match args.dir {
+                Some(dir) => format!("the logs are in {}", dir.display()),
+                None => "give --dir to keep data and logs".to_owned(),
+            },
+        )),
+    }
+}
+
+/// How a deployment is named to the verbs that take a directory.
+fn dir_flag(given: Option<&Path>) -> String {
+    given.map_or_else(String::new, |dir| format!(" --dir {}", dir.display()))
+}
+
+/// Says where to find a deployment that runs in a directory already, and what to do.
+fn refuse_running(dir: &Path, given: Option<&Path>, db: &str) -> Result<()> {
+    if !State::path(dir).exists() {
+        return Ok(());
+    }
+    let state = State::read(dir).map_err(local)?;
+    if state.running().next().is_none() {
+        return Ok(());
+    }
+    let (shown, flag) = (dir.display(), dir_flag(given));
+    if state.members.iter().all(|member| member.is_running()) {
+        return Err(Error::refused(
+            format!(
+                "cannot start in {shown}: a deployment already runs there, at {}",
+                with_db(&state.uri, db)
+            ),
+            format!("use that one, or stop it with: aviary down{flag}"),
+        ));
+    }
+    Err(Error::refused(
+        format!("cannot start in {shown}: a deployment runs there that has lost a server"),
+        format!(
+            "end the rest of it with: aviary down{flag}; then aviary up starts it again with its data"
+        ),
+    ))
+}
+
+/// Waits until servers have ended that a deployment cannot do without, and names one: any, or all that are members of
+/// replica sets of several.
+async fn servers_ended(dir: &Path, members: usize) -> String {
+    const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+    let Ok(state) = State::read(dir) else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let mut gone = state.members.iter().filter(|member| !member.is_running());
+        let is_over = match members {
+            1 => gone.clone().next().is_some(),
+            _ => gone.clone().count() == state.members.len(),
+        };
+        if let Some(one) = gone.next().filter(|_| is_over) {
+            return format!("the server {}", one.name);
+        }
+    }
 }
 
 pub(super) async fn down(global: &Global, args: DownArgs) -> Result<()> {
+    let flag = dir_flag(args.dir.as_deref());
     let dir = match args.dir {
         Some(dir) => dir,
         None => detached_dir()?,
@@ -290,6 +360,14 @@ pub(super) async fn down(global: &Global, args: DownArgs) -> Result<()> {
     let ended = state::down(&dir, args.remove).await.map_err(local)?;
     if !global.quiet {
         tell!("processes ended: {}", ended.processes.len());
+        match args.remove {
+            true => tell!("the data are removed"),
+            false => tell!(
+                "the data stay in {}: aviary up --detach{flag} serves them again, aviary down --remove{flag} removes \
+                 them",
+                dir.display()
+            ),
+        }
         for path in ended.left {
             tell!("left alone, since aviary did not make it: {}", path.display());
         }

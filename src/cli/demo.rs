@@ -36,7 +36,7 @@ pub(super) async fn run(global: &Global, args: DemoArgs) -> Result<()> {
         () = stop.cancelled() => Ok(()),
     };
     // The wait for the job hears the interrupt too; either way the demo is what was ended.
-    if stop.is_cancelled() || matches!(outcome, Err(Error::WaitTimeout(_))) {
+    if stop.is_cancelled() || matches!(outcome, Err(Error::WaitTimeout { .. })) {
         outcome = Err(Error::JobCancelled("demo".into()));
     }
     // Whatever happened, nothing is left behind.

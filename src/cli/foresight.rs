@@ -18,7 +18,7 @@ use crate::terminal::tell;
 pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<()> {
     let workers = store.workers().await?.rows;
     let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
-    missing_workers(store, &alive).await?;
+    missing_workers(store, job, &alive).await?;
     missing_memory(job, &alive);
     if !store.has_coordinator().await? {
         tell!("no coordinator is running; start one with: aviary coordinator");
@@ -42,7 +42,7 @@ fn missing_memory(job: &Job, alive: &[WorkerRow]) {
 }
 
 /// A job that nobody will run should not look like a slow one.
-async fn missing_workers(store: &Store, alive: &[WorkerRow]) -> Result<()> {
+async fn missing_workers(store: &Store, job: &Job, alive: &[WorkerRow]) -> Result<()> {
     if alive.is_empty() {
         tell!("no worker is running; start one with: aviary worker");
         return Ok(());
@@ -51,12 +51,13 @@ async fn missing_workers(store: &Store, alive: &[WorkerRow]) -> Result<()> {
     if served.contains(store.home()) {
         return Ok(());
     }
-    let shards = store.shards().await?;
-    let idle: Vec<&str> = shards
-        .iter()
-        .map(|shard| shard.name.as_str())
-        .filter(|shard| !served.contains(shard))
-        .collect();
+    // A shard that has no part of the input is not waited for.
+    let holding: Vec<String> = match store.input_by_shard(&job.spec.input).await {
+        Ok(by_shard) => by_shard.into_keys().collect(),
+        Err(_) => store.shards().await?.into_iter().map(|shard| shard.name).collect(),
+    };
+    let idle: Vec<&str> =
+        holding.iter().map(String::as_str).filter(|shard| !served.contains(shard)).collect();
     if !idle.is_empty() {
         let (which, whose) = match idle.as_slice() {
             [one] => (format!("the shard {one}"), "its"),

@@ -47,7 +47,7 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
                 super::status::shown_output(job),
                 format!("{}/{}", phases.map.done, phases.map.total),
                 format!("{}/{}", phases.reduce.done, phases.reduce.total),
-                output::duration(Some(job.created), job.finished),
+                output::duration(Some(job.created), output::ended(job)),
                 job.client.clone().unwrap_or_default(),
                 job.tag.clone().unwrap_or_default(),
             ]

@@ -18,6 +18,7 @@ mod list;
 mod logs;
 mod new;
 mod output;
+mod publishing;
 mod results;
 mod resume;
 mod rm;

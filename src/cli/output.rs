@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{Format, Global};
 use crate::error::{Error, Result};
-use crate::job::Job;
+use crate::job::{Job, JobState};
 use crate::store::Store;
 use crate::task::{JobPhases, PhaseCounts};
 use crate::terminal::{self, tell};
@@ -39,6 +39,21 @@ pub(super) fn table(headings: &[&str]) -> Table {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.iter().map(|h| h.to_uppercase()));
     Table(table)
+}
+
+/// Has the table wrap what is longer than a person reads in a line, also where there is no terminal.
+pub(super) fn wrap(table: &mut Table) {
+    const COLUMNS_MAX: u16 = 100;
+    let width = table.0.width().unwrap_or(COLUMNS_MAX).min(COLUMNS_MAX);
+    table.0.set_width(width);
+}
+
+/// When a job ended, or stopped.
+pub(super) fn ended(job: &Job) -> Option<DateTime> {
+    match job.state {
+        JobState::Stopped => job.stopped,
+        _ => job.finished,
+    }
 }
 
 /// Prints a line of data. A reader that has seen enough (`| head`) is not an error.

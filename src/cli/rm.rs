@@ -1,12 +1,12 @@
 //! `aviary rm`.
 
-use super::args::{Global, JobArg};
+use super::args::{Global, RmArg};
 use crate::error::{Error, Result};
 use crate::job::{JobState, Output, OutputMode};
 use crate::store::retry::until_known;
 use crate::terminal::tell;
 
-pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
+pub(super) async fn run(global: &Global, args: RmArg) -> Result<()> {
     if args.job == "last" {
         // Said twice, it would remove another job each time.
         return Err(Error::Usage("rm takes a job's id, not `last`".into()));

@@ -2,7 +2,7 @@
 
 use super::args::{Format, Global, StatusArgs};
 use super::asked::{self, Found};
-use super::{output, waiting};
+use super::{output, publishing, waiting};
 use crate::error::Result;
 use crate::ids::JobId;
 use crate::job::{FunctionRef, Job, OutputMode, Reducer};
@@ -31,7 +31,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             let mut json = output::job_json(&job, &phases);
             if let Some(fields) = json.as_object_mut() {
                 fields.insert("waiting".into(), waiting::json(&waiting));
-                fields.insert("publish".into(), waiting::publish_json(&store, &job).await?);
+                fields.insert("publish".into(), publishing::json(&store, &job).await?);
             }
             output::line(json)?;
         }
@@ -54,7 +54,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
                     },
                 ),
                 ("created", output::date(Some(job.created)).unwrap_or_default()),
-                ("took", output::duration(Some(job.created), job.finished)),
+                ("took", output::duration(Some(job.created), output::ended(&job))),
                 ("map tasks", counts(&phases.map)),
                 ("reduce tasks", counts(&phases.reduce)),
             ];
@@ -83,9 +83,10 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             if !counted.is_empty() {
                 rows.push(("counters", counted.join(", ")));
             }
-            rows.extend(waiting::publish_row(&store, &job).await?.map(|text| ("publish", text)));
+            rows.extend(publishing::row(&store, &job).await?.map(|text| ("publish", text)));
             rows.extend(waiting.iter().map(|reason| ("waiting", reason.to_string())));
             let mut table = output::table(&["field", "value"]);
+            output::wrap(&mut table);
             for (name, value) in rows {
                 table.add_row([name.to_owned(), value]);
             }

@@ -17,6 +17,7 @@ use crate::store::Store;
 use crate::store::requests::tenants;
 use crate::store::retry::until_known;
 use crate::task::JobPhases;
+use crate::task::counters::UPDATED;
 use crate::terminal::tell;
 use crate::wasm::{Host, Stage};
 
@@ -91,8 +92,10 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     // The coordinator checks all this again; a user who may submit need not be one who may look.
     let size = permitted(store.inspect_input(&spec.input).await)?;
     permitted(store.check_query(&spec.input).await)?;
+    let mut is_missing = false;
     if mode.has_target() {
         let target = permitted(store.describe(&spec.output.db, &spec.output.collection).await)?;
+        is_missing = matches!(target, Some(None));
         if let Some(target) = target.flatten() {
             crate::coordinator::refuse_target(&spec.output, &target)?;
         }
@@ -101,6 +104,9 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     let found = find(Some(&store), &host, &args.job, &checked_for).await?;
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;
+    if is_missing {
+        crate::coordinator::refuse_missing(&spec.output)?;
+    }
     let known: Vec<String> =
         found.given().filter_map(|given| given.digest_if_known()).map(str::to_owned).collect();
     let missing = permitted(store.missing_functions(&known).await)?.unwrap_or_default();
@@ -157,7 +163,10 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         Some(id) => id,
         None if args.detach && args.id.is_none() => job.id.clone(),
         None if args.detach => JobId::from_text(key),
-        None => return Err(Error::WaitTimeout(key)),
+        None => {
+            let how = "waits for a coordinator to take it in".to_owned();
+            return Err(Error::WaitTimeout { job: key, how });
+        }
     };
     if args.detach {
         return announce(global, &store, &Job { id, ..job }).await;
@@ -302,7 +311,7 @@ async fn follow(
             }
         }
         if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
-            return Err(Error::WaitTimeout(id.to_string()));
+            return Err(Error::WaitTimeout { job: id.to_string(), how: "goes on".to_owned() });
         }
         tokio::time::sleep(wait::pause(began.elapsed())).await;
     }
@@ -318,7 +327,9 @@ pub(super) async fn finish(
     let (job, phases) = tokio::select! {
         ended = wait::ended(store, id, global.quiet, timeout) => ended?,
         // The job is the database's by now, and goes on.
-        _ = tokio::signal::ctrl_c() => return Err(Error::WaitTimeout(id.to_string())),
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Error::WaitTimeout { job: id.to_string(), how: "goes on".into() });
+        }
     };
     match global.format() {
         Format::Json => output::line(output::job_json(&job, &phases))?,
@@ -356,8 +367,14 @@ fn summary(job: &Job) {
         output::duration(Some(job.created), job.finished),
         counters.join(", ")
     );
-    if job.spec.output.mode.has_target() {
-        tell!("results are in {}.{}", job.spec.output.db, job.spec.output.collection);
+    let Output { mode, db, collection } = &job.spec.output;
+    if *mode == OutputMode::Update {
+        let count = |name| job.counters.as_ref().and_then(|counters| counters.get(name));
+        let [updated, output] =
+            [UPDATED, "output"].map(|n| count(n).map_or("0".into(), output::number));
+        tell!("{updated} of {output} results had a document to update in {db}.{collection}");
+    } else if mode.has_target() {
+        tell!("results are in {db}.{collection}");
     }
 }
 
@@ -538,7 +555,9 @@ pub(super) fn limits(args: &JobFunctions) -> Limits {
 /// Parses a flag's extended JSON into a document.
 pub(super) fn ejson_document(flag: &str, text: &str) -> Result<Document> {
     let bad = |why: String| {
-        Error::Usage(format!("{flag} is not a JSON document, with names in double quotes: {why}"))
+        Error::Usage(format!(
+            "{flag} is not a JSON document with names in double quotes, like '{{\"v\": {{\"$gt\": 5}}}}': {why}"
+        ))
     };
     let json: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
     match bson::Bson::try_from(json) {

@@ -1,21 +1,32 @@
 //! Waiting for a job, with a progress bar where there is a terminal to show it on.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use bson::DateTime;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output;
+use super::waiting::{self, Reason};
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::request::{Answer, REQUESTS};
 use crate::store::Store;
+use crate::store::retry::{ANSWER_MAX, within};
 use crate::task::JobPhases;
+use crate::terminal::tell;
 
-/// Waits until the job has ended and been cleaned up after, or waits for a person itself, through failovers of the database.
+/// How long an answer is waited for at least when the wait itself is to end.
+const ANSWER_MIN: Duration = Duration::from_secs(5);
+
+/// Waits until the job has ended and been cleaned up after, or waits for a person itself, through failovers of the
+/// database. What keeps the job waiting is told on standard error.
 ///
 /// # Errors
-/// [`Error::WaitTimeout`], [`Error::NotFound`] when the job is removed meanwhile, [`Error::Store`].
+/// [`Error::WaitTimeout`], [`Error::Unreachable`], [`Error::NotFound`] when the job is removed meanwhile,
+/// [`Error::Store`].
 pub(super) async fn ended(
     store: &Store,
     id: &JobId,
@@ -24,34 +35,84 @@ pub(super) async fn ended(
 ) -> Result<(Job, JobPhases)> {
     /// How long the database may be away before the wait is given up.
     const AWAY_MAX: Duration = Duration::from_secs(120);
-    let bar = bar(quiet);
+    let mut watch = Watch::new(quiet);
     let began = Instant::now();
+    let mut heard = DateTime::now();
     let mut away_since: Option<Instant> = None;
     loop {
-        match look(store, id).await {
-            Ok(None) => away_since = None,
-            Ok(Some((job, phases))) => {
-                away_since = None;
-                show(&bar, &job, &phases);
-                if job.state.is_terminal() && job.cleaned || job.state == JobState::Stopped {
-                    bar.finish_and_clear();
-                    return Ok((job, phases));
+        let left = timeout.map(|limit| limit.saturating_sub(began.elapsed()));
+        let looked = look_within(store, id, left).await;
+        let is_over = timeout.is_some_and(|limit| began.elapsed() >= limit);
+        match looked {
+            Ok(None) => {
+                (heard, away_since) = (DateTime::now(), None);
+                if is_over {
+                    watch.bar.finish_and_clear();
+                    let how = "waits for a coordinator to take it in".to_owned();
+                    return Err(Error::WaitTimeout { job: id.to_string(), how });
                 }
             }
-            Err(error)
-                if error.is_transient()
-                    && away_since.get_or_insert_with(Instant::now).elapsed() < AWAY_MAX =>
-            {
-                bar.set_message("the database is away, waiting for it");
+            Ok(Some((job, phases))) => {
+                (heard, away_since) = (DateTime::now(), None);
+                watch.show(&job, &phases);
+                if job.state.is_terminal() && job.cleaned || job.state == JobState::Stopped {
+                    watch.bar.finish_and_clear();
+                    return Ok((job, phases));
+                }
+                if is_over {
+                    watch.bar.finish_and_clear();
+                    let how = standing(store, &job).await;
+                    return Err(Error::WaitTimeout { job: id.to_string(), how });
+                }
+                if watch.is_still() {
+                    watch.tell(reasons(store, &job).await);
+                }
+            }
+            Err(error) if error.is_transient() => {
+                let since = *away_since.get_or_insert_with(Instant::now);
+                if is_over || since.elapsed() >= AWAY_MAX {
+                    watch.bar.finish_and_clear();
+                    return Err(Error::Unreachable {
+                        job: id.to_string(),
+                        since: output::date(Some(heard)).unwrap_or_default(),
+                        why: error.to_string(),
+                    });
+                }
+                watch.say("the database is away, waiting for it");
             }
             Err(error) => return Err(error),
         }
-        if timeout.is_some_and(|limit| began.elapsed() >= limit) {
-            bar.finish_and_clear();
-            return Err(Error::WaitTimeout(id.to_string()));
-        }
         tokio::time::sleep(pause(began.elapsed())).await;
     }
+}
+
+/// Where a job stands that is not waited for any longer, behind its name.
+async fn standing(store: &Store, job: &Job) -> String {
+    let reasons = reasons(store, job).await;
+    let reasons: Vec<String> = reasons.iter().flatten().map(Reason::to_string).collect();
+    match reasons.as_slice() {
+        [] => format!("is {}", job.state),
+        reasons => format!("is {}, waiting: {}", job.state, reasons.join("; ").replace('\n', " ")),
+    }
+}
+
+/// What the job waits for, if there is an answer soon.
+async fn reasons(store: &Store, job: &Job) -> Result<Vec<Reason>> {
+    let (store, job) = (store.clone(), job.clone());
+    let asking = async move { waiting::reasons(&store, &job).await };
+    within(ANSWER_MIN, "ask what the job waits for", asking).await
+}
+
+/// A look that does not outlast the wait by much.
+async fn look_within(
+    store: &Store,
+    id: &JobId,
+    left: Option<Duration>,
+) -> Result<Option<(Job, JobPhases)>> {
+    let limit = left.map_or(ANSWER_MAX, |left| left.clamp(ANSWER_MIN, ANSWER_MAX));
+    let (store, id) = (store.clone(), id.clone());
+    let looking = async move { look(&store, &id).await };
+    within(limit, "ask for the job", looking).await
 }
 
 /// How long until a job is looked at again: a part of the time that has passed, since that is what its end is
@@ -108,6 +169,82 @@ async fn look(store: &Store, id: &JobId) -> Result<Option<(Job, JobPhases)>> {
     }
 }
 
+/// What a person who waits is shown.
+struct Watch {
+    bar: ProgressBar,
+    quiet: bool,
+    /// Where the job stood, and since when.
+    seen: Option<(JobState, JobPhases)>,
+    moved: Instant,
+    /// When it was asked last what the job waits for.
+    asked: Instant,
+    /// What has been told, so that nothing is told twice.
+    told: HashSet<String>,
+    /// What the job waits for.
+    waiting: String,
+}
+
+impl Watch {
+    fn new(quiet: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            bar: bar(quiet),
+            quiet,
+            seen: None,
+            moved: now,
+            asked: now,
+            told: HashSet::new(),
+            waiting: String::new(),
+        }
+    }
+
+    fn show(&mut self, job: &Job, phases: &JobPhases) {
+        let now = Some((job.state, *phases));
+        if self.seen != now {
+            (self.seen, self.moved) = (now, Instant::now());
+            self.waiting.clear();
+        }
+        let (map, reduce) = (&phases.map, &phases.reduce);
+        // A map task reads far more than a reduce task does, so it counts more.
+        const MAP_WEIGHT: u64 = 3;
+        let total = (map.total * MAP_WEIGHT + reduce.total).max(1);
+        self.bar.set_length(total);
+        self.bar.set_position(map.done * MAP_WEIGHT + reduce.done);
+        self.bar.set_prefix(job.state.as_str());
+        self.bar.set_message(format!(
+            "map {}/{} reduce {}/{}{}",
+            map.done, map.total, reduce.done, reduce.total, self.waiting
+        ));
+    }
+
+    /// Whether it is time to ask what the job waits for: nothing has moved for a while.
+    fn is_still(&mut self) -> bool {
+        const STILL: Duration = Duration::from_secs(3);
+        let is_still =
+            !self.quiet && self.moved.elapsed() >= STILL && self.asked.elapsed() >= STILL;
+        if is_still {
+            self.asked = Instant::now();
+        }
+        is_still
+    }
+
+    /// Tells what the job waits for, each reason once. Asking may fail: the job is looked at again anyway.
+    fn tell(&mut self, reasons: Result<Vec<Reason>>) {
+        let Ok(reasons) = reasons else { return };
+        self.waiting = reasons.first().map_or_else(String::new, |first| format!("; {first}"));
+        for reason in reasons {
+            self.say(&format!("waiting: {reason}"));
+        }
+    }
+
+    /// A line beside the bar, unless it was there before.
+    fn say(&mut self, line: &str) {
+        if !self.quiet && self.told.insert(line.to_owned()) {
+            self.bar.suspend(|| tell!("{line}"));
+        }
+    }
+}
+
 fn bar(quiet: bool) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -120,18 +257,4 @@ fn bar(quiet: bool) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-fn show(bar: &ProgressBar, job: &Job, phases: &JobPhases) {
-    let (map, reduce) = (&phases.map, &phases.reduce);
-    // A map task reads far more than a reduce task does, so it counts more.
-    const MAP_WEIGHT: u64 = 3;
-    let total = (map.total * MAP_WEIGHT + reduce.total).max(1);
-    bar.set_length(total);
-    bar.set_position(map.done * MAP_WEIGHT + reduce.done);
-    bar.set_prefix(job.state.as_str());
-    bar.set_message(format!(
-        "map {}/{} reduce {}/{}",
-        map.done, map.total, reduce.done, reduce.total
-    ));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::args::Global;
+use super::args::{Format, Global};
 use super::output;
 use crate::config;
 use crate::error::Result;
@@ -12,18 +12,23 @@ pub(super) async fn run(global: &Global) -> Result<()> {
     let store = global.store("aviary-workers").await?;
     let listed = store.workers().await?;
     output::tell_unreadable(global, &listed.unreadable);
-    let workers = listed.rows;
+    let mut workers = listed.rows;
+    if global.format() != Format::Json {
+        workers.retain(|worker| worker.silent_ms <= config::WORKER_LISTED_MS);
+    }
     if workers.is_empty() && listed.unreadable.is_empty() {
         output::hint_at_db(global, &store, "no workers");
     }
-    let state = |w: &WorkerRow| if w.silent_ms > config::WORKER_GONE_MS { "gone" } else { "alive" };
+    let state = |w: &WorkerRow| if w.is_alive() { "alive" } else { "gone" };
+    // What one that is gone has said last is not so any more.
+    let busy = |w: &WorkerRow| if w.is_alive() { w.busy.to_string() } else { "-".to_owned() };
     output::print_rows(
         global.format(),
         &workers,
-        |w| w.id.trim_start_matches("worker/").to_owned(),
+        |w| w.name().to_owned(),
         |w| {
             json!({
-                "id": w.id.trim_start_matches("worker/"),
+                "id": w.name(),
                 "state": state(w),
                 "shard": w.shard,
                 "host": w.host,
@@ -38,11 +43,11 @@ pub(super) async fn run(global: &Global) -> Result<()> {
         &["worker", "state", "shard", "slots", "busy", "silent", "version"],
         |w| {
             vec![
-                w.id.trim_start_matches("worker/").to_owned(),
+                w.name().to_owned(),
                 state(w).to_owned(),
                 w.shard.clone(),
                 w.slots.to_string(),
-                w.busy.to_string(),
+                busy(w),
                 format!("{}s", w.silent_ms / 1_000),
                 w.version.clone(),
             ]

@@ -15,7 +15,7 @@ pub mod plan;
 mod planning;
 mod reconcile;
 
-pub(crate) use planning::refuse_target;
+pub(crate) use planning::{refuse_missing, refuse_target};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

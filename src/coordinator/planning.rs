@@ -8,7 +8,7 @@ use super::plan;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::job::target::options_for;
-use crate::job::{Job, JobEvent, JobState, Output, ReadMode};
+use crate::job::{Job, JobEvent, JobState, Output, OutputMode, ReadMode};
 use crate::store::Store;
 use crate::store::output::{Described, Like};
 use crate::store::topology::Placement;
@@ -135,6 +135,7 @@ async fn check_target(store: &Store, job: &Job) -> Result<Like> {
         return Ok(Like::default());
     }
     let Some(target) = store.describe(&output.db, &output.collection).await? else {
+        refuse_missing(output)?;
         return Ok(Like::default());
     };
     refuse_target(output, &target)?;
@@ -145,6 +146,22 @@ async fn check_target(store: &Store, job: &Job) -> Result<Like> {
     }
     let collection = output.collection.clone();
     Ok(Like { options, shard_key: target.shard_key, collection })
+}
+
+/// Refuses a target that is not there, where results only change what is.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub(crate) fn refuse_missing(output: &Output) -> Result<()> {
+    if output.mode != OutputMode::Update {
+        return Ok(());
+    }
+    Err(Error::NotFound {
+        what: format!("collection {}.{}", output.db, output.collection),
+        hint: "update changes documents that are there: check the name, and -d or --out-db; names are \
+               case-sensitive. merge:NAME adds the results instead"
+            .into(),
+    })
 }
 
 /// Refuses targets that cannot take results, or that a rename cannot replace without losing what they are.

@@ -20,6 +20,7 @@ use crate::ids::JobId;
 use crate::job::{Job, JobError, JobEvent, JobState, Output};
 use crate::protocol::backoff::Backoff;
 use crate::protocol::coordinate::{Move, PublishTask, View, moves};
+use crate::protocol::publish::merged;
 use crate::store::Store;
 use crate::store::jobs::ToTend;
 use crate::store::retry::{self, within};
@@ -343,18 +344,10 @@ async fn begin_publish(store: &Store, job: &Job, event: JobEvent) -> Result<()> 
 /// What a cancelled job says of its target.
 async fn cancelled(store: &Store, job: &Job) -> Result<Document> {
     let Some(task) = store.publish_task(job).await? else { return Ok(doc! {}) };
-    let begun = task.publish.as_ref().is_some_and(|publish| publish.marks.begun);
-    if !begun || !job.spec.output.mode.adds() {
-        return Ok(doc! {});
-    }
-    let Output { db, collection, .. } = &job.spec.output;
+    let Some(merged) = merged(&job.spec.output, &task) else { return Ok(doc! {}) };
     let error = JobError {
         code: "cancelled".into(),
-        message: format!(
-            "cancelled while its results were merged: {db}.{collection} holds about {} of {} of them",
-            task.progress.unwrap_or(0),
-            task.publish.map_or(0, |publish| publish.rows),
-        ),
+        message: format!("cancelled while its results were merged: {merged}"),
         task: Some(task.id.short().to_owned()),
     };
     Ok(doc! { "error": serialized(&error)? })
@@ -364,11 +357,12 @@ async fn end_with_task(store: &Store, job: &Job, event: JobEvent) -> Result<()> 
     let Some(task) = store.quarantined(job).await? else { return Ok(()) };
     let error = task.error.unwrap_or_default();
     let text = |name: &str| error.get_str(name).unwrap_or("unknown").to_owned();
-    let error = JobError {
-        code: text("code"),
-        message: text("message"),
-        task: Some(task.id.short().to_owned()),
-    };
+    let mut message = text("message");
+    let Output { db, collection, mode } = &job.spec.output;
+    if event == JobEvent::Failed && task.kind == TaskKind::Publish && mode.has_target() {
+        message.push_str(&format!("; nothing was changed in {db}.{collection}"));
+    }
+    let error = JobError { code: text("code"), message, task: Some(task.id.short().to_owned()) };
     let set = doc! { "error": serialized(&error)? };
     store.transition(&job.id, event, fence(job), set).await?;
     Ok(())

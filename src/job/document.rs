@@ -42,6 +42,9 @@ pub struct Job {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<DateTime>,
+    /// When it stopped, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<DateTime>,
     /// The cluster time at which the input is read; also the functions' clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Timestamp>,
@@ -106,6 +109,7 @@ impl Job {
             created,
             started: None,
             finished: None,
+            stopped: None,
             snapshot: None,
             plan: 0,
             map_tasks: 0,

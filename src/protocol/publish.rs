@@ -24,8 +24,16 @@
 //!   another name" and "the count is wrong" may be what the next holder's work looks like, or what a stale
 //!   server says. "It is in place" may be what one server alone has, and loses with the next failover.
 
-use crate::job::OutputMode;
-use crate::task::Marks;
+use crate::job::{Output, OutputMode};
+use crate::task::{Marks, Task};
+
+/// What a target may hold of a job's results, for a person. Nothing while it holds none of them, or all at once.
+pub fn merged(output: &Output, task: &Task) -> Option<String> {
+    let publish = task.publish.as_ref().filter(|publish| publish.marks.begun)?;
+    let Output { db, collection, mode } = output;
+    let (most, rows) = (task.merged_at_most(), publish.rows);
+    mode.adds().then(|| format!("{db}.{collection} holds up to {most} of {rows} results"))
+}
 
 /// Where the collection is that bears the result's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

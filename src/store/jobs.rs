@@ -265,6 +265,9 @@ impl Store {
         if event == JobEvent::Taken {
             dates.insert("started", true);
         }
+        if event == JobEvent::PublishStopped {
+            dates.insert("stopped", true);
+        }
         let mut update = doc! { "$set": set };
         if !dates.is_empty() {
             update.insert("$currentDate", dates);

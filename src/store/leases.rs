@@ -234,6 +234,16 @@ impl Store {
         self.fenced(lease, no_more, update, "note how far publishing has come").await
     }
 
+    /// Notes how many results a target may hold once the next piece is merged. A later attempt, which merges from the
+    /// beginning, lowers it no more.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`], [`Error::Store`].
+    pub async fn note_reached(&self, lease: &Lease, rows: i64) -> Result<()> {
+        let update = vec![doc! { "$set": { "reached": { "$max": ["$reached", rows] } } }];
+        self.fenced(lease, doc! {}, update, "note how much is merged").await
+    }
+
     /// A holder's write that a majority holds once it returns. It must be one that can be repeated. `and` narrows
     /// the filter.
     async fn fenced(

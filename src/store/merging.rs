@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
+use mongodb::error::Error as DriverError;
 use mongodb::options::Hint;
 use mongodb::{Collection, Cursor};
 
 use super::Store;
 use super::error::{Action, classify, run_write};
+use super::refusal;
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::JobId;
@@ -39,15 +41,31 @@ impl RawBatches {
     }
 }
 
-/// How far merging has come.
+/// A part of the results that one command merges: those whose `_id` is above one and not above another.
 #[derive(Debug, Clone, Default)]
-pub struct Merged {
-    /// The last key that is merged; none before the first piece.
-    last: Option<Bson>,
-    /// Results that are merged.
+pub struct Piece {
+    above: Option<Bson>,
+    /// Without it, the piece is the last.
+    upto: Option<Bson>,
+    /// Results in this piece and those before; not counted for the last one.
     pub rows: i64,
-    /// Whether that was all of them.
-    pub is_last: bool,
+}
+
+impl Piece {
+    /// Whether nothing comes after it.
+    pub fn is_last(&self) -> bool {
+        self.upto.is_none()
+    }
+
+    fn filter(&self) -> Document {
+        let above = self.above.as_ref().map(|above| compare("$gt", above));
+        let upto = self.upto.as_ref().map(|upto| compare("$lte", upto));
+        match (above, upto) {
+            (Some(above), Some(upto)) => doc! { "$expr": { "$and": [above, upto] } },
+            (Some(one), None) | (None, Some(one)) => doc! { "$expr": one },
+            (None, None) => doc! {},
+        }
+    }
 }
 
 impl Store {
@@ -96,11 +114,50 @@ impl Store {
         ))
     }
 
-    /// Has the server merge the next piece of a collection into a job's target. Doing it again changes
-    /// nothing.
+    /// The piece of a collection that comes after another, or the first.
     ///
     /// Pieces keep each command short, so that a publisher can be stopped and tells how far it is. They are
     /// ranges of `_id` by expressions, which, unlike comparisons in a query, span every type of value.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn next_piece(
+        &self,
+        output: &Output,
+        from: &str,
+        before: Option<&Piece>,
+    ) -> Result<Piece> {
+        let rows = config::MERGE_PIECE_ROWS;
+        let rest =
+            Piece { above: before.and_then(|before| before.upto.clone()), ..Piece::default() };
+        let upto = self.id_within(output, from, &rest, rows - 1).await?;
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        let rows = before.map_or(0, |before| before.rows).saturating_add(rows);
+        Ok(Piece { upto, rows, ..rest })
+    }
+
+    /// The `_id` of a piece's result that comes after so many others, if there is one.
+    async fn id_within(
+        &self,
+        output: &Output,
+        from: &str,
+        piece: &Piece,
+        skip: u64,
+    ) -> Result<Option<Bson>> {
+        let found = self
+            .other_db(&output.db)
+            .collection::<Document>(from)
+            .find_one(piece.filter())
+            .projection(doc! { "_id": 1 })
+            .sort(doc! { "_id": 1 })
+            .skip(skip)
+            .hint(Hint::Keys(doc! { "_id": 1 }))
+            .await
+            .action("read the results")?;
+        Ok(found.and_then(|row| row.get("_id").cloned()))
+    }
+
+    /// Has the server merge a piece of a collection into a job's target. Doing it again changes nothing.
     ///
     /// # Errors
     /// [`Error::Refused`] when the target does not take a result, [`Error::Store`].
@@ -109,37 +166,86 @@ impl Store {
         output: &Output,
         from: &str,
         job: &JobId,
-        merged: &Merged,
-    ) -> Result<Merged> {
-        let rows = i64::try_from(config::MERGE_PIECE_ROWS).unwrap_or(i64::MAX);
-        let above = merged.last.as_ref().map(|last| compare("$gt", last));
-        let rest = match &above {
-            Some(above) => doc! { "$expr": above },
-            None => doc! {},
+        piece: &Piece,
+    ) -> Result<()> {
+        let Err(error) = self.merge_range(output, from, job, piece.filter()).await else {
+            return Ok(());
         };
-        let last = self
-            .other_db(&output.db)
-            .collection::<Document>(from)
-            .find_one(rest.clone())
+        let target = format!("{}.{}", output.db, output.collection);
+        if !refusal::of_merge(&error) {
+            return Err(error)
+                .action(format!("merge into {target}"))
+                .map_err(|error| self.explain(error));
+        }
+        let (id, error) = match self.refused(output, from, job, piece).await? {
+            Some((id, error)) => (refusal::shown(&id), error),
+            None => ("?".to_owned(), error),
+        };
+        Err(Error::refused(
+            format!(
+                "{target} does not take the result with the _id {id}: {}",
+                refusal::words(&error, output, from)
+            ),
+            "other results may be merged already; the target's validator, its unique index or its document is in \
+             the way",
+        ))
+    }
+
+    /// The first result of a piece that the target does not take, and why; found by merging ever smaller parts.
+    /// Nothing when all of them are taken by now.
+    async fn refused(
+        &self,
+        output: &Output,
+        from: &str,
+        job: &JobId,
+        piece: &Piece,
+    ) -> Result<Option<(Bson, DriverError)>> {
+        let mut part = piece.clone();
+        // As many results as the part may have.
+        let mut rows = config::MERGE_PIECE_ROWS;
+        while rows > 1 {
+            let half = rows / 2;
+            let Some(middle) = self.id_within(output, from, &part, half - 1).await? else {
+                rows = half;
+                continue;
+            };
+            let first = Piece { upto: Some(middle.clone()), ..part.clone() };
+            match self.merge_range(output, from, job, first.filter()).await {
+                Ok(()) => (part.above, rows) = (Some(middle), rows - half),
+                Err(error) if refusal::of_merge(&error) => (part, rows) = (first, half),
+                Err(error) => return Err(error).action("look for the result that is not taken"),
+            }
+        }
+        let Some(id) = self.id_within(output, from, &part, 0).await? else { return Ok(None) };
+        match self.merge_range(output, from, job, part.filter()).await {
+            Err(error) if refusal::of_merge(&error) => Ok(Some((id, error))),
+            _ => Ok(None),
+        }
+    }
+
+    /// How many results of a piece have a document in the target.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn count_matched(&self, output: &Output, from: &str, piece: &Piece) -> Result<i64> {
+        const ACTION: &str = "count the documents that are updated";
+        let db = self.other_db(&output.db);
+        let staged: Collection<RawDocumentBuf> = db.collection(from);
+        let target: Collection<Document> = db.collection(&output.collection);
+        let cursor = staged
+            .find(piece.filter())
             .projection(doc! { "_id": 1 })
-            .sort(doc! { "_id": 1 })
-            .skip(config::MERGE_PIECE_ROWS - 1)
             .hint(Hint::Keys(doc! { "_id": 1 }))
             .await
-            .action("read the results")?
-            .and_then(|row| row.get("_id").cloned());
-        let range = match (&above, &last) {
-            (Some(above), Some(last)) => {
-                doc! { "$expr": { "$and": [above, compare("$lte", last)] } }
-            }
-            (None, Some(last)) => doc! { "$expr": compare("$lte", last) },
-            (_, None) => rest,
-        };
-        self.merge_range(output, from, job, range).await?;
-        Ok(match last {
-            Some(last) => Merged { last: Some(last), rows: merged.rows + rows, is_last: false },
-            None => Merged { is_last: true, ..merged.clone() },
-        })
+            .action(ACTION)?;
+        let (mut batches, mut matched) = (RawBatches { cursor }, 0_u64);
+        while let Some(batch) = batches.next(config::WRITE_BATCH_BYTES).await? {
+            let id = |doc: &RawDocumentBuf| Bson::try_from(doc.get("_id").ok()??).ok();
+            let ids: Vec<Bson> = batch.iter().filter_map(id).collect();
+            let these = doc! { "_id": { "$in": ids } };
+            matched += target.count_documents(these).await.action(ACTION)?;
+        }
+        Ok(i64::try_from(matched).unwrap_or(i64::MAX))
     }
 
     async fn merge_range(
@@ -148,7 +254,7 @@ impl Store {
         from: &str,
         job: &JobId,
         range: Document,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), DriverError> {
         // A key that JavaScript has touched may be of another type than the _id it is equal to.
         let fields = doc! { "$mergeObjects": ["$$ROOT", "$$new", { "_id": "$_id" }] };
         let (matched, not_matched): (Bson, _) = match output.mode {
@@ -171,26 +277,7 @@ impl Store {
         if !range.is_empty() {
             command.insert("hint", doc! { "_id": 1 });
         }
-        let target = format!("{}.{}", output.db, output.collection);
-        let Err(error) = run_write(&self.other_db(&output.db), command).await else {
-            return Ok(());
-        };
-        let error = classify(&error);
-        /// `DocumentValidationFailure`, `ImmutableField`, `BSONObjectTooLarge`, and the same of what an update makes.
-        const AT_FAULT: [i32; 4] = [121, 66, 10334, 17419];
-        if error.kind == StoreErrorKind::DuplicateKey
-            || error.code.is_some_and(|code| AT_FAULT.contains(&code))
-        {
-            return Err(Error::refused(
-                format!("{target} does not take a result: {}", error.message),
-                format!(
-                    "other results may be merged already, so do not submit the job again: change the \
-                     target's validator, unique index or document, then run aviary resume {job}; or \
-                     leave the target as it is with aviary cancel {job}"
-                ),
-            ));
-        }
-        Err(self.explain(Error::Store { action: format!("merge into {target}"), source: error }))
+        run_write(&self.other_db(&output.db), command).await.map(|_| ())
     }
 
     /// Ends merges that an earlier publisher of a job has begun, and waits until they have.

@@ -22,6 +22,7 @@ pub mod output;
 mod pinning;
 pub mod querying;
 pub mod readable;
+mod refusal;
 pub mod requests;
 pub mod retry;
 pub mod schema;

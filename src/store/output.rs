@@ -8,6 +8,7 @@ use mongodb::Collection;
 
 use super::Store;
 use super::error::{Action, classify, only_existing_ids, run_write};
+use super::refusal;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::spec::HIDDEN_PREFIX;
 use crate::job::{Output, OutputMode, target};
@@ -148,7 +149,7 @@ impl Store {
         }
     }
 
-    /// Writes results with `w: majority`.
+    /// Writes results with `w: majority` to a collection of a job's own.
     ///
     /// With `again` set, documents that exist already are taken for the work of an earlier attempt
     /// of the same task, which wrote the same bytes. Without, one is an error: two results have the
@@ -158,32 +159,40 @@ impl Store {
     /// [`Error::Refused`] naming the duplicate or invalid document, [`Error::Store`].
     pub async fn insert_output(
         &self,
-        db: &str,
+        output: &Output,
         name: &str,
         docs: &[RawDocumentBuf],
         again: bool,
     ) -> Result<()> {
-        let target: Collection<RawDocumentBuf> = self.other_db(db).collection(name);
+        let target: Collection<RawDocumentBuf> = self.other_db(&output.db).collection(name);
         let error = match target.insert_many(docs).ordered(false).await {
             Ok(_) => return Ok(()),
             Err(error) if again && only_existing_ids(&error) => return Ok(()),
-            Err(error) => classify(&error),
+            Err(error) => error,
         };
-        if error.kind == StoreErrorKind::DuplicateKey {
+        let id = refusal::refused(&error, docs).map_or_else(|| "?".to_owned(), refusal::id_of);
+        if classify(&error).kind == StoreErrorKind::DuplicateKey {
             return Err(Error::refused(
-                format!("two results have the same key: {}", error.message),
-                "a map-only job must emit each key once; a job with a reduce must not change keys",
+                format!("two results have the same key, and so the same _id: {id}"),
+                "a map-only job must emit each key once (did you forget --reduce?); with a reduce, the target's \
+                 collation makes the keys one",
             ));
         }
-        /// `DocumentValidationFailure` and `BadValue`: the document itself is at fault.
-        const AT_FAULT: [i32; 3] = [121, 2, 10334];
-        if error.code.is_some_and(|code| AT_FAULT.contains(&code)) {
+        if refusal::of_insert(&error) {
+            let Output { db, collection, mode } = output;
+            let whose = match mode.has_target() {
+                true => format!("{db}.{collection}"),
+                false => "the server".to_owned(),
+            };
             return Err(Error::refused(
-                format!("the server refuses a result: {}", error.message),
+                format!(
+                    "{whose} does not take the result with the _id {id}: {}",
+                    refusal::words(&error, output, name)
+                ),
                 "change the function's output, or the target's validator",
             ));
         }
-        Err(Error::Store { action: "write results".into(), source: error })
+        Err(error).action("write results")
     }
 
     /// Counts a collection's documents exactly.
@@ -199,11 +208,12 @@ impl Store {
             .action("count the results")
     }
 
-    /// Gives `to` every index of `from` that it does not have.
+    /// Gives `to` every index of a job's target that it does not have.
     ///
     /// # Errors
     /// [`Error::Refused`] when the results cannot carry one (a unique index, say), [`Error::Store`].
-    pub async fn copy_indexes(&self, db: &str, from: &str, to: &str) -> Result<()> {
+    pub async fn copy_indexes(&self, output: &Output, to: &str) -> Result<()> {
+        let Output { db, collection: from, .. } = output;
         let database = self.other_db(db);
         let listed = database.run_cursor_command(doc! { "listIndexes": from }).await;
         let cursor = match listed {
@@ -241,7 +251,7 @@ impl Store {
             Err(e) if classify(&e).kind == StoreErrorKind::DuplicateKey => Err(Error::refused(
                 format!(
                     "the results break a unique index of {db}.{from}: {}",
-                    classify(&e).message
+                    refusal::words(&e, output, to)
                 ),
                 "drop that index or choose another output",
             )),

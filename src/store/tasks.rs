@@ -1,6 +1,8 @@
 //! Task documents as a coordinator and a reader of listings see them; the holder's side is in
 //! [`leases`](super::leases).
 
+use std::collections::BTreeMap;
+
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
@@ -119,6 +121,8 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn counters(&self, job: &Job) -> Result<Document> {
+        let mut own = crate::task::counters::BUILT_IN.to_vec();
+        own.push(crate::task::counters::UPDATED);
         let mut rows = self
             .aviary()
             .aggregate(vec![
@@ -127,7 +131,7 @@ impl Store {
                 doc! { "$unwind": "$c" },
                 doc! { "$group": { "_id": "$c.k", "n": { "$sum": "$c.v" } } },
                 // Ours first: a job whose functions name ever new counters keeps them, and loses the rest.
-                doc! { "$addFields": { "own": { "$in": ["$_id", crate::task::counters::BUILT_IN.to_vec()] } } },
+                doc! { "$addFields": { "own": { "$in": ["$_id", own] } } },
                 doc! { "$sort": { "own": -1, "_id": 1 } },
                 doc! { "$limit": config::JOB_COUNTERS_MAX },
             ])
@@ -445,6 +449,54 @@ impl Store {
             .action(ACTION)?;
         let found: Vec<Task> = list("task", cursor, ACTION).await?.rows;
         Ok(found.into_iter().filter_map(|task| Some((task.id, task.waiting?))).collect())
+    }
+
+    /// The shards on which a job has tasks that may be claimed now.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn shards_of_ready(&self, job: &Job) -> Result<Vec<String>> {
+        let ready = doc! {
+            "job": &job.id,
+            "kind": every_kind(),
+            "plan": job.plan,
+            "state": TaskState::Ready.as_str(),
+            "$expr": { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
+        };
+        const ACTION: &str = "look for ready tasks";
+        // Unlike distinct, an aggregation knows the server's clock.
+        let group = doc! { "$group": { "_id": "$shard" } };
+        let found = self.aviary().aggregate(vec![doc! { "$match": ready }, group]).await;
+        let found: Vec<Document> = found.action(ACTION)?.try_collect().await.action(ACTION)?;
+        Ok(found.iter().filter_map(|row| row.get_str("_id").ok().map(str::to_owned)).collect())
+    }
+
+    /// How many tasks each worker has on lease now, of all jobs.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn leases_by_worker(&self) -> Result<BTreeMap<String, i64>> {
+        const ACTION: &str = "count leases";
+        let mut rows = self
+            .aviary()
+            .aggregate(vec![
+                doc! { "$match": {
+                    "shard": self.every_shard(),
+                    "kind": every_kind(),
+                    "state": TaskState::Leased.as_str(),
+                    "$expr": { "$gt": ["$until", "$$NOW"] },
+                } },
+                doc! { "$group": { "_id": "$worker", "n": { "$sum": 1_i64 } } },
+            ])
+            .await
+            .action(ACTION)?;
+        let mut counts = BTreeMap::new();
+        while let Some(row) = rows.try_next().await.action(ACTION)? {
+            if let (Ok(worker), Ok(n)) = (row.get_str("_id"), row.get_i64("n")) {
+                counts.insert(worker.to_owned(), n);
+            }
+        }
+        Ok(counts)
     }
 
     /// The first task that was given up, if any: why the job fails.

@@ -52,6 +52,14 @@ impl Store {
         }
     }
 
+    /// The job that has the turn of an output's target now.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn has_turn(&self, output: &Output) -> Result<Option<JobId>> {
+        self.turn_holder(&turn_of(output)).await
+    }
+
     /// Releases the turn that a job has, if it has one.
     ///
     /// # Errors

@@ -46,6 +46,11 @@ pub struct WorkerRow {
 }
 
 impl WorkerRow {
+    /// Its name, as tasks have it.
+    pub fn name(&self) -> &str {
+        self.id.strip_prefix("worker/").unwrap_or(&self.id)
+    }
+
     /// Whether it was heard of lately.
     pub fn is_alive(&self) -> bool {
         self.silent_ms <= WORKER_GONE_MS

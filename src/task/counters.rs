@@ -11,6 +11,9 @@ use crate::config;
 /// The counters every job has.
 pub const BUILT_IN: [&str; 4] = ["input", "emit", "reduce", "output"];
 
+/// What a job counts besides whose results update documents: those that were there.
+pub const UPDATED: &str = "updated";
+
 /// What one attempt has done so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -53,7 +56,7 @@ impl Counters {
         }
         for (name, value) in &self.user {
             let safe = name.replace(['$', '.', '\0'], "_");
-            let safe = if BUILT_IN.contains(&safe.as_str()) || safe.is_empty() {
+            let safe = if BUILT_IN.contains(&safe.as_str()) || safe == UPDATED || safe.is_empty() {
                 format!("user_{safe}")
             } else {
                 safe

@@ -101,6 +101,10 @@ pub struct Task {
     /// What is published and how far that has come (publish tasks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Publish>,
+    /// Results that the target may hold by now (publish tasks that merge). It is noted before each piece is merged,
+    /// and no later attempt lowers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<i64>,
 }
 
 /// Why a task or a job does not move.
@@ -176,7 +180,15 @@ impl Task {
             error: None,
             waiting: None,
             publish: None,
+            reached: None,
         }
+    }
+
+    /// Results that the target may hold by now at most: none before merging has begun. What a publisher of an older
+    /// version does not note before it merges is left out.
+    pub fn merged_at_most(&self) -> i64 {
+        let begun = self.publish.as_ref().is_some_and(|publish| publish.marks.begun);
+        if begun { self.reached.max(self.progress).unwrap_or(0) } else { 0 }
     }
 }
 

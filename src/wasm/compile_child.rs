@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::host;
 use super::limits::MODULE_BYTES_MAX;
+use crate::terminal::tell;
 
 /// The verb that leads here.
 pub const VERB: &str = "compile-module";
@@ -43,14 +44,14 @@ pub struct Orders {
 #[must_use]
 pub fn main(orders: &Orders) -> ExitCode {
     if let Err(error) = limit(orders) {
-        eprintln!("failed to limit what compiling takes: {error}");
+        tell!("failed to limit what compiling takes: {error}");
         return ExitCode::from(UNLIMITED);
     }
     match compile(orders.scarce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Memory) => exit_code(NO_MEMORY),
         Err(Failed::Refused(why)) => {
-            eprintln!("{why}");
+            tell!("{why}");
             exit_code(REFUSED)
         }
     }

@@ -96,8 +96,7 @@ async fn write(attempt: &Arc<Attempt>, name: &str, whole: Vec<RawDocumentBuf>) -
         return Ok(());
     }
     attempt.check()?;
-    let db = &attempt.job.spec.output.db;
-    attempt.store.insert_output(db, name, &whole, true).await?;
+    attempt.store.insert_output(&attempt.job.spec.output, name, &whole, true).await?;
     let written = i64::try_from(whole.len()).unwrap_or(i64::MAX);
     attempt.progress.fetch_add(written, Ordering::Relaxed);
     Ok(())

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Context};
 use super::spills::Spills;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::error::Result;
 use crate::ids::WorkerId;
 use crate::store::Store;
@@ -139,7 +139,6 @@ async fn report(
     busy: Arc<AtomicI32>,
     stop: CancellationToken,
 ) {
-    const EVERY: Duration = Duration::from_secs(5);
     let slots = i32::try_from(slots).unwrap_or(i32::MAX);
     while !stop.is_cancelled() {
         let facts = doc! {
@@ -164,7 +163,7 @@ async fn report(
             tracing::debug!(%error, "could not report alive");
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(config::WORKER_REPORTS_EVERY) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -17,9 +17,10 @@ use crate::job::{JobState, Output, OutputMode};
 use crate::planted::planted;
 use crate::protocol::publish::{Place, Step, View, next};
 use crate::store::Store;
-use crate::store::merging::Merged;
+use crate::store::merging::Piece;
 use crate::store::retry;
 use crate::store::turns::Turn;
+use crate::task::counters::UPDATED;
 use crate::task::{Marks, Publish, TaskResult};
 
 /// Runs the task's work; the caller commits.
@@ -37,13 +38,14 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         has_turn: false,
         indexed: false,
         unsure: false,
+        updated: 0,
     };
     publisher.publish().await?;
-    Ok(TaskResult {
-        token: attempt.lease.token.clone(),
-        parts: Vec::new(),
-        counters: bson::Document::new(),
-    })
+    let counters = match attempt.job.spec.output.mode {
+        OutputMode::Update => bson::doc! { UPDATED: publisher.updated },
+        _ => bson::Document::new(),
+    };
+    Ok(TaskResult { token: attempt.lease.token.clone(), parts: Vec::new(), counters })
 }
 
 struct Publisher<'a> {
@@ -59,6 +61,8 @@ struct Publisher<'a> {
     indexed: bool,
     /// Whether a rename or a merge of this attempt may still be on its way.
     unsure: bool,
+    /// Documents of the target that results have been merged into, for `update`.
+    updated: i64,
 }
 
 impl Publisher<'_> {
@@ -99,9 +103,8 @@ impl Publisher<'_> {
                 Step::Count => self.count().await?,
                 Step::Complete => self.complete().await?,
                 Step::CopyIndexes => {
-                    let (db, target) = (&self.output.db, &self.output.collection);
                     self.store().catch_up(self.output, &self.staged).await?;
-                    self.store().copy_indexes(db, target, &self.staged).await?;
+                    self.store().copy_indexes(self.output, &self.staged).await?;
                     self.indexed = true;
                 }
                 Step::Begin => {
@@ -327,7 +330,8 @@ impl Publisher<'_> {
 
     /// Merges the results into the target, a piece at a time. `false` when a person wants the job to end.
     async fn merge(&mut self) -> Result<bool> {
-        let mut merged = Merged::default();
+        let store = self.store().clone();
+        let (mut merged, mut updated): (Option<Piece>, i64) = (None, 0);
         let mut target = self.target().await?;
         let unsure = AtomicBool::new(self.unsure);
         loop {
@@ -336,11 +340,18 @@ impl Publisher<'_> {
                 self.unsure = unsure.into_inner();
                 return Ok(false);
             }
-            let next = retry::while_transient(retry::HOLDER, async || {
-                let piece = self.merge_piece(&merged).await;
-                let is_unsure = piece.as_ref().is_err_and(Error::is_transient);
+            let piece = retry::while_transient(retry::HOLDER, || {
+                store.next_piece(self.output, &self.staged, merged.as_ref())
+            })
+            .await?;
+            // Noted before it is merged, so that nobody ever says less than what is there.
+            let reached = if piece.is_last() { self.publish.rows } else { piece.rows };
+            store.note_reached(&self.attempt.lease, reached).await?;
+            retry::while_transient(retry::HOLDER, async || {
+                let done = self.merge_piece(&piece).await;
+                let is_unsure = done.as_ref().is_err_and(Error::is_transient);
                 unsure.fetch_or(is_unsure, Ordering::Relaxed);
-                piece
+                done
             })
             .await?;
             let now = self.target().await?;
@@ -348,14 +359,20 @@ impl Publisher<'_> {
                 return Err(self.target_moved());
             }
             target = now;
-            self.attempt.progress.store(next.rows, Ordering::Relaxed);
-            let ended = next.is_last;
-            merged = next;
-            if ended {
+            self.attempt.progress.store(reached, Ordering::Relaxed);
+            if self.output.mode == OutputMode::Update {
+                updated += retry::while_transient(retry::HOLDER, || {
+                    store.count_matched(self.output, &self.staged, &piece)
+                })
+                .await?;
+            }
+            if piece.is_last() {
+                self.updated = updated;
                 self.unsure = unsure.into_inner();
                 return Ok(true);
             }
             crate::halt::point("publish.piece").await;
+            merged = Some(piece);
         }
     }
 
@@ -376,10 +393,10 @@ impl Publisher<'_> {
         self.store().identity(&self.output.db, &self.output.collection).await
     }
 
-    async fn merge_piece(&self, merged: &Merged) -> Result<Merged> {
+    async fn merge_piece(&self, piece: &Piece) -> Result<()> {
         self.attempt.check()?;
         let job = &self.attempt.job.id;
-        self.store().merge_piece(self.output, &self.staged, job, merged).await
+        self.store().merge_piece(self.output, &self.staged, job, piece).await
     }
 
     fn exhausted(&self) -> Error {

@@ -185,8 +185,8 @@ fn hand_on(
         value.set(emitted);
         if merge.next_value().map_err(failed)?.is_some() {
             return Err(Error::refused(
-                format!("two results have the same key, which would be their _id: {key}"),
-                "a map-only job must emit each key once",
+                format!("two results have the same key, and so the same _id: {key}"),
+                "a map-only job must emit each key once (did you forget --reduce?)",
             ));
         }
         counters.output += 1;

@@ -139,7 +139,7 @@ async fn write_batch(
             Target::Output => {
                 let output = &attempt.job.spec.output;
                 let hidden = Output::hidden(&attempt.job.id);
-                attempt.store.insert_output(&output.db, &hidden, &batch, again).await
+                attempt.store.insert_output(output, &hidden, &batch, again).await
             }
         };
         match written {

@@ -74,7 +74,7 @@ pub enum Error {
     },
 
     /// `AVIARY_MONGOD` names something that is not a program.
-    #[error("use AVIARY_MONGOD: {} is not an executable file", path.display())]
+    #[error("start a mongod: AVIARY_MONGOD names {}, which is not an executable file", path.display())]
     NotExecutable {
         /// The value of the variable.
         path: PathBuf,

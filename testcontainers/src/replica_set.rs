@@ -509,7 +509,11 @@ fn known_state(options: &ReplicaSetOptions) -> Result<Option<State>> {
     if state.name != options.name || state.ports.len() != options.members {
         return refuse(
             "dir",
-            format!("it holds the data of {:?} with {} members", state.name, state.ports.len()),
+            format!(
+                "it holds the data of the replica set {:?}, whose number of members is {}",
+                state.name,
+                state.ports.len()
+            ),
         );
     }
     if state.root.is_some() != options.auth {

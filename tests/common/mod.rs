@@ -393,6 +393,11 @@ impl Ran {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
+    /// Standard output in one line, however it is wrapped.
+    pub fn words(&self) -> String {
+        self.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     pub fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{self:#?}");
         self

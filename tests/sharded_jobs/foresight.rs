@@ -14,6 +14,7 @@ async fn a_job_that_will_wait_or_outlast_its_snapshot_is_foreseen() {
     };
     let bed = Bed::sharded(options, Links::Direct).await;
     let pad = "x".repeat(4_000_000);
+    bed.cluster().enable_sharding("test", "s1").await.expect("enabled");
     bed.load("large", (0..6).map(|i| doc! { "_id": i, "pad": &pad }).collect()).await;
     bed.aviary(&["init"]).await.ok();
     let map = bed.file("map.js", jobs::MAP).display().to_string();
@@ -48,6 +49,12 @@ async fn a_job_that_will_wait_or_outlast_its_snapshot_is_foreseen() {
     .await;
     let half = submit(&[]).await;
     assert!(half.stderr.contains("no worker serves the shard s1"), "{half:?}");
+    // Nobody waits for a shard that has no part of the input.
+    bed.cluster().enable_sharding("other", "s0").await.expect("enabled");
+    let other = bed.client.database("other").collection("large");
+    other.insert_one(doc! { "_id": 1 }).await.expect("written");
+    let served = submit(&["--input-db", "other"]).await;
+    assert!(!served.stderr.contains("no worker serves"), "{served:?}");
 
     bed.aviary(&["init", "--history-window", "2h"]).await.ok();
     let shards = (0..2).map(|shard| bed.cluster().shard(shard).expect("a shard"));
