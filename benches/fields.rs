@@ -70,7 +70,7 @@ fn start(module: &Module, map: &str) -> Result<Instance<Nowhere>> {
         limits: Limits { call_timeout: Duration::from_secs(60), ..Limits::default() },
         scope: b"\x05\0\0\0\0".to_vec(),
         script: Some(Script { map: Some(map.into()), ..Script::default() }),
-        ..InstanceOptions::default()..InstanceOptions::default()
+        ..InstanceOptions::default()
     };
     Ok(Instance::new(module, options, Nowhere)?)
 }

@@ -38,7 +38,7 @@ struct PutOff {
 /// An error, and the field of the request that is at fault.
 struct Fault {
     field: Option<String>,
-    error: Error,
+    error: Box<Error>,
 }
 
 impl Fault {
@@ -55,7 +55,7 @@ trait At<T> {
 impl<T> At<T> for Result<T> {
     fn at(self, field: &str) -> std::result::Result<T, Fault> {
         let field = Some(field.to_owned()).filter(|field| !field.is_empty());
-        self.map_err(|error| Fault { field, error })
+        self.map_err(|error| Fault { field, error: Box::new(error) })
     }
 }
 
@@ -130,7 +130,7 @@ async fn answer(store: &Store, found: Found) -> Result<()> {
     let (collection, id) = (found.collection.clone(), found.id.clone());
     match understand(store, found).await {
         Ok(()) => Ok(()),
-        Err(fault) if fault.is_passing() => Err(fault.error),
+        Err(fault) if fault.is_passing() => Err(*fault.error),
         Err(fault) => {
             tracing::info!(collection, request = %id, error = %fault.error, "request refused");
             let problem = Problem::of(&fault.error, fault.field.as_deref());
@@ -141,7 +141,10 @@ async fn answer(store: &Store, found: Found) -> Result<()> {
 
 async fn understand(store: &Store, found: Found) -> std::result::Result<(), Fault> {
     let Found { collection, id, job, asked } = found;
-    let asked = asked.map_err(|(field, error)| Fault { field, error })?;
+    let asked = asked.map_err(|malformed| Fault {
+        field: malformed.field.clone(),
+        error: Box::new(Error::Usage(malformed.why)),
+    })?;
     let request = RequestRef { collection, id: asked.id.clone() };
     let asked = asked.sorted().at("")?;
     match asked.wish {

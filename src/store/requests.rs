@@ -34,8 +34,17 @@ pub struct Found {
     pub id: Bson,
     /// The job's id that was set aside for it.
     pub job: Option<String>,
-    /// What it says, or why that cannot be understood: the field, and the error.
-    pub asked: std::result::Result<Box<Asked>, (Option<String>, Error)>,
+    /// What it says, or why that cannot be understood.
+    pub asked: std::result::Result<Box<Asked>, Malformed>,
+}
+
+/// Why a request cannot be understood.
+#[derive(Debug)]
+pub struct Malformed {
+    /// The field, if it is one.
+    pub field: Option<String>,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 impl Store {
@@ -331,7 +340,7 @@ fn found(collection: &str, row: &RawDocumentBuf) -> Option<Found> {
     Some(Found { collection: collection.to_owned(), id, job, asked })
 }
 
-fn decode(request: Document) -> std::result::Result<Box<Asked>, (Option<String>, Error)> {
+fn decode(request: Document) -> std::result::Result<Box<Asked>, Malformed> {
     const WHY_CHARS_MAX: usize = 300;
     let from = bson::Deserializer::new(Bson::Document(request));
     serde_path_to_error::deserialize(from).map(Box::new).map_err(|error| {
@@ -340,7 +349,7 @@ fn decode(request: Document) -> std::result::Result<Box<Asked>, (Option<String>,
         // The driver puts a frame of its own around what is wrong.
         let why = why.rsplit_once("Message: ").map_or(why.as_str(), |(_, why)| why);
         let why: String = why.chars().take(WHY_CHARS_MAX).collect();
-        (Some(path).filter(|path| path != "."), Error::Usage(why))
+        Malformed { field: Some(path).filter(|path| path != "."), why }
     })
 }
 
