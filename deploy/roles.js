@@ -7,6 +7,7 @@
 //
 //   role            in       for whom
 //   aviary-submit   DB       clients: they insert requests and read the answers, and nothing else
+//                            (aviary-submit-NAME for each NAME of TENANTS: on that tenant's requests)
 //   aviary-author   DB       those who store functions in the catalogue
 //   aviary-view     DB       those who look: jobs, tasks, logs, functions, requests
 //   aviary-fleet    admin    coordinators, workers, `aviary init`, and operators who run every verb
@@ -36,6 +37,7 @@ for (const name of [DB, ...inputs, ...outputs]) {
 }
 
 const JOBS = "aviary", FUNCTIONS = "aviary-funcs", BLOCKS = "aviary-intermediates", REQUESTS = "aviary-requests";
+const tenants = names(process.env.TENANTS || "").map((tenant) => `${REQUESTS}-${tenant}`);
 const on = (db, collection, ...actions) => ({ resource: { db, collection }, actions });
 
 // Makes the role, or brings it up to date.
@@ -64,6 +66,9 @@ if (shard) {
   ], direct);
 } else {
   make(DB, "aviary-submit", [on(DB, REQUESTS, "insert", "find")]);
+  for (const requests of tenants) {
+    make(DB, requests.replace(REQUESTS, "aviary-submit"), [on(DB, requests, "insert", "find")]);
+  }
   make(DB, "aviary-author", [on(DB, FUNCTIONS, "find", "insert", "update", "remove")]);
   make(DB, "aviary-view", [JOBS, FUNCTIONS, REQUESTS].map((collection) => on(DB, collection, "find")));
   make("admin", fleet, [
@@ -73,7 +78,8 @@ if (shard) {
     on(DB, JOBS, "update", "remove", "createIndex", "listIndexes", "collMod", "changeStream"),
     on(DB, FUNCTIONS, "update", "remove", "collMod"),
     on(DB, BLOCKS, "remove", "collMod"),
-    on(DB, REQUESTS, "update", "remove", "createIndex", "listIndexes", "collMod", "changeStream"),
+    ...[REQUESTS, ...tenants].map((requests) => on(DB, requests, "update", "createIndex", "collMod")),
+    on(DB, REQUESTS, "changeStream"),
     ...inputs.map((input) => on(input, "", "find", "collStats", "listCollections", ...(cluster ? ["listIndexes"] : []))),
     // Who may insert, drop and build indexes may create and rename.
     ...outputs.map((output) => on(output, "", "find", "insert", "update", "dropCollection", "listCollections",

@@ -273,6 +273,10 @@ mod tests {
                     ["io::stdout", "io::stderr", "println!(", "eprint!(", " print!(", "/dev/tty"]
                 {
                     let text = text.replace("io::stderr().is_terminal()", "");
+                    // A child's standard output is its parent's pipe.
+                    if way == "io::stdout" && entry.ends_with("src/wasm/compile_child.rs") {
+                        continue;
+                    }
                     assert!(!text.contains(way), "{} uses {way}", entry.display());
                 }
             }

@@ -72,11 +72,14 @@ async fn merge(stage: &Stage) {
     let names = stage.bed.coll("merged").list_index_names().await.unwrap();
     assert_eq!(names, ["_id_", "value_1"]);
     // A collection that is not there yet, in another database.
+    stage.bed.grant("reports", &[], &["fresh"]).await;
     stage.submit("merge:fresh", &[&functions[..], &["--out-db", "reports"]].concat()).await.ok();
     let reports = stage.bed.client.database("reports");
     let fresh = reports.collection::<Document>("fresh").count_documents(doc! {}).await.unwrap();
     assert_eq!(fresh, 4);
-    assert_eq!(reports.list_collection_names().await.unwrap(), ["fresh"]);
+    let mut names = reports.list_collection_names().await.unwrap();
+    names.sort();
+    assert_eq!(names, ["aviary-grants", "fresh"]);
 }
 
 async fn reduce(stage: &Stage) {

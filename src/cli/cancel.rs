@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
+use bson::doc;
 
 use super::args::{Global, JobArg};
 use super::asked::{self, Found};
+use crate::coordinator::cancelling_stopped;
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
-use crate::protocol::publish::merged;
 use crate::store::Store;
 use crate::store::retry::until_known;
 use crate::terminal::tell;
@@ -29,7 +29,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
         }
     };
     let (and, set, left) = match job.state {
-        JobState::Stopped => stopped(&store, &job).await?,
+        JobState::Stopped => cancelling_stopped(&store, &job).await?,
         _ => (doc! {}, doc! {}, String::new()),
     };
     let cancelled = until_known(async |again| {
@@ -76,23 +76,6 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
             "a job can be cancelled until its results are in place",
         )),
     }
-}
-
-/// For a job that has stopped: the state that it has to be in still, what it says once it is cancelled, and the same
-/// for the person who does it.
-async fn stopped(store: &Store, job: &Job) -> Result<(Document, Document, String)> {
-    let task = store.publish_task(job).await?;
-    let merged = task.as_ref().and_then(|task| merged(&job.spec.output, task));
-    let left = merged.map_or_else(String::new, |merged| format!(": {merged}"));
-    let failed = job.error.as_ref().and_then(|error| error.task.clone());
-    let why = match &job.error {
-        Some(error) => format!("; it had stopped because {}", error.message),
-        None => String::new(),
-    };
-    let message = format!("cancelled after it had stopped{left}{why}");
-    let error = doc! { "code": "cancelled", "message": message, "task": failed };
-    let set = doc! { "error": error };
-    Ok((doc! { "state": job.state.as_str() }, set, format!(" after it had stopped{left}")))
 }
 
 /// Waits a little for the publisher to obey.

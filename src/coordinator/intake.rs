@@ -185,7 +185,14 @@ async fn own_job(store: &Store, request: &RequestRef, text: &str) -> Result<Job>
 }
 
 async fn cancel(store: &Store, job: &Job) -> Result<()> {
-    if store.transition(&job.id, JobEvent::CancelRequested, doc! {}, doc! {}).await? {
+    let (and, set) = match job.state {
+        JobState::Stopped => {
+            let (and, set, _) = super::cancelling_stopped(store, job).await?;
+            (and, set)
+        }
+        _ => (doc! {}, doc! {}),
+    };
+    if store.transition(&job.id, JobEvent::CancelRequested, and, set).await? {
         store.cancel_tasks(&job.id).await?;
         return Ok(());
     }
@@ -240,11 +247,11 @@ async fn begin(
         let spec = spec(store, &job, &mut asked).await?;
         let document = new_job(store, request, job.clone(), spec, &asked).at("priority")?;
         store.insert_job(&document).await.at("")?;
-        // Whoever removes a function looks for jobs that need it before and after; this is the other half.
-        let missing = store.missing_functions(&document.spec.digests()).await.at("")?;
-        if !missing.is_empty() {
+        // Whoever removes a function looks for jobs that need it before and after. One that is marked to go stays.
+        let gone = store.keep_functions(&document.spec.digests()).await.at("")?;
+        if !gone.is_empty() {
             cancel(store, &document).await.at("")?;
-            let why = format!("function {} was removed just now", missing.join(", "));
+            let why = format!("function {} was removed just now", gone.join(", "));
             return Err(Error::refused(why, "insert the function again and submit once more"))
                 .at("");
         }

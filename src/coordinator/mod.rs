@@ -14,14 +14,15 @@ mod intake;
 pub mod plan;
 mod planning;
 mod reconcile;
+mod wishes;
 
 pub(crate) use planning::{refuse_missing, refuse_target};
+pub(crate) use wishes::{cancelling_stopped, resume};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bson::doc;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::ids::{Token, WorkerId};
-use crate::job::{Job, JobEvent, JobState};
 use crate::store::Store;
 use crate::store::leases::Role;
 use crate::store::retry::{self, within};
@@ -122,27 +122,6 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     }
     tracing::info!(coordinator = %id, "coordinator stopped");
     Ok(())
-}
-
-/// Has a stopped job go on publishing. `false` when it is not stopped, and was not set going by an earlier try.
-///
-/// # Errors
-/// [`crate::error::Error::Store`].
-pub(crate) async fn resume(store: &Store, job: &Job) -> Result<bool> {
-    if job.state != JobState::Stopped {
-        return Ok(false);
-    }
-    // The task first: a worker hands it back while the job is stopped, and a coordinator that met a job which
-    // publishes with a task that was given up would stop it again.
-    store.resume_publish(job).await?;
-    let fence = doc! { "plan": job.plan };
-    // A wish to cancel that the publisher had no time to obey is taken back with it.
-    let set = doc! { "error": null, "cancel": false };
-    if store.transition(&job.id, JobEvent::Resumed, fence, set).await? {
-        return Ok(true);
-    }
-    let now = store.job(&job.id).await?.map(|job| job.state);
-    Ok(matches!(now, Some(JobState::Publishing | JobState::Succeeded)))
 }
 
 /// The role as far as this process knows.

@@ -425,6 +425,20 @@ impl Store {
         Ok(missing.cloned().collect())
     }
 
+    /// Keeps functions that a job needs, also those that are marked to go, and returns those that are gone.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn keep_functions(&self, digests: &[String]) -> Result<Vec<String>> {
+        let mut gone = Vec::new();
+        for digest in self.missing_functions(digests).await? {
+            if !self.keep_function(&digest).await? {
+                gone.push(digest);
+            }
+        }
+        Ok(gone)
+    }
+
     /// Jobs that have not ended and run this function, and requests for such, by id.
     ///
     /// # Errors

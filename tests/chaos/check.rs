@@ -11,6 +11,9 @@ use crate::jobs::{Kind, object};
 /// More jobs than this of unknown share in one target are not told apart.
 const UNSURE_MAX: usize = 12;
 
+/// The exit code of a submission that is refused.
+const REFUSED: i32 = 8;
+
 #[derive(Debug, Clone)]
 struct Job {
     n: i64,
@@ -19,6 +22,7 @@ struct Job {
     target: String,
     factor: i64,
     acknowledged: bool,
+    refused: bool,
     cancel_asked: bool,
     ends: Vec<End>,
     stuck: Option<String>,
@@ -39,6 +43,8 @@ impl Job {
             (Some(_), _) => "stuck",
             (None, Some(end)) => &end.state,
             (None, None) if self.acknowledged => "lost",
+            // Nothing is wrong with any of them.
+            (None, None) if self.refused => "failed",
             (None, None) => "never there",
         }
     }
@@ -97,10 +103,18 @@ pub fn check(events: &[Event]) -> Summary {
                 classes.extend(wanted);
             }
             What::Submitted { n, db, kind, target, factor, code, .. } => {
-                let acknowledged = code == 0;
-                let (cancel_asked, ends, stuck) = (false, Vec::new(), None);
-                let job =
-                    Job { n, db, kind, target, factor, acknowledged, cancel_asked, ends, stuck };
+                let job = Job {
+                    n,
+                    db,
+                    kind,
+                    target,
+                    factor,
+                    acknowledged: code == 0,
+                    refused: code == REFUSED,
+                    cancel_asked: false,
+                    ends: Vec::new(),
+                    stuck: None,
+                };
                 jobs.insert(n, job);
             }
             What::CancelAsked { n, .. } => {

@@ -45,6 +45,12 @@ pub async fn load(world: &World) {
                 }
             }
         }
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.target_db(db.name()) != db.name()) {
+            let grant = doc! { "_id": db.name(), "write": kind.targets() };
+            let theirs = world.bed.client.database(&kind.target_db(db.name()));
+            let grants = theirs.collection::<Document>("aviary-grants");
+            grants.insert_one(grant).await.expect("granted");
+        }
         world.aviary(db.name(), &["init"]).await.ok();
     }
 }

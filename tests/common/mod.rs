@@ -313,6 +313,15 @@ impl Bed {
         }
     }
 
+    /// Lets the jobs of these tests' database read and write these collections of another one, besides what they may
+    /// already.
+    pub async fn grant(&self, db: &str, read: &[&str], write: &[&str]) {
+        let grants = self.client.database(db).collection::<Document>("aviary-grants");
+        let each = |names: &[&str]| doc! { "$each": names.to_vec() };
+        let more = doc! { "$addToSet": { "read": each(read), "write": each(write) } };
+        grants.update_one(doc! { "_id": "test" }, more).upsert(true).await.expect("granted");
+    }
+
     /// Every document of a collection, in `_id` order.
     pub async fn all(&self, collection: &str) -> Vec<Document> {
         self.coll(collection)

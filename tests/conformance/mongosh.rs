@@ -147,6 +147,7 @@ async fn ways(shell: &Shell) {
     }
     // A command writes to the database that it reads.
     let away = shell.bed.client.database("away");
+    shell.bed.grant("away", &["few"], &["there"]).await;
     away.collection("few").insert_one(doc! { "k": 1 }).await.unwrap();
     let map_few = "function () { emit(this.k, 1) }";
     for command in [

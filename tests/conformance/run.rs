@@ -97,7 +97,10 @@ async fn prepare(bed: &Bed, case: &Case, who: &str) -> Place {
     let own = format!("{}-{who}", case.name.replace(' ', "-"));
     let place = match case.out {
         Out::Input(_) => Place { input: own.clone(), db: "test", target: own },
-        Out::Elsewhere(_) => Place { input: case.input.into(), db: ELSEWHERE, target: own },
+        Out::Elsewhere(_) => {
+            bed.grant(ELSEWHERE, &[], &[&own]).await;
+            Place { input: case.input.into(), db: ELSEWHERE, target: own }
+        }
         Out::Inline | Out::Into(_) | Out::Named => {
             Place { input: case.input.into(), db: "test", target: own }
         }

@@ -14,6 +14,9 @@ use crate::{
     INPUT, OWN, PASSWORD, but, functions, make_roles, privileges, refusal, shortened, user,
 };
 
+/// One team owns both databases.
+const TRUST: (&str, &str) = ("AVIARY_TRUST_DATABASES", INPUT);
+
 /// A job of its own for each try, and what it was refused.
 async fn works(bed: &Bed, worker: &Managed, tag: &str) -> Result<(), String> {
     let [map, _] = functions(bed);
@@ -73,10 +76,10 @@ async fn the_shards_role_is_enough_and_each_of_its_privileges_is_missed() {
         user(shard, "beside", &[("aviary-shard", "admin")]).await;
         uris.push(beside(shard, "beside"));
     }
-    let coordinator = bed.spawn("coordinator", &["coordinator", "-d", OWN], &[]);
+    let coordinator = bed.spawn("coordinator", &["coordinator", "-d", OWN], &[TRUST]);
     let spawn = |uri: &str| {
         let args = ["worker", "-d", OWN, "--slots", "1", "--shard-uri", uri];
-        bed.spawn("worker", &args, &[("AVIARY_LOG", "aviary=debug")])
+        bed.spawn("worker", &args, &[("AVIARY_LOG", "aviary=debug"), TRUST])
     };
     let _other = spawn(&uris[1]);
     let worker = spawn(&uris[0]);

@@ -37,7 +37,7 @@ const MAY: [(&str, &str); 24] = [
     ("results JOB", "fleet"),
     ("try -c orders --input-db shop --map MAP --reduce _sum", "fleet"),
     ("init", "fleet"),
-    ("submit -c orders --input-db shop --map MAP --reduce _sum --detach", "fleet"),
+    ("submit -c orders --input-db shop --map MAP --reduce _sum --detach", "submit fleet"),
     ("cancel WAITING", "fleet"),
     ("resume STOPPED", "fleet"),
     ("rm JOB", "fleet"),
@@ -99,12 +99,14 @@ impl Table<'_> {
         aviary(&self.fleet, OWN, &["insert", emit, "--name", "flags"]).await.ok();
         let job = aviary(&self.fleet, OWN, &words).await.ok().stdout.trim().to_owned();
         aviary(&self.fleet, OWN, &["status", "-w", &job]).await.ok();
+        // A job that has ended does for one that waits for a person.
+        let stopped = aviary(&self.fleet, OWN, &words).await.ok().stdout.trim().to_owned();
+        aviary(&self.fleet, OWN, &["status", "-w", &stopped]).await.ok();
         for daemon in &daemons {
             daemon.stop(Duration::from_secs(60)).await.unwrap();
             let log = daemon.log().unwrap();
             assert_eq!(refusal(&log), None, "{}", daemon.name());
         }
-        let stopped = aviary(&self.fleet, OWN, &words).await.ok().stdout.trim().to_owned();
         let jobs = self.bed.client.database(OWN).collection::<Document>("aviary");
         let stop = doc! { "$set": { "state": "stopped" } };
         jobs.update_one(doc! { "_id": &stopped }, stop).await.unwrap();
@@ -113,12 +115,17 @@ impl Table<'_> {
             rows.insert_one(doc! { "_id": 1 }).await.unwrap();
         }
         let requests = self.bed.client.database(OWN).collection::<Document>("aviary-requests");
-        requests.insert_one(doc! { "_id": "first" }).await.unwrap();
+        requests.insert_one(doc! { "_id": "first", "v": 1, "cancel": "nobody" }).await.unwrap();
         (job, stopped)
     }
 
     fn daemon(&self, uri: &str, name: &str) -> Managed {
-        let env = [("AVIARY_URI", uri), ("AVIARY_DB", OWN), ("AVIARY_LOG", "aviary=debug")];
+        let env = [
+            ("AVIARY_URI", uri),
+            ("AVIARY_DB", OWN),
+            ("AVIARY_LOG", "aviary=debug"),
+            ("AVIARY_TRUST_DATABASES", INPUT),
+        ];
         let args: &[&str] = if name == "worker" { &["worker", "--slots", "1"] } else { &[name] };
         self.bed.spawn(name, args, &env)
     }
@@ -194,7 +201,10 @@ async fn request(uri: &str, what: &str) -> Result<(), String> {
     let requests = client.database(OWN).collection::<Document>("aviary-requests");
     let id = doc! { "_id": "first" };
     let outcome = match what {
-        "insert a request" => requests.insert_one(doc! { "v": 1 }).await.map(|_| ()),
+        "insert a request" => {
+            let id = bson::oid::ObjectId::new().to_hex();
+            requests.insert_one(doc! { "_id": id, "v": 1, "cancel": "nobody" }).await.map(|_| ())
+        }
         "read requests" => requests.find_one(id).await.map(|_| ()),
         "change a request" => {
             requests.update_one(id, doc! { "$set": { "state": "accepted" } }).await.map(|_| ())

@@ -104,7 +104,8 @@ async fn a_forged_job_reads_and_writes_nothing_that_a_request_could_not() {
     };
     for (n, (input, output)) in cases.into_iter().enumerate() {
         for state in ["submitted", "mapping"] {
-            let id = format!("bbbbbbbbbbbbbbbbbbbb{n:02}{}", &state[..2]);
+            let which = if state == "mapping" { "aa" } else { "bb" };
+            let id = format!("bbbbbbbbbbbbbbbbbbbb{n:02}{which}");
             let mut forged = job(
                 &bed,
                 &id,
