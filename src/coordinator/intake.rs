@@ -12,7 +12,9 @@ use bson::{Bson, DateTime, doc};
 use crate::error::{Error, Result};
 use crate::functions;
 use crate::ids::JobId;
-use crate::job::{FunctionRef, Job, JobEvent, JobSpec, JobState, Output, Reducer, RequestRef};
+use crate::job::{
+    Caps, FunctionRef, Job, JobEvent, JobSpec, JobState, Output, Reducer, RequestRef,
+};
 use crate::request::command;
 use crate::request::document::{self, FunctionWish, ReduceWish, usage};
 use crate::request::{Asked, Problem, Wish, tenant};
@@ -24,6 +26,7 @@ use crate::wasm::Stage;
 /// Takes requests in, and remembers which have to wait.
 pub(super) struct Intake {
     store: Store,
+    caps: Caps,
     collections: Vec<String>,
     looked: Option<Instant>,
     put_off: HashMap<(String, String), PutOff>,
@@ -60,8 +63,8 @@ impl<T> At<T> for Result<T> {
 }
 
 impl Intake {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, collections: Vec::new(), looked: None, put_off: HashMap::new() }
+    pub(super) fn new(store: Store, caps: Caps) -> Self {
+        Self { store, caps, collections: Vec::new(), looked: None, put_off: HashMap::new() }
     }
 
     /// Answers every request that has no answer, as far as it can be done now. What cannot be answered waits; it
@@ -96,9 +99,15 @@ impl Intake {
         let waiting: Vec<Bson> = waiting.map(|(_, put_off)| put_off.id.clone()).collect();
         let (store, of) = (self.store.clone(), collection.to_owned());
         let reading = async move { store.unanswered(&of, &waiting).await };
-        for found in within(retry::ANSWER_MAX, "read requests", reading).await? {
-            let (id, store) = (found.id.clone(), self.store.clone());
-            let answering = async move { answer(&store, found).await };
+        for id in within(retry::ANSWER_MAX, "look for requests", reading).await? {
+            let (store, caps, of) = (self.store.clone(), self.caps, collection.to_owned());
+            let asked = id.clone();
+            let answering = async move {
+                match store.request(&of, &asked).await? {
+                    Some(found) => answer(&store, &caps, found).await,
+                    None => Ok(()),
+                }
+            };
             match within(retry::ANSWER_MAX, "answer a request", answering).await {
                 Ok(()) => {
                     self.put_off.remove(&(collection.to_owned(), id.to_string()));
@@ -126,9 +135,9 @@ impl Intake {
 ///
 /// # Errors
 /// What keeps it from being answered for the time being.
-async fn answer(store: &Store, found: Found) -> Result<()> {
+async fn answer(store: &Store, caps: &Caps, found: Found) -> Result<()> {
     let (collection, id) = (found.collection.clone(), found.id.clone());
-    match understand(store, found).await {
+    match understand(store, caps, found).await {
         Ok(()) => Ok(()),
         Err(fault) if fault.is_passing() => Err(*fault.error),
         Err(fault) => {
@@ -139,7 +148,7 @@ async fn answer(store: &Store, found: Found) -> Result<()> {
     }
 }
 
-async fn understand(store: &Store, found: Found) -> std::result::Result<(), Fault> {
+async fn understand(store: &Store, caps: &Caps, found: Found) -> std::result::Result<(), Fault> {
     let Found { collection, id, job, asked } = found;
     let asked = asked.map_err(|malformed| Fault {
         field: malformed.field.clone(),
@@ -148,7 +157,7 @@ async fn understand(store: &Store, found: Found) -> std::result::Result<(), Faul
     let request = RequestRef { collection, id: asked.id.clone() };
     let asked = asked.sorted().at("")?;
     match asked.wish {
-        Wish::Run(asked) => begin(store, &request, &id, job, *asked).await,
+        Wish::Run(asked) => begin(store, caps, &request, &id, job, *asked).await,
         Wish::Cancel(job) => {
             let job = own_job(store, &request, &job).await.at("cancel")?;
             cancel(store, &job).await.at("cancel")?;
@@ -222,6 +231,7 @@ async fn resume(store: &Store, job: &Job) -> Result<()> {
 /// Makes a job of a request.
 async fn begin(
     store: &Store,
+    caps: &Caps,
     request: &RequestRef,
     id: &Bson,
     set_aside: Option<String>,
@@ -244,7 +254,7 @@ async fn begin(
     }
     let job = JobId::from_text(job);
     if !is_there(store, request, &job).await? {
-        let spec = spec(store, &job, &mut asked).await?;
+        let spec = spec(store, caps, &job, &mut asked).await?;
         let document = new_job(store, request, job.clone(), spec, &asked).at("priority")?;
         store.insert_job(&document).await.at("")?;
         // Whoever removes a function looks for jobs that need it before and after. One that is marked to go stays.
@@ -337,6 +347,7 @@ fn translate(asked: &mut Asked, command: bson::Document) -> Result<Vec<String>> 
 /// What the job will do, with nothing left to be checked that can be checked now.
 async fn spec(
     store: &Store,
+    caps: &Caps,
     job: &JobId,
     asked: &mut Asked,
 ) -> std::result::Result<JobSpec, Fault> {
@@ -370,6 +381,7 @@ async fn spec(
         keep_intermediates: asked.keep_intermediates,
     };
     spec.validate_without_functions(home).at("")?;
+    caps.check(&spec).map_err(Error::from).at("limits")?;
     store.authorize(&spec).await.at("")?;
     store.inspect_input(&spec.input).await.at("input")?;
     store.check_query(&spec.input).await.at("input")?;

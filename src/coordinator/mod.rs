@@ -62,7 +62,7 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
         tracing::warn!(%error, "could not bring the collection's validator up to date; run aviary init");
     }
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
-    let mut intake = Intake::new(store.clone());
+    let mut intake = Intake::new(store.clone(), settings.caps);
     let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
     let sweeper = Arc::new(tokio::sync::Mutex::new(gc::Sweeper::new(store.clone())));
     let mut swept: Option<Instant> = None;

@@ -312,7 +312,14 @@ async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Re
         Move::Cancel => transition(JobEvent::PublishCancelled, cancelled(store, job).await?).await,
         Move::CleanUp => {
             // Once it is cleaned up after, nobody looks at the job any more.
-            answers::tell(store, job, &JobPhases::default()).await?;
+            match answers::tell(store, job, &JobPhases::default()).await {
+                Err(error) if error.is_transient() => return Err(error),
+                // An answer that cannot be given must not keep what the job has left.
+                Err(error) => {
+                    tracing::warn!(job = %job.id, %error, "could not tell how the job ended")
+                }
+                Ok(()) => {}
+            }
             gc::clean_up(store, job).await
         }
     }

@@ -6,13 +6,14 @@ use futures_util::TryStreamExt;
 use mongodb::options::{IndexOptions, ReturnDocument};
 use mongodb::{Collection, IndexModel};
 
-use super::Store;
 use super::error::{Action, classify};
 use super::retry::until_known;
+use super::{Store, shape};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::RequestRef;
 use crate::request::answer::Answer;
+use crate::request::document::NAME_BYTES_MAX;
 use crate::request::schema::validator;
 use crate::request::{Asked, Problem, REQUESTS, TENANT_PREFIX, is_requests};
 
@@ -82,27 +83,43 @@ impl Store {
         Ok(names.into_iter().filter(|name| is_requests(name)).collect())
     }
 
-    /// Requests without an answer, the oldest ids first, but for those that are put off.
+    /// Ids of requests without an answer, in order, but for those that are put off. The requests themselves are read
+    /// one by one: each can be as large as a document may be.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn unanswered(&self, collection: &str, put_off: &[Bson]) -> Result<Vec<Found>> {
-        let mut filter = doc! { "state": { "$exists": false } };
+    pub async fn unanswered(&self, collection: &str, put_off: &[Bson]) -> Result<Vec<Bson>> {
+        let ids = doc! { "$regex": format!("^.{{1,{NAME_BYTES_MAX}}}$"), "$options": "s" };
+        let mut filter = doc! { "state": { "$exists": false }, "_id": ids };
         if !put_off.is_empty() {
-            filter.insert("_id", doc! { "$nin": put_off.to_vec() });
+            filter.insert("$nor", vec![doc! { "_id": { "$in": put_off.to_vec() } }]);
         }
-        let rows: Vec<RawDocumentBuf> = self
+        let rows: Vec<Document> = self
             .requests(collection)
-            .clone_with_type::<RawDocumentBuf>()
             .find(filter)
+            .projection(doc! { "_id": 1 })
             .sort(doc! { "_id": 1 })
             .limit(READ_AT_ONCE)
             .await
-            .action("read requests")?
+            .action("look for requests")?
             .try_collect()
             .await
-            .action("read requests")?;
-        Ok(rows.iter().filter_map(|row| found(collection, row)).collect())
+            .action("look for requests")?;
+        Ok(rows.into_iter().filter_map(|mut row| row.remove("_id")).collect())
+    }
+
+    /// Reads a request that has no answer yet.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn request(&self, collection: &str, id: &Bson) -> Result<Option<Found>> {
+        let row = self
+            .requests(collection)
+            .clone_with_type::<RawDocumentBuf>()
+            .find_one(doc! { "_id": id, "state": { "$exists": false } })
+            .await
+            .action("read a request")?;
+        Ok(row.map(|row| found(collection, id.clone(), &row)))
     }
 
     /// Sets a job's id aside for a request, and returns the one that counts. `None` when the request is gone or
@@ -332,20 +349,22 @@ impl Store {
     /// [`Error::Store`].
     pub async fn waiting_requests(&self) -> Result<Vec<String>> {
         let waiting = self.unanswered(REQUESTS, &[]).await?;
-        Ok(waiting.into_iter().filter_map(|row| row.id.as_str().map(str::to_owned)).collect())
+        Ok(waiting.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
     }
 }
 
 /// Decodes a request; what it says may be anything.
-fn found(collection: &str, row: &RawDocumentBuf) -> Option<Found> {
-    let id = Bson::try_from(row.get("_id").ok()??).ok()?;
+fn found(collection: &str, id: Bson, row: &RawDocumentBuf) -> Found {
+    let collection = collection.to_owned();
+    if let Err(why) = shape::check(row.as_bytes()) {
+        return Found { collection, id, job: None, asked: Err(Malformed { field: None, why }) };
+    }
     let mut request = Document::try_from(row.as_ref()).unwrap_or_default();
     let job = request.get_str("job").ok().map(str::to_owned);
     for field in ANSWER_FIELDS {
         request.remove(field);
     }
-    let asked = decode(request);
-    Some(Found { collection: collection.to_owned(), id, job, asked })
+    Found { collection, id, job, asked: decode(request) }
 }
 
 fn decode(request: Document) -> std::result::Result<Box<Asked>, Malformed> {
