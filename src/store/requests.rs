@@ -269,7 +269,7 @@ impl Store {
                     action,
                     why: source.message,
                     hint: format!(
-                        "grant the user the role aviary-submit of the database {} (deploy/role.js makes it), or insert \
+                        "grant the user the role aviary-submit of the database {} (deploy/roles.js makes it), or insert \
                          on its collection {collection}",
                         self.db_name()
                     ),

@@ -52,6 +52,12 @@ pub async fn job(db: &Database, id: &str) -> Option<Document> {
     db.collection("aviary").find_one(doc! { "_id": id, "kind": "job" }).await.expect("read")
 }
 
+async fn is_answered(db: &Database, id: &str) -> bool {
+    let answered = doc! { "_id": id, "state": { "$exists": true } };
+    let requests = db.collection::<Document>("aviary-requests");
+    requests.find_one(answered).await.expect("read").is_some()
+}
+
 pub fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).unwrap_or_default()
 }
@@ -61,14 +67,15 @@ pub async fn ended(db: &Database, ids: &[String]) -> Result<Vec<Option<Document>
     let mut jobs = Vec::new();
     for id in ids {
         let found = until(async || {
-            let job = job(db, id).await;
-            let has_ended = job.as_ref().is_none_or(|job| {
-                let state = text(job, "state");
-                let cleaned = job.get_bool("cleaned").unwrap_or(false);
-                state == "stopped"
-                    || cleaned && ["succeeded", "failed", "cancelled"].contains(&state)
-            });
-            has_ended.then_some(job)
+            let Some(job) = job(db, id).await else {
+                // Either it was removed, or it is not there yet.
+                return is_answered(db, id).await.then_some(None);
+            };
+            let state = text(&job, "state");
+            let cleaned = job.get_bool("cleaned").unwrap_or(false);
+            let has_ended = state == "stopped"
+                || cleaned && ["succeeded", "failed", "cancelled"].contains(&state);
+            has_ended.then_some(Some(job))
         });
         let Some(job) = found.await else {
             let job = job(db, id).await.unwrap_or_default();
