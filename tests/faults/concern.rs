@@ -23,7 +23,7 @@ async fn writes_that_are_not_safe_yet_are_tried_again() {
 
     for writer in ["aviary-coordinator", "aviary-worker"] {
         for commands in [&["insert"][..], &["update"], &["insert", "update"]] {
-            let output = format!("{writer}-{}", commands.concat());
+            let output = format!("of-{writer}-{}", commands.concat());
             let fail = FailCommand {
                 commands: commands.iter().map(|&command| command.to_owned()).collect(),
                 app_name: Some(writer.to_owned()),
