@@ -9,6 +9,8 @@ const PYMONGO: &str = "pymongo==4.15.4";
 /// A Python that has pymongo, in an environment of its own below `target/`. `None`, with a line that
 /// says so, where it cannot be made; in CI that is an error.
 pub async fn python() -> Option<PathBuf> {
+    static ONE_INSTALLS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _guard = ONE_INSTALLS.lock().await;
     let environment = root().join("target/pymongo");
     let python = environment.join("bin/python");
     let check = "import pymongo, sys; sys.exit('pymongo==' + pymongo.version != sys.argv[1])";

@@ -113,7 +113,17 @@ stopped = aviary.submit(**sums("stopped", **stopped))
 failed = fails(Failed, lambda: aviary.wait(stopped, LONG))
 assert failed.error["code"] == "stopped", failed.error
 db[f"{name}-stopped"].drop_index("strict")
-assert aviary.resume(stopped, LONG)["job"] == failed.job
+with db["aviary-requests"].watch() as changes:
+    resumed = aviary.resume(stopped, LONG)
+    assert resumed["job"] == failed.job
+    # When it is accepted, the job's request has no error any more.
+    told = []
+    while not told or told[-1] != (resumed["_id"], "accepted"):
+        change = changes.next()
+        update = change.get("updateDescription", {"updatedFields": {}, "removedFields": []})
+        state = update["updatedFields"].get("state", update["removedFields"])
+        told.append((change["documentKey"]["_id"], state))
+assert (stopped, ["error"]) in told, told
 assert aviary.wait(stopped, LONG)["result"], "it goes on"
 assert rows(aviary.results(stopped)) == [(k, 20) for k in range(5)]
 print("done: resume")

@@ -58,22 +58,16 @@ assert.deepEqual(aviary.results(elsewhere).toArray(), EXPECTED);
 assert.equal(db.getSiblingDB("elsewhere").getCollection(name).countDocuments(), 5);
 print("done: elsewhere");
 
-// Whatever the shell's own preference is; here is no secondary.
-db.getMongo().setReadPref("secondary");
-assert.equal(aviary.status(units)._id, units);
-assert.equal(aviary.jobs(1).length, 1);
-assert.deepEqual(aviary.results(units).toArray(), EXPECTED);
-assert.deepEqual(aviary.results(elsewhere).toArray(), EXPECTED);
-db.getMongo().setReadPref("primary");
-print("done: primary");
-
 const nowhere = aviary.submit(sums("nowhere", { input: { collection: "nowhere" } }));
 let refused = fails(aviary.Refused, () => aviary.wait(nowhere, LONG));
 assert.equal(refused.error.field, "input");
 assert.match(refused.message, /^input: .*not found/);
 print("done: refused");
 
-const broken = aviary.submit(sums("broken", { map() { throw new Error("on purpose"); } }));
+const forgotten = fails(TypeError, () => aviary.submit(sums("broken", { map() { emit(1, 1); } })));
+assert.match(forgotten.message, /^map: write it as function/);
+const throwing = function () { throw new Error("on purpose"); };
+const broken = aviary.submit(sums("broken", { map: throwing }));
 let failed = fails(aviary.Failed, () => aviary.wait(broken, LONG));
 assert.equal(failed.job, aviary.status(broken).job);
 assert.match(failed.message, /on purpose/);

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use aviary_testcontainers::Managed;
 use bson::{Bson, Document, doc};
-use common::{Bed, mongosh, root, run_parts};
+use common::{Bed, mongosh, root, run_parts, wait_for};
 use tokio::process::Command;
 
 /// What each script does with a driver alone.
@@ -41,7 +41,8 @@ const CLIENT: [&str; 12] = [
     "transaction",
 ];
 
-/// A deployment with some input, a coordinator and a worker. What is in `name`, in another database, may be written.
+/// A deployment with some input, a coordinator and a worker. Jobs may write to the collections `names` of another
+/// database.
 async fn bed(names: &[&str]) -> (Bed, Vec<Managed>) {
     let bed = Bed::start(1).await;
     bed.load("orders", (0..100).map(|n| doc! { "_id": n, "k": n % 5, "v": n }).collect()).await;
@@ -155,19 +156,75 @@ async fn every_driver_asks_by_a_plain_insert() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_thin_clients_do_what_they_say() {
-    let (bed, _daemons) = bed(&["python", "javascript", "shell"]).await;
-    if let Some(program) = python::python().await {
-        run_parts(&mut python(&bed, &program, "client.py", "python"), &CLIENT).await;
-        check_client(&bed, "python").await;
-    }
-    if let Some(modules) = tools::node().await {
-        run_parts(&mut node(&bed, &modules, "client.js", "javascript"), &CLIENT).await;
-        check_client(&bed, "javascript").await;
-    }
-    if let Some(mongosh) = mongosh().await {
-        let parts: Vec<&str> = CLIENT.into_iter().filter(|part| *part != "transaction").collect();
-        run_parts(&mut shell(&bed, &mongosh, "client_mongosh.js", "shell"), &parts).await;
-        check_client(&bed, "shell").await;
-    }
+async fn the_client_of_python_does_what_it_says() {
+    let Some(program) = python::python().await else { return };
+    let (bed, _daemons) = bed(&["python"]).await;
+    run_parts(&mut python(&bed, &program, "client.py", "python"), &CLIENT).await;
+    check_client(&bed, "python").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_of_javascript_does_what_it_says() {
+    let Some(modules) = tools::node().await else { return };
+    let (bed, _daemons) = bed(&["javascript"]).await;
+    run_parts(&mut node(&bed, &modules, "client.js", "javascript"), &CLIENT).await;
+    check_client(&bed, "javascript").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_in_mongosh_does_what_it_says() {
+    let Some(mongosh) = mongosh().await else { return };
+    let (bed, _daemons) = bed(&["shell"]).await;
+    // The shell has no session to give to it, and does not connect where its preference finds nobody.
+    let without = ["transaction", "primary"];
+    let parts: Vec<&str> = CLIENT.into_iter().filter(|part| !without.contains(part)).collect();
+    run_parts(&mut shell(&bed, &mongosh, "client_mongosh.js", "shell"), &parts).await;
+    check_client(&bed, "shell").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_went_on_unseen_ends_with_its_result_alone() {
+    let (bed, mut daemons) = bed(&[]).await;
+    let unique = doc! { "key": { "value": 1 }, "name": "strict", "unique": true };
+    let index = doc! { "createIndexes": "strict", "indexes": [unique] };
+    bed.db().run_command(index).await.expect("an index");
+    let request = doc! {
+        "_id": "unseen",
+        "v": 1,
+        "input": { "collection": "orders" },
+        "map": { "js": "function () { emit(this.k, 1); }" },
+        "reduce": "_sum",
+        "out": { "merge": "strict" },
+    };
+    bed.coll("aviary-requests").insert_one(request).await.expect("inserted");
+    let told = |field: &'static str| {
+        let requests = bed.coll("aviary-requests");
+        wait_for("an answer", move || {
+            let requests = requests.clone();
+            async move {
+                let request = requests.find_one(doc! { "_id": "unseen" }).await.ok().flatten()?;
+                request.contains_key(field).then_some(request)
+            }
+        })
+    };
+    let stopped = told("error").await;
+    assert_eq!(
+        stopped.get_document("error").unwrap().get_str("code").unwrap(),
+        "stopped",
+        "{stopped}"
+    );
+
+    // No coordinator sees it go on.
+    daemons.remove(0).kill().expect("killed");
+    let drop = doc! { "dropIndexes": "strict", "index": "strict" };
+    bed.db().run_command(drop).await.expect("dropped");
+    bed.aviary(&["resume", "unseen"]).await.ok();
+    wait_for("the results", || async {
+        let done = doc! { "kind": "publish", "job": stopped.get("job"), "state": "done" };
+        bed.coll("aviary").find_one(done).await.ok().flatten()
+    })
+    .await;
+    daemons.push(bed.coordinator());
+    let ended = told("result").await;
+    assert!(!ended.contains_key("error"), "{ended}");
 }

@@ -12,6 +12,8 @@ const GO_PATH: &str = "/usr/share/gocode";
 
 /// The directory with Node's driver, installed with npm below `target/`.
 pub async fn node() -> Option<PathBuf> {
+    static ONE_INSTALLS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _guard = ONE_INSTALLS.lock().await;
     let prefix = root().join("target/node-mongodb");
     let modules = prefix.join("node_modules");
     let has_it = || {
