@@ -160,16 +160,31 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn tell(&self, request: &RequestRef, set: Document, ends: bool) -> Result<()> {
+    pub async fn tell(&self, request: &RequestRef, set: Document) -> Result<()> {
+        let has_error = set.contains_key("error");
         let mut update = doc! { "$set": set };
-        if !ends {
-            // A job that goes on after it had stopped.
+        if !has_error {
+            // A job that goes on after it had stopped, or has ended since.
             update.insert("$unset", doc! { "error": "" });
         }
         self.requests(&request.collection)
             .update_one(doc! { "_id": &request.id, "state": "accepted" }, update)
             .await
             .action("tell how a job fares")?;
+        Ok(())
+    }
+
+    /// Takes back that a job is stopped, before it is set going: whoever has it resumed and then waits for it is not
+    /// to find that it had stopped.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn untell_stop(&self, request: &RequestRef) -> Result<()> {
+        let stopped = doc! { "_id": &request.id, "state": "accepted", "error.code": "stopped" };
+        self.requests(&request.collection)
+            .update_one(stopped, doc! { "$unset": { "error": "" } })
+            .await
+            .action("tell that a job goes on")?;
         Ok(())
     }
 
