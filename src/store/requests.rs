@@ -188,14 +188,14 @@ impl Store {
         Ok(())
     }
 
-    /// Has the request of a removed job go after a while.
+    /// Has the request of a removed job go after a while, and those to cancel or resume it.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn expire_request(&self, request: &RequestRef) -> Result<()> {
+    pub async fn expire_requests(&self, request: &RequestRef, job: &JobId) -> Result<()> {
         let pipeline = vec![doc! { "$set": { "expires": { "$add": ["$$NOW", KEPT_MS] } } }];
         self.requests(&request.collection)
-            .update_one(doc! { "_id": &request.id }, pipeline)
+            .update_many(doc! { "$or": [{ "_id": &request.id }, { "job": job }] }, pipeline)
             .await
             .action("let a request expire")?;
         Ok(())

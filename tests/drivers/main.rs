@@ -10,6 +10,7 @@
 
 #![cfg(test)]
 
+mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/python.rs"]
@@ -20,7 +21,7 @@ use std::path::Path;
 
 use aviary_testcontainers::Managed;
 use bson::{Bson, Document, doc};
-use common::{Bed, mongosh, root, run_parts, wait_for};
+use common::{Bed, mongosh, root, run_parts};
 use tokio::process::Command;
 
 /// What each script does with a driver alone.
@@ -180,51 +181,4 @@ async fn the_client_in_mongosh_does_what_it_says() {
     let parts: Vec<&str> = CLIENT.into_iter().filter(|part| !without.contains(part)).collect();
     run_parts(&mut shell(&bed, &mongosh, "client_mongosh.js", "shell"), &parts).await;
     check_client(&bed, "shell").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_went_on_unseen_ends_with_its_result_alone() {
-    let (bed, mut daemons) = bed(&[]).await;
-    let unique = doc! { "key": { "value": 1 }, "name": "strict", "unique": true };
-    let index = doc! { "createIndexes": "strict", "indexes": [unique] };
-    bed.db().run_command(index).await.expect("an index");
-    let request = doc! {
-        "_id": "unseen",
-        "v": 1,
-        "input": { "collection": "orders" },
-        "map": { "js": "function () { emit(this.k, 1); }" },
-        "reduce": "_sum",
-        "out": { "merge": "strict" },
-    };
-    bed.coll("aviary-requests").insert_one(request).await.expect("inserted");
-    let told = |field: &'static str| {
-        let requests = bed.coll("aviary-requests");
-        wait_for("an answer", move || {
-            let requests = requests.clone();
-            async move {
-                let request = requests.find_one(doc! { "_id": "unseen" }).await.ok().flatten()?;
-                request.contains_key(field).then_some(request)
-            }
-        })
-    };
-    let stopped = told("error").await;
-    assert_eq!(
-        stopped.get_document("error").unwrap().get_str("code").unwrap(),
-        "stopped",
-        "{stopped}"
-    );
-
-    // No coordinator sees it go on.
-    daemons.remove(0).kill().expect("killed");
-    let drop = doc! { "dropIndexes": "strict", "index": "strict" };
-    bed.db().run_command(drop).await.expect("dropped");
-    bed.aviary(&["resume", "unseen"]).await.ok();
-    wait_for("the results", || async {
-        let done = doc! { "kind": "publish", "job": stopped.get("job"), "state": "done" };
-        bed.coll("aviary").find_one(done).await.ok().flatten()
-    })
-    .await;
-    daemons.push(bed.coordinator());
-    let ended = told("result").await;
-    assert!(!ended.contains_key("error"), "{ended}");
 }
