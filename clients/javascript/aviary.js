@@ -33,13 +33,20 @@ class Failed extends Error {
   }
 }
 
-// Functions are sent as their text.
+// The request for a job: functions are sent as their text.
 function written(job) {
-  const request = { ...job };
+  const request = { v: 1, ...job, _id: job._id ?? fresh() };
   for (const stage of ["map", "combine", "reduce", "finalize"]) {
-    if (typeof request[stage] === "function") request[stage] = { js: request[stage].toString() };
+    if (typeof request[stage] === "function") request[stage] = { js: source(request[stage], stage) };
   }
   return request;
+}
+
+// A method, `map() { … }`, is a function only with the word; mongosh forgets the text of methods.
+function source(written, stage) {
+  const text = written.toString();
+  if (/\[(native|unknown) code\]\s*\}$/.test(text)) throw new TypeError(`${stage}: write it as function () { … }`);
+  return /^(?!function\b)[\w$]+\s*\([^)]*\)\s*\{/.test(text) ? `function ${text}` : text;
 }
 
 function fresh() {
@@ -58,22 +65,25 @@ function ended(request, id) {
 }
 
 const pause = (began) => Math.min(Math.max((Date.now() - began) / 32, 20), 500);
-const by = (id) => ({ $or: [{ _id: id }, { job: id }] });
 const JOBS = { cancel: { $exists: false }, resume: { $exists: false } };
+const by = (id) => ({ $or: [{ _id: id }, { job: id, ...JOBS }] });
+// Whatever the client's own settings are: what was answered is there to be read.
+const READ = { readConcern: { level: "majority" }, readPreference: "primary" };
 const MAJORITY = { writeConcern: { w: "majority" } };
-const isTwice = (error, id) => id !== undefined && error.code === 11000;
+const ANSWER_MS = 30000;
+const isTwice = (error, id) => id != null && error.code === 11000;
 
 // For the driver: every method returns a promise.
 class Aviary {
   constructor(db, tenant) {
     this.db = db;
-    this.requests = db.collection(tenant ? `${REQUESTS}-${tenant}` : REQUESTS, { readConcern: { level: "majority" } });
+    this.requests = db.collection(tenant ? `${REQUESTS}-${tenant}` : REQUESTS, READ);
   }
 
   // Asks for a job and returns the request's id. With an _id of yours, asking again is asking once.
   // In a transaction's session the job runs if, and only if, the transaction commits.
   async submit(job, session) {
-    const request = { _id: fresh(), v: 1, ...written(job) };
+    const request = written(job);
     try {
       await this.requests.insertOne(request, session ? { session } : MAJORITY);
     } catch (error) {
@@ -100,15 +110,17 @@ class Aviary {
   async results(id) {
     const { db, collection } = (await this.wait(id)).result.output;
     const database = db === this.db.databaseName ? this.db : this.db.client.db(db);
-    return database.collection(collection).find().sort({ _id: 1 }).toArray();
+    return database.collection(collection, READ).find().sort({ _id: 1 }).toArray();
   }
 
-  async cancel(id) {
-    return this.wait(await this.submit({ cancel: id }));
+  // Ends a job; what is merged into its target already stays there. Returns when that is accepted.
+  async cancel(id, timeoutMs = ANSWER_MS) {
+    return this.wait(await this.submit({ cancel: id }), timeoutMs);
   }
 
-  async resume(id) {
-    return this.wait(await this.submit({ resume: id }));
+  // Has a job go on that stopped because its target refused a result.
+  async resume(id, timeoutMs = ANSWER_MS) {
+    return this.wait(await this.submit({ resume: id }), timeoutMs);
   }
 
   async jobs(limit = 20) {
@@ -116,10 +128,13 @@ class Aviary {
   }
 }
 
+const read = (cursor) => cursor.readConcern("majority").readPref("primary");
+
 // For mongosh, which waits by itself: methods return what the driver's promise would.
 class Shell {
   constructor(tenant) {
     this.name = tenant ? `${REQUESTS}-${tenant}` : REQUESTS;
+    Object.assign(this, { Refused, Failed });
   }
 
   get requests() {
@@ -131,7 +146,7 @@ class Shell {
   }
 
   submit(job) {
-    const request = { _id: fresh(), v: 1, ...written(job) };
+    const request = written(job);
     try {
       this.requests.insertOne(request, MAJORITY);
     } catch (error) {
@@ -141,7 +156,7 @@ class Shell {
   }
 
   status(id) {
-    return this.requests.find(by(id)).readConcern("majority").limit(1).toArray()[0];
+    return read(this.requests.find(by(id))).limit(1).toArray()[0];
   }
 
   wait(id, timeoutMs = Infinity) {
@@ -156,19 +171,19 @@ class Shell {
 
   results(id) {
     const output = this.wait(id).result.output;
-    return db.getSiblingDB(output.db).getCollection(output.collection).find().sort({ _id: 1 });
+    return read(db.getSiblingDB(output.db).getCollection(output.collection).find()).sort({ _id: 1 });
   }
 
-  cancel(id) {
-    return this.wait(this.submit({ cancel: id }));
+  cancel(id, timeoutMs = ANSWER_MS) {
+    return this.wait(this.submit({ cancel: id }), timeoutMs);
   }
 
-  resume(id) {
-    return this.wait(this.submit({ resume: id }));
+  resume(id, timeoutMs = ANSWER_MS) {
+    return this.wait(this.submit({ resume: id }), timeoutMs);
   }
 
   jobs(limit = 20) {
-    return this.requests.find(JOBS).sort({ answered: -1 }).limit(limit).toArray();
+    return read(this.requests.find(JOBS)).sort({ answered: -1 }).limit(limit).toArray();
   }
 }
 

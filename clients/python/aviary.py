@@ -22,6 +22,13 @@ from pymongo.write_concern import WriteConcern
 __all__ = ["Aviary", "Refused", "Failed"]
 
 REQUESTS = "aviary-requests"
+JOBS = {"cancel": {"$exists": False}, "resume": {"$exists": False}}
+# Whatever the client's own settings are: what was answered is there to be read.
+MAJORITY = {
+    "read_preference": ReadPreference.PRIMARY,
+    "read_concern": ReadConcern("majority"),
+    "write_concern": WriteConcern("majority"),
+}
 
 
 class Refused(Exception):
@@ -48,12 +55,7 @@ class Aviary:
 
     def __init__(self, db, tenant=None):
         """`db` is a pymongo database. `tenant` submits by that tenant's own collection of requests."""
-        majority = {
-            "read_preference": ReadPreference.PRIMARY,
-            "read_concern": ReadConcern("majority"),
-            "write_concern": WriteConcern("majority"),
-        }
-        self.db = db.with_options(**majority)
+        self.db = db.with_options(**MAJORITY)
         self.requests = self.db[f"{REQUESTS}-{tenant}" if tenant else REQUESTS]
 
     def submit(self, id=None, session=None, **job):
@@ -72,7 +74,7 @@ class Aviary:
 
     def status(self, id):
         """The request with what the coordinator has answered: `state`, `job`, `progress`, `result` or `error`."""
-        found = self.requests.find_one({"$or": [{"_id": id}, {"job": id}]})
+        found = self.requests.find_one({"$or": [{"_id": id}, {"job": id, **JOBS}]})
         if found is None:
             raise KeyError(f"no request {id}")
         return found
@@ -99,8 +101,8 @@ class Aviary:
     def results(self, id):
         """A cursor over the results of a job that has succeeded, in the order of `_id`."""
         output = self.wait(id)["result"]["output"]
-        target = self.db.client.get_database(output["db"])[output["collection"]]
-        return target.find().sort("_id", ASCENDING)
+        database = self.db.client.get_database(output["db"], self.db.codec_options, **MAJORITY)
+        return database[output["collection"]].find().sort("_id", ASCENDING)
 
     def cancel(self, id, timeout=30):
         """Ends a job; what is merged into its target already stays there. Returns when that is accepted."""
@@ -112,8 +114,7 @@ class Aviary:
 
     def jobs(self, limit=20):
         """Requests for jobs, the youngest answers first."""
-        wanted = {"cancel": {"$exists": False}, "resume": {"$exists": False}}
-        return list(self.requests.find(wanted).sort("answered", DESCENDING).limit(limit))
+        return list(self.requests.find(JOBS).sort("answered", DESCENDING).limit(limit))
 
     def _ask(self, timeout, **wish):
         return self.wait(self.submit(**wish), timeout)

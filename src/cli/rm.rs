@@ -33,7 +33,7 @@ pub(super) async fn run(global: &Global, args: RmArg) -> Result<()> {
         }
         store.delete_blocks(&job.id).await?;
         if let Some(request) = &job.request {
-            store.expire_request(request).await?;
+            store.expire_requests(request, &job.id).await?;
         }
         store.delete_job(&job.id).await
     })

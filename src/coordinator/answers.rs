@@ -50,8 +50,6 @@ impl Told {
 pub(super) async fn tell(store: &Store, job: &Job, phases: &JobPhases) -> Result<()> {
     let Some(request) = &job.request else { return Ok(()) };
     let mut set = doc! { "progress": progress(job, phases) };
-    let end = end(job);
-    let has_ended = !end.is_empty();
-    set.extend(end);
-    store.tell(request, set, has_ended).await
+    set.extend(end(job));
+    store.tell(request, set).await
 }

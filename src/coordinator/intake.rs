@@ -219,6 +219,11 @@ async fn cancel(store: &Store, job: &Job) -> Result<()> {
 }
 
 async fn resume(store: &Store, job: &Job) -> Result<()> {
+    if job.state == JobState::Stopped
+        && let Some(request) = &job.request
+    {
+        store.untell_stop(request).await?;
+    }
     if super::resume(store, job).await? {
         return Ok(());
     }

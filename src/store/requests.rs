@@ -177,10 +177,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn tell(&self, request: &RequestRef, set: Document, ends: bool) -> Result<()> {
+    pub async fn tell(&self, request: &RequestRef, set: Document) -> Result<()> {
+        let has_error = set.contains_key("error");
         let mut update = doc! { "$set": set };
-        if !ends {
-            // A job that goes on after it had stopped.
+        if !has_error {
+            // A job that goes on after it had stopped, or has ended since.
             update.insert("$unset", doc! { "error": "" });
         }
         self.requests(&request.collection)
@@ -190,14 +191,28 @@ impl Store {
         Ok(())
     }
 
-    /// Has the request of a removed job go after a while.
+    /// Takes back that a job is stopped, before it is set going: whoever has it resumed and then waits for it is not
+    /// to find that it had stopped.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn expire_request(&self, request: &RequestRef) -> Result<()> {
+    pub async fn untell_stop(&self, request: &RequestRef) -> Result<()> {
+        let stopped = doc! { "_id": &request.id, "state": "accepted", "error.code": "stopped" };
+        self.requests(&request.collection)
+            .update_one(stopped, doc! { "$unset": { "error": "" } })
+            .await
+            .action("tell that a job goes on")?;
+        Ok(())
+    }
+
+    /// Has the request of a removed job go after a while, and those to cancel or resume it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn expire_requests(&self, request: &RequestRef, job: &JobId) -> Result<()> {
         let pipeline = vec![doc! { "$set": { "expires": { "$add": ["$$NOW", KEPT_MS] } } }];
         self.requests(&request.collection)
-            .update_one(doc! { "_id": &request.id }, pipeline)
+            .update_many(doc! { "$or": [{ "_id": &request.id }, { "job": job }] }, pipeline)
             .await
             .action("let a request expire")?;
         Ok(())
