@@ -75,7 +75,7 @@ if (shard) {
     // A job's results are in a collection of its own before they are published, and inline ones until they are removed.
     // A role cannot say "all whose names begin with aviary-out-".
     on(DB, "", "find", "insert", "dropCollection", "listCollections"),
-    on(DB, JOBS, "update", "remove", "createIndex", "listIndexes", "collMod", "changeStream"),
+    on(DB, JOBS, "update", "remove", "createIndex", "collMod", "changeStream"),
     on(DB, FUNCTIONS, "update", "remove", "collMod"),
     on(DB, BLOCKS, "remove", "collMod"),
     ...[REQUESTS, ...tenants].map((requests) => on(DB, requests, "update", "createIndex", "collMod")),

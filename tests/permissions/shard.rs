@@ -98,7 +98,8 @@ async fn the_shards_role_is_enough_and_each_of_its_privileges_is_missed() {
             Err(refused) => println!("without {privilege:<48} {refused}"),
             Ok(()) => panic!("nobody misses {privilege}"),
         }
-        worker.kill().unwrap();
+        // It may have ended by itself.
+        let _ = worker.kill();
     }
     assert!(coordinator.is_running());
 

@@ -46,7 +46,7 @@ const MAY: [(&str, &str); 24] = [
     ("insert a request", "submit fleet"),
     ("read requests", "submit view author+view fleet"),
     ("change a request", "fleet"),
-    ("remove a request", "fleet"),
+    ("remove a request", ""),
     ("read what other databases hold", ""),
 ];
 
