@@ -312,7 +312,9 @@ async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Re
         Move::Cancel => transition(JobEvent::PublishCancelled, cancelled(store, job).await?).await,
         Move::CleanUp => {
             // Once it is cleaned up after, nobody looks at the job any more.
-            match answers::tell(store, job, &JobPhases::default()).await {
+            let counters = Some(store.counters(job).await?);
+            let counted = Job { counters, ..job.clone() };
+            match answers::tell(store, &counted, &JobPhases::default()).await {
                 Err(error) if error.is_transient() => return Err(error),
                 // An answer that cannot be given must not keep what the job has left.
                 Err(error) => {

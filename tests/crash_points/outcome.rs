@@ -178,7 +178,8 @@ pub async fn found(db: &Database, kind: Kind, ids: &[String]) -> Content {
 /// Whatever only a job in the making may own.
 pub async fn leftovers(db: &Database, kept: Option<&str>) -> Vec<String> {
     let names = db.list_collection_names().await.expect("listed");
-    let known = [SOURCE, TARGET, "aviary", "aviary-funcs", "aviary-intermediates"];
+    let known =
+        [SOURCE, TARGET, "aviary", "aviary-funcs", "aviary-intermediates", "aviary-requests"];
     let mut left: Vec<String> = names
         .into_iter()
         .filter(|name| !known.contains(&name.as_str()) && kept != Some(name.as_str()))

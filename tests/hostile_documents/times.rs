@@ -99,7 +99,7 @@ async fn what_a_job_asks_for_has_caps_that_a_fleet_can_lower() {
         (&["--memory-mb", "257"], &["spec.limits.memory_mb", "257", "256", "--cap-memory-mb"]),
     ] {
         let ran = scene.submit(more).await;
-        assert_eq!(ran.code, 3, "{ran:#?}");
+        assert_eq!(ran.code, 8, "{ran:#?}");
         for word in words {
             assert!(ran.stderr.contains(word), "{word:?} is missing: {ran:#?}");
         }
