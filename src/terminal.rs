@@ -162,7 +162,7 @@ fn without_credentials(text: &str) -> Cow<'_, str> {
         let (address, tail) = address.split_at(end.unwrap_or(address.len()));
         shown.push_str(user);
         match address.split_once('?') {
-            Some((hosts, options)) if !options.is_empty() => {
+            Some((hosts, options)) if !user.is_empty() || may_hold_secrets(options) => {
                 shown.push_str(hosts);
                 shown.push_str("?***");
             }
@@ -177,6 +177,12 @@ fn without_credentials(text: &str) -> Cow<'_, str> {
     }
     shown.push_str(rest);
     if shown == text { Cow::Borrowed(text) } else { Cow::Owned(shown) }
+}
+
+/// Whether a URI's options are such that a secret can be among them.
+fn may_hold_secrets(options: &str) -> bool {
+    let options = options.to_ascii_lowercase();
+    ["password", "properties", "token", "secret", "key"].iter().any(|word| options.contains(word))
 }
 
 /// Where the line ends, or the string of a JSON document.
@@ -248,6 +254,8 @@ mod tests {
                 "{\"a\":\"mongodb://***@h\",\"b\":\"c@d\"}",
             ),
             ("mongodb://h:1/db at a", "mongodb://h:1/db at a"),
+            ("at mongodb://h:1/db?replicaSet=rs0; use", "at mongodb://h:1/db?replicaSet=rs0; use"),
+            ("mongodb://h/?authMechanismProperties=T:s x", "mongodb://h/?*** x"),
             ("mongodb://h/\nmongodb://u:p@g/\n", "mongodb://h/\nmongodb://***@g/\n"),
         ] {
             assert_eq!(through(text.as_bytes(), true, 4), expected);

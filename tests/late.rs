@@ -7,8 +7,8 @@ mod common;
 use aviary::config::Settings;
 use aviary::coordinator::gc;
 use aviary::error::Error;
-use aviary::ids::WorkerId;
-use aviary::job::Job;
+use aviary::ids::{JobId, WorkerId};
+use aviary::job::{FunctionRef, Job, JobSpec};
 use aviary::store::turns::Turn;
 use aviary::store::{ConnectOptions, Store};
 use aviary::task::{Marks, Publish, Task, TaskKind, TaskState};
@@ -31,11 +31,18 @@ async fn store(bed: &Bed) -> Store {
 }
 
 /// A job that no coordinator sees.
-async fn submitted(bed: &Bed, store: &Store) -> Job {
-    let map = bed.file("map.js", "function () { emit(1, 1); }").display().to_string();
-    let of = ["submit", "--detach", "-c", "docs", "--map", &map];
-    bed.aviary(&[&of[..], &["--reduce", "_sum", "--out", "reduce:totals"]].concat()).await.ok();
-    store.find_job("last").await.unwrap()
+async fn submitted(store: &Store) -> Job {
+    let map = FunctionRef { digest: "0".repeat(64), language: "js".into(), name: None };
+    let spec = doc! {
+        "input": { "db": "test", "collection": "docs" },
+        "map": bson::serialize_to_bson(&map).unwrap(),
+        "reduce": { "builtin": "_sum" },
+        "output": { "mode": "reduce", "db": "test", "collection": "totals" },
+    };
+    let spec: JobSpec = bson::deserialize_from_document(spec).unwrap();
+    let job = Job::new(JobId::generate(), store.home(), spec, bson::DateTime::now());
+    store.insert_job(&job).await.unwrap();
+    store.job(&job.id).await.unwrap().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +56,7 @@ async fn what_comes_late_takes_nothing_back_and_what_is_needed_stays() {
 }
 
 async fn a_late_note_takes_no_later_one_back(bed: &Bed, store: &Store) {
-    let job = submitted(bed, store).await;
+    let job = submitted(store).await;
     // Only tasks of open jobs are claimed.
     let of_job = doc! { "_id": job.id.as_str() };
     let publishing = doc! { "$set": { "state": "publishing", "plan": 1 } };
@@ -85,7 +92,7 @@ async fn a_late_note_takes_no_later_one_back(bed: &Bed, store: &Store) {
 }
 
 async fn a_turn_outlives_the_tasks_of_abandoned_plans(bed: &Bed, store: &Store) {
-    let job = submitted(bed, store).await;
+    let job = submitted(store).await;
     assert_eq!(store.take_turn(&job).await.unwrap(), Turn::Mine);
     let abandoned = Task::planned(TaskKind::Map, &job.id, job.plan + 1, 0, store.home());
     store.insert_tasks(&[abandoned]).await.unwrap();
@@ -100,7 +107,7 @@ async fn a_turn_outlives_the_tasks_of_abandoned_plans(bed: &Bed, store: &Store) 
 }
 
 async fn tasks_of_a_removed_job_are_swept(bed: &Bed, store: &Store) {
-    let job = submitted(bed, store).await;
+    let job = submitted(store).await;
     bed.aviary(&["cancel", job.id.as_str()]).await.ok();
     bed.aviary(&["rm", job.id.as_str()]).await.ok();
     // A coordinator that was frozen while it planned.

@@ -260,7 +260,10 @@ async fn a_job_that_does_not_move_says_why() {
     assert_eq!(ran.code, 7, "{ran:#?}");
     has(
         &ran.stderr,
-        &["is submitted", "no coordinator is running; start one with: aviary coordinator"],
+        &[
+            "waits for a coordinator",
+            "no coordinator is running; start one with: aviary coordinator",
+        ],
     );
     lacks(&ran.stderr, &["still running"]);
     has(

@@ -6,7 +6,7 @@ mod common;
 
 use aviary_testcontainers::{FailCommand, ReplicaSetOptions};
 use bson::{Document, doc};
-use common::{Bed, Ran};
+use common::{Bed, Ran, wait_for};
 
 /// `WriteConcernFailed`: the write is done, and the driver reports an error without trying again.
 const NOT_SAFE_YET: i32 = 64;
@@ -80,7 +80,7 @@ async fn a_job_whose_write_was_reported_as_failed_is_submitted_once_under_the_id
     let bed = bed().await;
     let map = bed.file("map.js", "function () { emit(this.g, 1); }");
     let map = map.to_str().unwrap();
-    // Only the job is inserted; the function and the collections are there already.
+    // Only the request is inserted; the function and the collections are there already.
     bed.aviary(&["insert", map]).await.ok();
     let mut submitted = 0;
     for trouble in troubles("aviary-submit") {
@@ -92,7 +92,7 @@ async fn a_job_whose_write_was_reported_as_failed_is_submitted_once_under_the_id
             };
             let ran = troubled(&bed, &fail, &submit(map)).await.ok();
             submitted += 1;
-            let jobs = jobs(&bed).await;
+            let jobs = bed.all("aviary-requests").await;
             assert_eq!(jobs.len(), submitted, "{fail:?}: {ran:#?}");
             let id = ran.stdout.trim();
             assert!(
@@ -104,7 +104,7 @@ async fn a_job_whose_write_was_reported_as_failed_is_submitted_once_under_the_id
     // And each of them runs.
     let _coordinator = bed.coordinator();
     let _worker = bed.worker();
-    for job in jobs(&bed).await {
+    for job in bed.all("aviary-requests").await {
         bed.aviary(&["status", "-w", job.get_str("_id").unwrap()]).await.ok();
     }
     assert_eq!(bed.all("target").await.len(), 4);
@@ -153,6 +153,10 @@ async fn every_other_verb_that_writes_ends_well_when_its_write_took_effect() {
 
         let job = troubled(&bed, &trouble("aviary-submit"), &submit("count")).await.ok().stdout;
         let job = job.trim();
+        // It has to be there to be cancelled, and nobody is to run it.
+        let coordinator = bed.coordinator();
+        wait_for("the job", || async { (!jobs(&bed).await.is_empty()).then_some(()) }).await;
+        coordinator.stop(common::ceiling()).await.unwrap();
         let told = troubled(&bed, &trouble("aviary-cancel"), &["cancel", job]).await.ok();
         assert!(told.stderr.contains("is cancelled"), "{told:#?}");
         troubled(&bed, &trouble("aviary-rm"), &["rm", job]).await.ok();

@@ -15,7 +15,7 @@ use crate::request::document::{ReduceWish, of_job};
 use crate::request::{Asked, REQUESTS};
 use crate::store::Store;
 use crate::store::requests::tenants;
-use crate::store::retry::until_known;
+use crate::store::retry::{ANSWER_MAX, until_known, within};
 use crate::task::JobPhases;
 use crate::task::counters::UPDATED;
 use crate::terminal::tell;
@@ -254,22 +254,37 @@ pub(super) async fn accepted(
     key: &str,
     patience: Option<Duration>,
 ) -> Result<Option<JobId>> {
+    /// An answer of the database is waited for so long at least.
+    const ANSWER_MIN: Duration = Duration::from_secs(5);
     let began = Instant::now();
+    let mut heard = DateTime::now();
     loop {
-        match store.answer_to(requests, key).await {
+        let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
+        let limit = left.map_or(ANSWER_MAX, |left| left.clamp(ANSWER_MIN, ANSWER_MAX));
+        let (asked, of, id) = (store.clone(), requests.to_owned(), key.to_owned());
+        let asking = async move { asked.answer_to(&of, &id).await };
+        let away = match within(limit, "ask for the answer", asking).await {
             Ok(answer) => {
+                heard = DateTime::now();
                 let answer = answer.unwrap_or_default();
                 match (answer.state.as_deref(), answer.job, answer.error) {
                     (Some("accepted"), Some(job), _) => return Ok(Some(JobId::from_text(job))),
                     (Some("refused"), _, Some(problem)) => return Err(problem.error()),
-                    _ => {}
+                    _ => None,
                 }
             }
-            Err(error) if error.is_transient() => {}
+            Err(error) if error.is_transient() => Some(error),
             Err(error) => return Err(error),
-        }
+        };
         if patience.is_some_and(|patience| began.elapsed() >= patience) {
-            return Ok(None);
+            return match away {
+                None => Ok(None),
+                Some(error) => Err(Error::Unreachable {
+                    job: key.to_owned(),
+                    since: output::date(Some(heard)).unwrap_or_default(),
+                    why: error.to_string(),
+                }),
+            };
         }
         tokio::time::sleep(wait::pause(began.elapsed())).await;
     }
