@@ -402,7 +402,7 @@ async fn wished_module(
     let mut language = source.language.to_owned();
     if let Some(built) = built {
         let is_word = |text: &str| {
-            text.len() <= LANGUAGE_BYTES_MAX && text.bytes().all(|b| b.is_ascii_lowercase())
+            text.len() <= LANGUAGE_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic())
         };
         if built.language == "js" || built.language.is_empty() || !is_word(&built.language) {
             return Err(Error::Usage(
