@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::{Format, Global};
 use super::output;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::request::{Answer, Problem, REQUESTS};
 use crate::store::Store;
 use crate::store::retry::until_known;
@@ -23,10 +23,17 @@ pub(super) enum Found {
 /// As there.
 pub(super) async fn find(store: &Store, text: &str) -> Result<Found> {
     let missing = match store.find_job(text).await {
-        Ok(job) => return Ok(Found::Job(Box::new(job))),
+        // Ids begin with their time, so a request that is younger than the last job has a greater one.
+        Ok(job) => match youngest(store, text).await? {
+            Some(id) if *id > *job.id.as_str() => return Ok(Found::Request(id)),
+            _ => return Ok(Found::Job(Box::new(job))),
+        },
         Err(error @ Error::NotFound { .. }) => error,
         Err(error) => return Err(error),
     };
+    if let Some(id) = youngest(store, text).await? {
+        return Ok(Found::Request(id));
+    }
     let waits = |answer: &Answer| answer.state.is_none();
     match store.answer_to(REQUESTS, text).await? {
         Some(answer) if waits(&answer) => Ok(Found::Request(text.to_owned())),
@@ -34,9 +41,26 @@ pub(super) async fn find(store: &Store, text: &str) -> Result<Found> {
     }
 }
 
+/// The youngest request that waits, if the last job is asked for.
+async fn youngest(store: &Store, text: &str) -> Result<Option<String>> {
+    if text != "last" {
+        return Ok(None);
+    }
+    match store.waiting_requests().await {
+        Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => Ok(None),
+        waiting => Ok(waiting?.into_iter().max()),
+    }
+}
+
 /// Shows a request that waits.
-pub(super) fn show(global: &Global, id: &str) -> Result<()> {
-    let why = "no coordinator has taken the request yet; one is started with: aviary coordinator";
+///
+/// # Errors
+/// [`Error::Store`].
+pub(super) async fn show(global: &Global, store: &Store, id: &str) -> Result<()> {
+    let why = match store.has_coordinator().await? {
+        true => "the coordinator to take the request in",
+        false => "no coordinator is running; start one with: aviary coordinator",
+    };
     match global.format() {
         Format::Json => {
             let waiting = [json!({ "task": null, "why": why, "since": null })];

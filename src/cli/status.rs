@@ -17,7 +17,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             let id = super::submit::accepted(&store, REQUESTS, &id, None).await?;
             store.find_job(id.as_ref().map_or(args.job.as_str(), JobId::as_str)).await?
         }
-        Found::Request(id) => return asked::show(global, &id),
+        Found::Request(id) => return asked::show(global, &store, &id).await,
     };
     let (job, phases) = if args.watch {
         super::wait::ended(&store, &job.id, global.quiet, None).await?
