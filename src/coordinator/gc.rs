@@ -54,10 +54,14 @@ pub async fn drop_hidden(
     db: &str,
     mode: OutputMode,
 ) -> Result<()> {
-    if !store.may_write_in(db).await? {
+    match store.may_write_in(db).await {
+        Ok(true) => {}
+        Err(error) if error.is_transient() => return Err(error),
         // The job could not write there, so nothing there is its own.
-        tracing::debug!(job = %id, db, "leaving the output's database alone");
-        return Ok(());
+        Ok(false) | Err(_) => {
+            tracing::debug!(job = %id, db, "leaving the output's database alone");
+            return Ok(());
+        }
     }
     let hidden = Output::hidden(id);
     let kept = state == JobState::Succeeded && mode == OutputMode::Inline;
