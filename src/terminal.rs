@@ -25,7 +25,7 @@ pub fn err() -> Escaped<Stderr> {
     Escaped { to: io::stderr(), pending: Vec::new(), hides_credentials: true }
 }
 
-/// Writes a line to standard error; [`tell!`](crate::terminal::tell) is the way to call it.
+/// Writes a line to standard error; `tell!` is the way to call it.
 pub fn tell_line(text: fmt::Arguments<'_>) {
     // With nowhere to write there is nobody to tell.
     let _ = err().write_all(format!("{text}\n").as_bytes());
