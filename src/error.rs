@@ -354,6 +354,15 @@ impl Error {
         }
     }
 
+    /// Whether the database user lacks a privilege.
+    pub fn is_unpermitted(&self) -> bool {
+        match self {
+            Error::NotPermitted { .. } => true,
+            Error::Store { source, .. } => source.kind == StoreErrorKind::Unauthorized,
+            _ => false,
+        }
+    }
+
     /// Whether a daemon should simply try again after a pause.
     pub fn is_transient(&self) -> bool {
         match self {

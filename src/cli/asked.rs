@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::{Format, Global};
 use super::output;
-use crate::error::{Error, Result, StoreErrorKind};
+use crate::error::{Error, Result};
 use crate::request::{Answer, Problem, REQUESTS};
 use crate::store::Store;
 use crate::store::retry::until_known;
@@ -47,7 +47,7 @@ async fn youngest(store: &Store, text: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     match store.waiting_requests().await {
-        Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => Ok(None),
+        Err(error) if error.is_unpermitted() => Ok(None),
         waiting => Ok(waiting?.into_iter().max()),
     }
 }
@@ -88,13 +88,9 @@ pub(super) async fn take_back(store: &Store, id: &str) -> Result<bool> {
         message: "the request was taken back".into(),
         hint: None,
     };
-    let id = bson::Bson::from(id);
     until_known(async |again| {
-        let refused = store.refuse(REQUESTS, &id, &why).await?;
-        let answer = match id.as_str() {
-            Some(text) if again && !refused => store.answer_to(REQUESTS, text).await?,
-            _ => None,
-        };
+        let refused = store.refuse(REQUESTS, id, &why).await?;
+        let answer = if again && !refused { store.answer_to(REQUESTS, id).await? } else { None };
         Ok(refused || answer.is_some_and(|answer| answer.error.as_ref() == Some(&why)))
     })
     .await

@@ -30,14 +30,17 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn given(&self) -> impl Iterator<Item = &Given> {
+    /// Map, combine, reduce and finalize.
+    fn stages(&self) -> [Option<&Given>; 4] {
         let reduce = match &self.reduce {
             Some(FoundReduce::Function(given)) => Some(given),
             Some(FoundReduce::Builtin(_)) | None => None,
         };
         [Some(&self.map), self.combine.as_ref(), reduce, self.finalize.as_ref()]
-            .into_iter()
-            .flatten()
+    }
+
+    fn given(&self) -> impl Iterator<Item = &Given> {
+        self.stages().into_iter().flatten()
     }
 }
 
@@ -173,7 +176,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     }
     match store.job(&id).await {
         // A user who may submit need not be one who may look at jobs; the request tells what there is to know.
-        Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => {
+        Err(error) if error.is_unpermitted() => {
             follow(global, &store, &requests, &id, timeout).await
         }
         _ => finish(global, &store, &id, timeout).await,
@@ -183,8 +186,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
 /// Passes over what this user may not see.
 fn permitted<T>(outcome: Result<T>) -> Result<Option<T>> {
     match outcome {
-        Err(Error::NotPermitted { .. }) => Ok(None),
-        Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => Ok(None),
+        Err(error) if error.is_unpermitted() => Ok(None),
         outcome => outcome.map(Some),
     }
 }
@@ -199,15 +201,10 @@ async fn asked(
 ) -> Result<Asked> {
     /// Half of what a document may have; the rest is for everything else.
     const FUNCTIONS_BYTES_MAX: usize = 8 << 20;
-    let reduce = match &found.reduce {
-        Some(FoundReduce::Function(given)) => Some(given),
-        Some(FoundReduce::Builtin(_)) | None => None,
-    };
-    let all = [Some(&found.map), found.combine.as_ref(), reduce, found.finalize.as_ref()];
     let bytes: usize = found.given().map(Given::bytes).sum();
     let mut sent = Vec::new();
     let mut wishes = Vec::new();
-    for given in all {
+    for given in found.stages() {
         wishes.push(match given {
             Some(given) if bytes > FUNCTIONS_BYTES_MAX => {
                 let stored = given_stored(store, given).await?;

@@ -4,17 +4,18 @@
 //! repeated at any point: the job's id is fixed before the job is written, and a job that is there already is the
 //! request's own or somebody else's, which its document tells.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bson::{Bson, DateTime, doc};
+use bson::{DateTime, doc};
 
 use crate::error::{Error, Result};
 use crate::functions;
 use crate::ids::JobId;
+use crate::job::limits::is_job_id;
 use crate::job::{
     Caps, FunctionRef, Job, JobEvent, JobSpec, JobState, Output, Reducer, RequestRef,
 };
+use crate::protocol::backoff::Backoff;
 use crate::request::command;
 use crate::request::document::{self, FunctionWish, ReduceWish, usage};
 use crate::request::{Asked, Problem, Wish, tenant};
@@ -29,13 +30,9 @@ pub(super) struct Intake {
     caps: Caps,
     collections: Vec<String>,
     looked: Option<Instant>,
-    put_off: HashMap<(String, String), PutOff>,
-}
-
-struct PutOff {
-    id: Bson,
-    until: Instant,
-    pause: Duration,
+    /// Requests that could not be answered: the collection and the `_id`.
+    backoff: Backoff<(String, String)>,
+    since: Instant,
 }
 
 /// An error, and the field of the request that is at fault.
@@ -64,7 +61,16 @@ impl<T> At<T> for Result<T> {
 
 impl Intake {
     pub(super) fn new(store: Store, caps: Caps) -> Self {
-        Self { store, caps, collections: Vec::new(), looked: None, put_off: HashMap::new() }
+        /// Requests that cannot be answered, to be remembered.
+        const FAILING_MAX: usize = 1_000;
+        Self {
+            store,
+            caps,
+            collections: Vec::new(),
+            looked: None,
+            backoff: Backoff::new(FAILING_MAX),
+            since: Instant::now(),
+        }
     }
 
     /// Answers every request that has no answer, as far as it can be done now. What cannot be answered waits; it
@@ -81,7 +87,6 @@ impl Intake {
             self.collections = within(retry::ANSWER_MAX, "list requests", listing).await?;
             self.looked = Some(Instant::now());
         }
-        self.put_off.retain(|_, put_off| put_off.until + put_off.pause * 4 > Instant::now());
         for collection in self.collections.clone() {
             if let Err(error) = self.take_in(&collection).await {
                 tracing::warn!(collection, %error, "could not read requests; trying again");
@@ -91,14 +96,11 @@ impl Intake {
     }
 
     async fn take_in(&mut self, collection: &str) -> Result<()> {
-        let now = Instant::now();
-        let waiting = self
-            .put_off
-            .iter()
-            .filter(|((of, _), put_off)| of == collection && put_off.until > now);
-        let waiting: Vec<Bson> = waiting.map(|(_, put_off)| put_off.id.clone()).collect();
+        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let put_off = self.backoff.put_off(now).filter(|(of, _)| of == collection);
+        let put_off: Vec<String> = put_off.map(|(_, id)| id.clone()).collect();
         let (store, of) = (self.store.clone(), collection.to_owned());
-        let reading = async move { store.unanswered(&of, &waiting).await };
+        let reading = async move { store.unanswered(&of, &put_off).await };
         for id in within(retry::ANSWER_MAX, "look for requests", reading).await? {
             let (store, caps, of) = (self.store.clone(), self.caps, collection.to_owned());
             let asked = id.clone();
@@ -108,26 +110,16 @@ impl Intake {
                     None => Ok(()),
                 }
             };
+            let key = (collection.to_owned(), id);
             match within(retry::ANSWER_MAX, "answer a request", answering).await {
-                Ok(()) => {
-                    self.put_off.remove(&(collection.to_owned(), id.to_string()));
-                }
+                Ok(()) => self.backoff.worked(&key),
                 Err(error) => {
-                    tracing::warn!(collection, request = %id, %error, "the request has to wait");
-                    self.put_off(collection, id);
+                    let again_ms = self.backoff.failed(&key, now);
+                    tracing::warn!(collection, request = key.1, %error, again_ms, "the request has to wait");
                 }
             }
         }
         Ok(())
-    }
-
-    fn put_off(&mut self, collection: &str, id: Bson) {
-        const PAUSE: Duration = Duration::from_millis(500);
-        const PAUSE_MAX: Duration = Duration::from_secs(60);
-        let key = (collection.to_owned(), id.to_string());
-        let pause =
-            self.put_off.get(&key).map_or(PAUSE, |before| (before.pause * 2).min(PAUSE_MAX));
-        self.put_off.insert(key, PutOff { id, until: Instant::now() + pause, pause });
     }
 }
 
@@ -171,7 +163,7 @@ async fn understand(store: &Store, caps: &Caps, found: Found) -> std::result::Re
     }
 }
 
-async fn accepted(store: &Store, request: &RequestRef, id: &Bson, job: &JobId) -> Result<()> {
+async fn accepted(store: &Store, request: &RequestRef, id: &str, job: &JobId) -> Result<()> {
     let set = doc! { "job": job, "result": { "job": job } };
     store.accept(&request.collection, id, set).await.map(|_| ())
 }
@@ -238,7 +230,7 @@ async fn begin(
     store: &Store,
     caps: &Caps,
     request: &RequestRef,
-    id: &Bson,
+    id: &str,
     set_aside: Option<String>,
     mut asked: Asked,
 ) -> std::result::Result<(), Fault> {
@@ -246,18 +238,16 @@ async fn begin(
         Some(command) => translate(&mut asked, command).at("command")?,
         None => Vec::new(),
     };
-    let job = match set_aside {
-        Some(job) => job,
-        None if is_job_id(&asked.id) => asked.id.clone(),
+    let own = JobId::from_text(&asked.id);
+    let job = match set_aside.map(JobId::from_text) {
+        Some(job) if is_job_id(&job) => job,
+        Some(_) => return Err(usage("job", "is for the coordinator to set")).at("job"),
+        None if is_job_id(&own) => own,
         None => match store.reserve_job(&request.collection, id).await.at("")? {
             Some(job) => job,
             None => return Ok(()),
         },
     };
-    if !is_job_id(&job) {
-        return Err(usage("job", "is for the coordinator to set")).at("job");
-    }
-    let job = JobId::from_text(job);
     if !is_there(store, request, &job).await? {
         let spec = spec(store, caps, &job, &mut asked).await?;
         let document = new_job(store, request, job.clone(), spec, &asked).at("priority")?;
@@ -308,12 +298,6 @@ async fn is_there(
         Some(_) => Err(Error::refused(format!("there is another job {id}"), "choose another _id"))
             .at("_id"),
     }
-}
-
-/// Whether it has the form of a job's id.
-fn is_job_id(text: &str) -> bool {
-    const DIGITS: usize = 24;
-    text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Puts what a command says in the place of the fields that it stands for.

@@ -21,7 +21,6 @@ use crate::task::{Task, TaskKind};
 pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> Result<()> {
     crate::halt::point("plan").await;
     let input = &job.spec.input;
-    job.spec.validate(store.db_name())?;
     store.authorize(&job.spec).await?;
     let size = store.inspect_input(input).await?;
     let identity = store.identity(&input.db, &input.collection).await?;

@@ -41,6 +41,11 @@ impl<K: Hash + Eq + Clone> Backoff<K> {
         self.rows.get(key).is_none_or(|row| row.due_ms <= now_ms)
     }
 
+    /// What may not be tried now.
+    pub fn put_off(&self, now_ms: u64) -> impl Iterator<Item = &K> {
+        self.rows.iter().filter(move |(_, row)| row.due_ms > now_ms).map(|(key, _)| key)
+    }
+
     /// Notes a failure, and says after how long it is due again, in milliseconds.
     pub fn failed(&mut self, key: &K, now_ms: u64) -> u64 {
         if self.rows.len() >= self.kept_max && !self.rows.contains_key(key) {

@@ -175,6 +175,28 @@ pub(crate) fn only_existing_ids(error: &DriverError) -> bool {
     many.write_concern_error.is_none() && errors.iter().all(is_existing_id)
 }
 
+/// Says what to grant where the server refuses for lack of a privilege.
+pub(super) fn not_permitted(error: Error, hint: impl FnOnce() -> String) -> Error {
+    match error {
+        Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
+            Error::NotPermitted { action, why: source.message, hint: hint() }
+        }
+        other => other,
+    }
+}
+
+/// What was written before is not to be seen by a majority yet, and may still be lost: the same again is in order.
+pub(super) fn not_kept_yet(action: &str) -> Error {
+    Error::Store {
+        action: action.into(),
+        source: StoreError {
+            message: "a majority of the servers does not have it yet".into(),
+            code: None,
+            kind: StoreErrorKind::Transient,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bson::doc;

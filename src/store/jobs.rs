@@ -10,11 +10,11 @@ use mongodb::options::ReturnDocument;
 
 use super::Store;
 use super::claims::job_id_pattern;
-use super::error::{Action, classify};
+use super::error::{Action, classify, not_kept_yet};
 use super::leases::waiting_for;
 use super::readable::{Listed, list, read, read_one};
 use crate::config;
-use crate::error::{Error, Result, StoreError, StoreErrorKind};
+use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobEvent, JobState};
 use crate::planted::planted;
@@ -65,14 +65,7 @@ impl Store {
             .projection(doc! { "_id": 1 })
             .await
             .action("read the job")?;
-        found.map(|_| ()).ok_or_else(|| Error::Store {
-            action: "write the job".into(),
-            source: StoreError {
-                message: "a majority of the servers does not have it yet".into(),
-                code: None,
-                kind: StoreErrorKind::Transient,
-            },
-        })
+        found.map(|_| ()).ok_or_else(|| not_kept_yet("write the job"))
     }
 
     /// Reads a job by its id.

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use mongodb::options::{IndexOptions, ReturnDocument};
 use mongodb::{Collection, IndexModel};
 
-use super::error::{Action, classify};
+use super::error::{self, Action, classify};
 use super::retry::until_known;
 use super::{Store, shape};
 use crate::error::{Error, Result, StoreErrorKind};
@@ -31,8 +31,8 @@ const ANSWER_FIELDS: [&str; 7] =
 pub struct Found {
     /// Where it lies.
     pub collection: String,
-    /// Its `_id`, whatever that is.
-    pub id: Bson,
+    /// Its `_id`.
+    pub id: String,
     /// The job's id that was set aside for it.
     pub job: Option<String>,
     /// What it says, or why that cannot be understood.
@@ -88,7 +88,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn unanswered(&self, collection: &str, put_off: &[Bson]) -> Result<Vec<Bson>> {
+    pub async fn unanswered(&self, collection: &str, put_off: &[String]) -> Result<Vec<String>> {
         let ids = doc! { "$regex": format!("^.{{1,{NAME_BYTES_MAX}}}$"), "$options": "s" };
         let mut filter = doc! { "state": { "$exists": false }, "_id": ids };
         if !put_off.is_empty() {
@@ -105,21 +105,21 @@ impl Store {
             .try_collect()
             .await
             .action("look for requests")?;
-        Ok(rows.into_iter().filter_map(|mut row| row.remove("_id")).collect())
+        Ok(rows.iter().filter_map(|row| row.get_str("_id").ok()).map(str::to_owned).collect())
     }
 
     /// Reads a request that has no answer yet.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn request(&self, collection: &str, id: &Bson) -> Result<Option<Found>> {
+    pub async fn request(&self, collection: &str, id: &str) -> Result<Option<Found>> {
         let row = self
             .requests(collection)
             .clone_with_type::<RawDocumentBuf>()
             .find_one(doc! { "_id": id, "state": { "$exists": false } })
             .await
             .action("read a request")?;
-        Ok(row.map(|row| found(collection, id.clone(), &row)))
+        Ok(row.map(|row| found(collection, id.to_owned(), &row)))
     }
 
     /// Sets a job's id aside for a request, and returns the one that counts. `None` when the request is gone or
@@ -127,7 +127,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn reserve_job(&self, collection: &str, id: &Bson) -> Result<Option<String>> {
+    pub async fn reserve_job(&self, collection: &str, id: &str) -> Result<Option<JobId>> {
         let fresh = JobId::generate();
         let pipeline = vec![doc! { "$set": { "job": { "$ifNull": ["$job", fresh] } } }];
         let after = self
@@ -136,14 +136,14 @@ impl Store {
             .return_document(ReturnDocument::After)
             .await
             .action("set an id aside")?;
-        Ok(after.and_then(|request| request.get_str("job").ok().map(str::to_owned)))
+        Ok(after.and_then(|request| request.get_str("job").ok().map(JobId::from_text)))
     }
 
     /// Answers a request that has no answer yet. `false` when it has one or is gone.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn accept(&self, collection: &str, id: &Bson, set: Document) -> Result<bool> {
+    pub async fn accept(&self, collection: &str, id: &str, set: Document) -> Result<bool> {
         let mut set = set;
         set.insert("state", "accepted");
         self.answer(collection, doc! { "_id": id, "state": { "$exists": false } }, set).await
@@ -153,7 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn refuse(&self, collection: &str, id: &Bson, why: &Problem) -> Result<bool> {
+    pub async fn refuse(&self, collection: &str, id: &str, why: &Problem) -> Result<bool> {
         let set = doc! {
             "state": "refused",
             "error": why.document(),
@@ -267,31 +267,17 @@ impl Store {
             .projection(doc! { "_id": 1 })
             .await
             .action("read the request")?;
-        found.map(|_| ()).ok_or_else(|| Error::Store {
-            action: "write the request".into(),
-            source: crate::error::StoreError {
-                message: "a majority of the servers does not have it yet".into(),
-                code: None,
-                kind: StoreErrorKind::Transient,
-            },
-        })
+        found.map(|_| ()).ok_or_else(|| error::not_kept_yet("write the request"))
     }
 
     fn explain_request(&self, collection: &str, error: Error) -> Error {
-        match error {
-            Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
-                Error::NotPermitted {
-                    action,
-                    why: source.message,
-                    hint: format!(
-                        "grant the user the role aviary-submit of the database {} (deploy/roles.js makes it), or insert \
-                         on its collection {collection}",
-                        self.db_name()
-                    ),
-                }
-            }
-            other => other,
-        }
+        error::not_permitted(error, || {
+            format!(
+                "grant the user the role aviary-submit of the database {} (deploy/roles.js makes it), or insert on its \
+                 collection {collection}",
+                self.db_name()
+            )
+        })
     }
 
     /// What was answered to the request for a job: by its own `_id`, or by the job's id. `None` when there is no
@@ -337,9 +323,7 @@ impl Store {
         let mut using = Vec::new();
         let collections = match self.request_collections().await {
             // Who may not see requests can remove what one of them needs; it is refused then.
-            Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => {
-                return Ok(using);
-            }
+            Err(error) if error.is_unpermitted() => return Ok(using),
             collections => collections?,
         };
         for collection in collections {
@@ -363,13 +347,12 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn waiting_requests(&self) -> Result<Vec<String>> {
-        let waiting = self.unanswered(REQUESTS, &[]).await?;
-        Ok(waiting.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
+        self.unanswered(REQUESTS, &[]).await
     }
 }
 
 /// Decodes a request; what it says may be anything.
-fn found(collection: &str, id: Bson, row: &RawDocumentBuf) -> Found {
+fn found(collection: &str, id: String, row: &RawDocumentBuf) -> Found {
     let collection = collection.to_owned();
     if let Err(why) = shape::check(row.as_bytes()) {
         return Found { collection, id, job: None, asked: Err(Malformed { field: None, why }) };

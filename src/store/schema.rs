@@ -5,7 +5,7 @@ use futures_util::TryStreamExt;
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
-use super::error::{Action, classify};
+use super::error::{self, Action, classify};
 use super::logs::LogBatch;
 use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
@@ -169,20 +169,13 @@ impl Store {
 
     /// Says which role is missing when the server refuses for lack of one.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        match error {
-            Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
-                Error::NotPermitted {
-                    action,
-                    why: source.message,
-                    hint: format!(
-                        "grant the user readWrite and dbAdmin on the database {}, and read on the \
-                         input's, or a role of deploy/roles.js",
-                        self.db_name()
-                    ),
-                }
-            }
-            other => other,
-        }
+        error::not_permitted(error, || {
+            format!(
+                "grant the user readWrite and dbAdmin on the database {}, and read on the input's, or a role of \
+                 deploy/roles.js",
+                self.db_name()
+            )
+        })
     }
 }
 
