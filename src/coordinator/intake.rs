@@ -374,11 +374,12 @@ async fn spec(
     store.authorize(&spec).await.at("")?;
     store.inspect_input(&spec.input).await.at("input")?;
     store.check_query(&spec.input).await.at("input")?;
-    if mode.has_target()
-        && let Some(target) =
-            store.describe(&spec.output.db, &spec.output.collection).await.at("out")?
-    {
-        super::refuse_target(&spec.output, &target).at("out")?;
+    if mode.has_target() {
+        let Output { db, collection, .. } = &spec.output;
+        match store.describe(db, collection).await.at("out")? {
+            Some(target) => super::refuse_target(&spec.output, &target).at("out")?,
+            None => super::refuse_missing(&spec.output).at("out")?,
+        }
     }
     functions_of(store, &mut spec, asked).await?;
     spec.validate(home).at("")?;

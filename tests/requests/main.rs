@@ -211,6 +211,14 @@ async fn what_cannot_be_done_is_refused_with_the_field_at_fault() {
         (with("p", "input", doc! { "collection": "system.users", "db": "admin" }.into()), None, "cannot be an input"),
         (with("q", "out", doc! { "merge": "aviary-grants" }.into()), None, "cannot be an output"),
         (with("r", "job", "0123456789abcdef".into()), Some("job"), "coordinator"),
+        (
+            doc! {
+                "_id": "t", "v": 1, "input": { "collection": "orders" }, "map": js(),
+                "out": { "update": "nowhere" },
+            },
+            Some("out"),
+            "not found",
+        ),
         (with("s", "map", js().into()), None, ""),
     ];
     for (request, ..) in &cases {
