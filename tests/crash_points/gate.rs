@@ -57,6 +57,17 @@ pub struct Point {
     pub occurrence: u32,
 }
 
+impl Point {
+    /// Whether a fault happens here that no other does as well. A server is the same after a read as before it, so
+    /// one whose reply is lost is one that was lost, and it does not matter when its sender is killed.
+    pub fn tells(&self, fault: Fault) -> bool {
+        // An aggregation may write.
+        const READS: [&str; 5] = ["find", "getMore", "listCollections", "listIndexes", "explain"];
+        let command = self.label.split(' ').next().unwrap_or_default();
+        !READS.contains(&command) || !matches!(fault, Fault::ReplyLost | Fault::KilledAfter)
+    }
+}
+
 /// Where the gate does what.
 #[derive(Debug, Clone)]
 pub struct Trap {

@@ -25,6 +25,9 @@
 //! AVIARY_CRASH_KEEP=DIR                                             daemons' logs of bad runs go here
 //! ```
 //!
+//! A read changes nothing on the server, so with `all` it meets three of the faults: its reply lost is the command
+//! lost, and killed after it is killed before it.
+//!
 //! A point is a command's label and the how-many-th of that label it is, so that runs that poll a
 //! little more or less mean the same step by it. Its number is its place in an undisturbed run. A point
 //! that does not come in a run is told as not reached. Reads that repeat more than a few times are polls;

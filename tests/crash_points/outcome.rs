@@ -67,10 +67,15 @@ pub async fn ended(db: &Database, ids: &[String]) -> Result<Vec<Option<Document>
     let mut jobs = Vec::new();
     for id in ids {
         let found = until(async || {
-            let Some(job) = job(db, id).await else {
-                // Either it was removed, or it is not there yet.
-                return is_answered(db, id).await.then_some(None);
-            };
+            let mut seen = job(db, id).await;
+            if seen.is_none() {
+                if !is_answered(db, id).await {
+                    return None;
+                }
+                // It may have come between the two looks; one that was answered and is not there was removed.
+                seen = job(db, id).await;
+            }
+            let Some(job) = seen else { return Some(None) };
             let state = text(&job, "state");
             let cleaned = job.get_bool("cleaned").unwrap_or(false);
             let has_ended = state == "stopped"
@@ -89,19 +94,30 @@ pub async fn ended(db: &Database, ids: &[String]) -> Result<Vec<Option<Document>
     Ok(jobs)
 }
 
-/// Asks until there is an answer, or the ceiling is reached.
+/// Asks until there is an answer, or the ceiling is reached; ever more rarely, for asking takes of the time that the
+/// daemons of all runs share.
 pub async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> Option<T> {
-    until_every(Duration::from_millis(40), ask).await
+    const RAREST: Duration = Duration::from_millis(400);
+    asking(Duration::from_millis(40), RAREST, ask).await
 }
 
-/// The same, asking more or less often.
+/// The same, always as often.
 pub async fn until_every<T>(pause: Duration, ask: impl AsyncFn() -> Option<T>) -> Option<T> {
+    asking(pause, pause, ask).await
+}
+
+async fn asking<T>(
+    mut pause: Duration,
+    rarest: Duration,
+    ask: impl AsyncFn() -> Option<T>,
+) -> Option<T> {
     let began = Instant::now();
     while began.elapsed() < CEILING {
         if let Some(found) = ask().await {
             return Some(found);
         }
         tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(rarest);
     }
     None
 }

@@ -101,10 +101,16 @@ impl Selection {
             .collect()
     }
 
-    /// The sample, in which faults take turns; all of them when nothing less is asked for.
+    /// Whether a run is named with its fault.
+    fn is_asked_for(&self, run: &Run) -> bool {
+        self.only.iter().any(|only| only.len() > 3 && is_named(run, only))
+    }
+
+    /// The sample, in which faults take turns; all of them that can differ when nothing less is asked for.
     pub fn sample(&self, runs: Vec<Run>) -> Vec<Run> {
         let Some(every) = self.every else {
             let mut runs = runs;
+            runs.retain(|run| run.point.tells(run.fault) || self.is_asked_for(run));
             // Mixed, always in the same way, so that what a budget allows for is a bit of everything.
             runs.sort_by_cached_key(|run| digest(&run.name()));
             return runs;
