@@ -49,7 +49,6 @@ mod outcome;
 mod select;
 mod table;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::StreamExt;
@@ -59,16 +58,27 @@ use aviary_testcontainers::ReplicaSetOptions;
 use case::Process;
 use common::Bed;
 use jobs::Kind;
-use select::{Run, Selection};
+use select::Selection;
 use table::{Line, Table};
+
+/// Servers at once.
+const SERVERS: usize = 2;
+/// A server does so many runs. What was dropped is kept for its history, and makes it ever slower.
+const RUNS_PER_SERVER: usize = 200;
+
+/// A server for some runs.
+async fn server() -> (Bed, u16) {
+    let options = ReplicaSetOptions { members: 1, ..ReplicaSetOptions::default() };
+    let bed = Bed::with(options).await;
+    let port = bed.set().port(0).expect("a port");
+    (bed, port)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_at_whatever_command_the_result_is_exact() {
     let selection = Selection::from_env();
-    let options = ReplicaSetOptions { members: 1, ..ReplicaSetOptions::default() };
-    let bed = Arc::new(Bed::with(options).await);
-    let server = bed.set().port(0).expect("a port");
-    let at_once = std::env::var("AVIARY_CRASH_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let at_once: usize =
+        std::env::var("AVIARY_CRASH_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
     let began = Instant::now();
     let mut table = Table::default();
 
@@ -79,11 +89,13 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
         .filter(|(process, kind)| (*process, *kind) != (Process::Worker, Kind::Sweep))
         .filter(|(process, kind)| selection.wants(*process, *kind));
     // An undisturbed run of each counts its points.
+    let (bed, port) = server().await;
     let calm = stream::iter(scenarios.map(|(process, kind)| {
-        let bed = bed.clone();
-        async move { (process, kind, case::run(&bed, server, process, kind, None).await) }
+        let bed = &bed;
+        async move { (process, kind, case::run(bed, port, process, kind, None).await) }
     }));
     let mut calm: Vec<_> = calm.buffer_unordered(at_once).collect().await;
+    drop(bed);
     calm.sort_by_key(|(process, kind, _)| (*process, *kind));
     let mut runs = Vec::new();
     for (process, kind, ended) in calm {
@@ -99,26 +111,33 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
     println!("{} runs, {at_once} at once", runs.len());
 
     let total = runs.len();
-    let in_time = runs.into_iter().take_while(|_| began.elapsed() < selection.budget);
-    let mut lines = stream::iter(in_time.map(|run: Run| {
-        let bed = bed.clone();
-        async move {
-            let ended = case::run(&bed, server, run.process, run.kind, Some(run.trap())).await;
-            Line { run, ended }
-        }
+    let in_time = || began.elapsed() < selection.budget;
+    let mut batches = stream::iter(runs.chunks(RUNS_PER_SERVER).map(|batch| async move {
+        let (bed, port) = server().await;
+        let bed = &bed;
+        let each = batch.iter().map(|run| async move {
+            if !in_time() {
+                return None;
+            }
+            let ended = case::run(bed, port, run.process, run.kind, Some(run.trap())).await;
+            let line = Line { run: run.clone(), ended };
+            if line.ended.verdict.is_bad() {
+                println!("{line}");
+                table::keep(bed, &line);
+            }
+            Some(line)
+        });
+        let lines = stream::iter(each).buffer_unordered(at_once.div_ceil(SERVERS));
+        lines.filter_map(std::future::ready).collect::<Vec<Line>>().await
     }))
-    .buffer_unordered(at_once);
+    .buffer_unordered(SERVERS);
     let mut done = 0;
-    while let Some(line) = lines.next().await {
-        done += 1;
-        if line.ended.verdict.is_bad() {
-            println!("{line}");
-            table::keep(&bed, &line);
+    while let Some(lines) = batches.next().await {
+        done += lines.len();
+        println!("{done} of {total} after {} s", began.elapsed().as_secs());
+        for line in lines {
+            table.add(line);
         }
-        if done % 50 == 0 {
-            println!("{done} of {total} after {} s", began.elapsed().as_secs());
-        }
-        table.add(line);
     }
     println!("{table}");
     println!("{done} of {total} runs in {} s", began.elapsed().as_secs());

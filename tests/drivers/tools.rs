@@ -7,6 +7,9 @@ use tokio::process::Command;
 use crate::common::root;
 
 const NODE_DRIVER: &str = "mongodb@7.9.0";
+/// The oldest Node that it runs on, and the driver for older ones, such as Debian's.
+const NODE_MAJOR: u32 = 20;
+const OLDER_NODE_DRIVER: &str = "mongodb@6.22.0";
 /// Where Debian puts the sources of Go's packages (`golang-mongodb-mongo-driver-dev`).
 const GO_PATH: &str = "/usr/share/gocode";
 
@@ -14,21 +17,29 @@ const GO_PATH: &str = "/usr/share/gocode";
 pub async fn node() -> Option<PathBuf> {
     static ONE_INSTALLS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _guard = ONE_INSTALLS.lock().await;
+    let Some(major) = node_major().await else { return missing("there is no Node") };
+    let driver = if major < NODE_MAJOR { OLDER_NODE_DRIVER } else { NODE_DRIVER };
     let prefix = root().join("target/node-mongodb");
     let modules = prefix.join("node_modules");
     let has_it = || {
         let package = std::fs::read(modules.join("mongodb/package.json")).unwrap_or_default();
         let package: serde_json::Value = serde_json::from_slice(&package).unwrap_or_default();
-        package["version"].as_str().is_some_and(|at| NODE_DRIVER == format!("mongodb@{at}"))
+        package["version"].as_str().is_some_and(|at| driver == format!("mongodb@{at}"))
     };
     if !has_it() {
         let args = ["install", "--silent", "--no-fund", "--no-audit", "--prefix"];
-        Command::new("npm").args(args).arg(&prefix).arg(NODE_DRIVER).output().await.ok();
+        Command::new("npm").args(args).arg(&prefix).arg(driver).output().await.ok();
     }
     if has_it() {
         return Some(modules);
     }
-    missing(&format!("{NODE_DRIVER} cannot be installed with npm"))
+    missing(&format!("{driver} cannot be installed with npm"))
+}
+
+async fn node_major() -> Option<u32> {
+    let told = Command::new("node").arg("--version").output().await.ok()?;
+    let version = String::from_utf8(told.stdout).ok()?;
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 /// A program in Go, compiled with Debian's package of the driver and the Go that functions are compiled with, or the
