@@ -58,13 +58,25 @@ use aviary_testcontainers::ReplicaSetOptions;
 use case::Process;
 use common::Bed;
 use jobs::Kind;
-use select::Selection;
+use select::{Run, Selection};
 use table::{Line, Table};
 
-/// Servers at once.
-const SERVERS: usize = 2;
+/// Servers at once, so that while one waits for its last runs others have more.
+const SERVERS: usize = 3;
 /// A server does so many runs. What was dropped is kept for its history, and makes it ever slower.
-const RUNS_PER_SERVER: usize = 200;
+const RUNS_PER_SERVER: usize = 210;
+
+/// The runs of each server. Those that begin together do not end together.
+fn batches(mut runs: &[Run]) -> Vec<&[Run]> {
+    let mut batches = Vec::new();
+    while !runs.is_empty() {
+        let share = RUNS_PER_SERVER * (batches.len() + 1).min(SERVERS) / SERVERS;
+        let (batch, rest) = runs.split_at(share.min(runs.len()));
+        batches.push(batch);
+        runs = rest;
+    }
+    batches
+}
 
 /// A server for some runs.
 async fn server() -> (Bed, u16) {
@@ -111,11 +123,13 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
     println!("{} runs, {at_once} at once", runs.len());
 
     let total = runs.len();
-    let in_time = || began.elapsed() < selection.budget;
-    let mut batches = stream::iter(runs.chunks(RUNS_PER_SERVER).map(|batch| async move {
+    let in_time = &|| began.elapsed() < selection.budget;
+    let permits = &tokio::sync::Semaphore::new(at_once);
+    let mut ended = stream::iter(batches(&runs).into_iter().map(|batch| async move {
         let (bed, port) = server().await;
         let bed = &bed;
         let each = batch.iter().map(|run| async move {
+            let _permit = permits.acquire().await.expect("never closed");
             if !in_time() {
                 return None;
             }
@@ -127,12 +141,12 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
             }
             Some(line)
         });
-        let lines = stream::iter(each).buffer_unordered(at_once.div_ceil(SERVERS));
+        let lines = stream::iter(each).buffer_unordered(at_once);
         lines.filter_map(std::future::ready).collect::<Vec<Line>>().await
     }))
     .buffer_unordered(SERVERS);
     let mut done = 0;
-    while let Some(lines) = batches.next().await {
+    while let Some(lines) = ended.next().await {
         done += lines.len();
         println!("{done} of {total} after {} s", began.elapsed().as_secs());
         for line in lines {
