@@ -58,13 +58,18 @@ pub struct Point {
 }
 
 impl Point {
-    /// Whether a fault happens here that no other does as well. A server is the same after a read as before it, so
-    /// one whose reply is lost is one that was lost, and it does not matter when its sender is killed.
-    pub fn tells(&self, fault: Fault) -> bool {
-        // An aggregation may write.
+    /// Whether the server is the same after the command as before it.
+    pub fn reads(&self) -> bool {
         const READS: [&str; 5] = ["find", "getMore", "listCollections", "listIndexes", "explain"];
         let command = self.label.split(' ').next().unwrap_or_default();
-        !READS.contains(&command) || !matches!(fault, Fault::ReplyLost | Fault::KilledAfter)
+        // Other aggregations may write.
+        READS.contains(&command) || self.label.starts_with("aggregate aviary [")
+    }
+
+    /// Whether a fault happens here that no other does as well: a read whose reply is lost is one that was lost, and
+    /// it does not matter when its sender is killed.
+    pub fn tells(&self, fault: Fault) -> bool {
+        !self.reads() || !matches!(fault, Fault::ReplyLost | Fault::KilledAfter)
     }
 }
 

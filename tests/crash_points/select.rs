@@ -9,7 +9,9 @@ use crate::jobs::Kind;
 use crate::label::digest;
 
 /// So many times for each job a command of one label is a point: one that comes more often is a poll.
-const OCCURRENCES_MAX: u32 = 6;
+const WRITES_MAX: u32 = 6;
+/// The same for a read: what matters of it is which writes it comes between.
+const READS_MAX: u32 = 2;
 /// Every so-many-th point is in the sample.
 const SAMPLE_EVERY: usize = 13;
 
@@ -48,9 +50,10 @@ fn key(point: &Point) -> String {
 
 /// The points of an undisturbed run, numbered from 1.
 pub fn points(kind: Kind, trace: &[Point]) -> Vec<(usize, Point)> {
-    let most = OCCURRENCES_MAX * u32::try_from(kind.submissions().len()).expect("one or two");
+    let jobs = u32::try_from(kind.submissions().len()).expect("one or two");
+    let most = |point: &Point| jobs * if point.reads() { READS_MAX } else { WRITES_MAX };
     let counted = (1..).zip(trace.iter().cloned());
-    counted.filter(|(_, point)| point.occurrence <= most).collect()
+    counted.filter(|(_, point)| point.occurrence <= most(point)).collect()
 }
 
 /// What the environment asks for.
