@@ -61,17 +61,20 @@ use jobs::Kind;
 use select::{Run, Selection};
 use table::{Line, Table};
 
-/// Servers at once. Every change stream reads what all runs of its server do, so these are few; and while one server
-/// waits for its last runs, others have more.
-const SERVERS: usize = 10;
+/// Runs at once on one server: every change stream reads what all of them do.
+const RUNS_AT_ONCE: usize = 2;
 /// A server does so many runs. What was dropped is kept for its history, and makes it ever slower.
 const RUNS_PER_SERVER: usize = 120;
 
-/// The runs of each server. Those that begin together do not end together.
-fn batches(mut runs: &[Run]) -> Vec<&[Run]> {
+/// The runs of each server, of which some run at once. Where there are many, those that begin together do not end
+/// together, so that others run while one waits for its last.
+fn batches(mut runs: &[Run], servers: usize) -> Vec<&[Run]> {
+    if runs.len() <= servers * RUNS_PER_SERVER {
+        return runs.chunks(runs.len().div_ceil(servers).max(1)).collect();
+    }
     let mut batches = Vec::new();
     while !runs.is_empty() {
-        let share = RUNS_PER_SERVER * (batches.len() + 1).min(SERVERS) / SERVERS;
+        let share = RUNS_PER_SERVER * (batches.len() + 1).min(servers) / servers;
         let (batch, rest) = runs.split_at(share.min(runs.len()));
         batches.push(batch);
         runs = rest;
@@ -91,7 +94,7 @@ async fn server() -> (Bed, u16) {
 async fn whatever_happens_at_whatever_command_the_result_is_exact() {
     let selection = Selection::from_env();
     let at_once: usize =
-        std::env::var("AVIARY_CRASH_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+        std::env::var("AVIARY_CRASH_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(4).max(1);
     let began = Instant::now();
     let mut table = Table::default();
 
@@ -125,7 +128,8 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
 
     let total = runs.len();
     let in_time = &|| began.elapsed() < selection.budget;
-    let mut ended = stream::iter(batches(&runs).into_iter().map(|batch| async move {
+    let servers = at_once.div_ceil(RUNS_AT_ONCE);
+    let mut ended = stream::iter(batches(&runs, servers).into_iter().map(|batch| async move {
         let (bed, port) = server().await;
         let bed = &bed;
         let each = batch.iter().map(|run| async move {
@@ -140,10 +144,10 @@ async fn whatever_happens_at_whatever_command_the_result_is_exact() {
             }
             Some(line)
         });
-        let lines = stream::iter(each).buffer_unordered(at_once.div_ceil(SERVERS));
+        let lines = stream::iter(each).buffer_unordered(RUNS_AT_ONCE.min(at_once));
         lines.filter_map(std::future::ready).collect::<Vec<Line>>().await
     }))
-    .buffer_unordered(SERVERS);
+    .buffer_unordered(servers);
     let mut done = 0;
     while let Some(lines) = ended.next().await {
         done += lines.len();
