@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use aviary_testcontainers::{Managed, ManagedCommand, ReplicaSet, ReplicaSetOptions};
 use mongodb::{Client, Database};
 
-/// The binary that `cargo bench` has built, optimised.
-const AVIARY: &str = env!("CARGO_BIN_EXE_aviary");
+/// The binary that `cargo bench` has built, optimized.
+pub const AVIARY: &str = env!("CARGO_BIN_EXE_aviary");
 /// The database that everything happens in.
 const DB: &str = "bench";
 /// Large enough to hold the input: the peers are compared, not the disk.
@@ -51,16 +51,33 @@ impl Bed {
         self.set.pids().first().copied().context("no server runs")
     }
 
-    /// Starts a coordinator and a worker; they end when they are dropped.
-    pub fn daemons(&self, name: &str) -> Result<Daemons> {
+    /// The deployment's address.
+    pub fn uri(&self) -> String {
+        self.set.uri()
+    }
+
+    /// Starts a coordinator and a worker of a binary; they end when they are dropped.
+    pub fn daemons(&self, program: &str, name: &str) -> Result<Daemons> {
+        let worker = ["worker", "--slots", SLOTS];
         Ok(Daemons {
-            coordinator: self.spawn(&format!("{name}-coordinator"), &["coordinator"])?,
-            worker: self.spawn(&format!("{name}-worker"), &["worker", "--slots", SLOTS])?,
+            coordinator: self.spawn(program, &format!("{name}-coordinator"), &["coordinator"])?,
+            worker: self.spawn(program, &format!("{name}-worker"), &worker)?,
         })
     }
 
-    fn spawn(&self, name: &str, args: &[&str]) -> Result<Managed> {
-        let command = ManagedCommand::new(AVIARY, self.dir.path().join(format!("{name}.log")))
+    /// Removes what Aviary keeps of jobs and functions, for another binary to begin with nothing.
+    pub async fn forget(&self) -> Result<()> {
+        let db = self.db();
+        for name in db.list_collection_names().await? {
+            if name.starts_with("aviary") {
+                db.collection::<bson::Document>(&name).drop().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, program: &str, name: &str, args: &[&str]) -> Result<Managed> {
+        let command = ManagedCommand::new(program, self.dir.path().join(format!("{name}.log")))
             .name(name)
             .args(args)
             .env("AVIARY_URI", self.set.uri())
@@ -81,13 +98,14 @@ impl Bed {
     /// Runs a job from submission to the collection in place.
     pub async fn submit(
         &self,
+        program: &str,
         input: &str,
         map: &Path,
         reduce: &str,
         out: &str,
         more: &[&str],
     ) -> Result<()> {
-        let output = tokio::process::Command::new(AVIARY)
+        let output = tokio::process::Command::new(program)
             .args(["submit", "--quiet", "-o", "name", "-c", input, "--reduce", reduce])
             .args(["--out", &format!("replace:{out}")])
             .arg("--map")

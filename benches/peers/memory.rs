@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use bson::{Document, doc};
 use comfy_table::{Table, presets};
 
-use super::bed::Bed;
+use super::bed::{AVIARY, Bed};
 use super::jobs::REDUCE;
 use super::{data, process};
 
@@ -50,9 +50,9 @@ pub async fn run(scale: f64) -> Result<bool> {
     ]);
     let mut kept = true;
     for (name, map, reduce, distinct) in jobs {
-        let daemons = bed.daemons("memory")?;
+        let daemons = bed.daemons(AVIARY, "memory")?;
         let began = std::time::Instant::now();
-        bed.submit(INPUT, map, reduce, OUT, &[]).await?;
+        bed.submit(AVIARY, INPUT, map, reduce, OUT, &[]).await?;
         let wall = began.elapsed().as_secs_f64();
         let peak = process::peak_rss_bytes(daemons.worker.pid())?;
         let out = bed.db().collection::<Document>(OUT);

@@ -1,16 +1,17 @@
 //! The table of times.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use comfy_table::{CellAlignment, Table, presets};
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::bed::{Bed, Daemons};
+use super::bed::{AVIARY, Bed, Daemons};
+use super::figures::{Cost, Figures, Row};
 use super::jobs::{JOBS, Job, REDUCE};
-use super::{data, process};
+use super::peer::{Binary, Peer, With};
+use super::{data, process, python};
 
 /// Orders and texts at scale 1.
 const ORDERS: f64 = 2_000_000.0;
@@ -18,156 +19,251 @@ const TEXTS: f64 = 400_000.0;
 /// What is promised against `mapReduce`, in the same run.
 const WASM_TIMES_MIN: f64 = 5.0;
 const JS_TIMES_MIN: f64 = 2.0;
-
-/// Who does the job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Peer {
-    Drain,
-    Group,
-    MapReduce,
-    Wasm,
-    JsSum,
-    JsReduce,
-}
-
-const PEERS: [Peer; 6] =
-    [Peer::Drain, Peer::Group, Peer::MapReduce, Peer::Wasm, Peer::JsSum, Peer::JsReduce];
-
-impl Peer {
-    fn title(self) -> &'static str {
-        match self {
-            Peer::Drain => "cursor drain, no job",
-            Peer::Group => "aggregation with $out",
-            Peer::MapReduce => "mapReduce command",
-            Peer::Wasm => "Aviary: C map, _sum",
-            Peer::JsSum => "Aviary: JS map, _sum",
-            Peer::JsReduce => "Aviary: JS map, JS reduce",
-        }
-    }
-}
-
-/// What one run of one peer took, in seconds.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    wall: f64,
-    mongod: f64,
-    worker: f64,
-    coordinator: f64,
-    /// Whoever asked: this process, or `aviary submit`.
-    client: f64,
-}
+/// Another `aviary`, to hold this one against.
+const OTHER: &str = "AVIARY_BENCH_AGAINST";
+/// Where the figures go.
+const FILE: &str = "target/peers.json";
 
 /// Loads, measures, checks and prints; says whether every promise was kept.
 pub async fn run(scale: f64, runs: usize) -> Result<bool> {
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
     let bed = Bed::start().await?;
     let (orders, texts) = ((ORDERS * scale) as u32, (TEXTS * scale) as u32);
     eprintln!("loading {orders} orders and {texts} texts");
     data::load_orders(&bed.db(), "orders", orders).await?;
     data::load_texts(&bed.db(), "texts", texts).await?;
-    let daemons = bed.daemons("speed")?;
-
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
-        "job",
-        "peer",
-        "wall s",
-        "mongod CPU s",
-        "worker CPU s",
-        "coordinator CPU s",
-        "client CPU s",
-        "× mapReduce",
-        "× aggregation",
-    ]);
-    let (mut verdicts, mut kept) = (Vec::new(), true);
+    let python = python::python().await;
+    let other = std::env::var(OTHER).ok().filter(|other| !other.is_empty());
+    let peers = Peer::all(python.is_some(), other.is_some());
+    let mut bench = Bench { bed, python, other, fleet: None };
+    let mut rows = Vec::new();
     for job in &JOBS {
-        let measured = measure_job(&bed, &daemons, job, runs).await?;
-        let wall = |peer: Peer| {
-            measured.iter().find(|(of, _)| *of == peer).map(|(_, c)| c.wall).context("not measured")
-        };
-        let (map_reduce, group) = (wall(Peer::MapReduce)?, wall(Peer::Group)?);
-        for (peer, cost) in &measured {
-            let times = |base: f64| format!("{:.2}", base / cost.wall);
-            table.add_row([
-                job.name.to_owned(),
-                peer.title().to_owned(),
-                format!("{:.2}", cost.wall),
-                format!("{:.2}", cost.mongod),
-                format!("{:.2}", cost.worker),
-                format!("{:.2}", cost.coordinator),
-                format!("{:.2}", cost.client),
-                times(map_reduce),
-                times(group),
-            ]);
-        }
-        for (peer, least) in [
-            (Peer::Wasm, WASM_TIMES_MIN),
-            (Peer::JsSum, JS_TIMES_MIN),
-            (Peer::JsReduce, JS_TIMES_MIN),
-        ] {
-            let times = map_reduce / wall(peer)?;
-            kept &= times >= least;
-            let word = if times >= least { "kept" } else { "MISSED" };
-            verdicts.push(format!(
-                "{word}: {}, {}: {times:.1} times as fast as mapReduce, at least {least} promised",
-                job.name,
-                peer.title()
-            ));
-        }
+        rows.extend(bench.measure_job(job, &peers, runs).await?);
     }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    println!("{table}");
+    bench.change_fleet(None).await?;
+    let figures = Figures { processors, load, orders, texts, runs, rows };
+    println!("{}", figures.table());
     println!(
-        "{orders} orders, {texts} texts, warm cache, {runs} runs (the median by wall time is \
-         shown); every peer's output is equal.\nWall time of Aviary is that of `aviary submit`."
+        "{orders} orders, {texts} texts, warm cache, {runs} runs of each in turn: the median, and in parentheses the \
+         least and the most; every peer's output is equal.\nWall time of Aviary is that of `aviary submit`."
     );
-    for verdict in verdicts {
-        println!("{verdict}");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    std::fs::write(&file, serde_json::to_string_pretty(&figures)?)?;
+    println!("written to {FILE}");
+    if bench.other.is_some() {
+        against(&figures)?;
     }
-    bed.set.shutdown().await?;
-    Ok(kept)
+    bench.bed.set.shutdown().await?;
+    promises(&figures)
 }
 
-async fn measure_job(
-    bed: &Bed,
-    daemons: &Daemons,
-    job: &Job,
-    runs: usize,
-) -> Result<Vec<(Peer, Cost)>> {
-    let functions = Functions::of(bed, job)?;
-    // Everything is read once, and every function compiled once, before anything is measured.
-    drain(bed, job).await?;
-    for peer in [Peer::Wasm, Peer::JsSum, Peer::JsReduce] {
-        functions.submit(bed, job, peer, "warm", &["--limit", "100"]).await?;
+/// Says what this binary takes beside the other one.
+fn against(figures: &Figures) -> Result<()> {
+    let (mut this, mut that) = (0.0, 0.0);
+    for job in &JOBS {
+        for with in With::ALL {
+            let cpu =
+                |binary| row(figures, job, Peer::Aviary(with, binary)).map(|row| row.cpu.median);
+            let (mine, others) = (cpu(Binary::This)?, cpu(Binary::Other)?);
+            (this, that) = (this + mine, that + others);
+            let title = Peer::Aviary(with, Binary::This).title();
+            println!("{}, {title}: {:.3} of the other's CPU", job.name, mine / others);
+        }
     }
-    let mut reference: Option<Vec<(String, f64)>> = None;
-    let mut measured = Vec::new();
-    for peer in PEERS {
-        let mut costs = Vec::new();
+    println!("all together: {:.3} of the other's CPU", this / that);
+    Ok(())
+}
+
+fn row<'a>(figures: &'a Figures, job: &Job, peer: Peer) -> Result<&'a Row> {
+    let title = peer.title();
+    let found = figures.rows.iter().find(|row| row.job == job.name && row.peer == title);
+    found.context("not measured")
+}
+
+fn promises(figures: &Figures) -> Result<bool> {
+    let mut all_kept = true;
+    for job in &JOBS {
+        for with in With::ALL {
+            let least = if with == With::Wasm { WASM_TIMES_MIN } else { JS_TIMES_MIN };
+            let row = row(figures, job, Peer::Aviary(with, Binary::This))?;
+            let kept = row.times_map_reduce >= least;
+            all_kept &= kept;
+            println!(
+                "{}: {}, {}: {:.1} times as fast as mapReduce, at least {least} promised",
+                if kept { "kept" } else { "MISSED" },
+                job.name,
+                row.peer,
+                row.times_map_reduce
+            );
+        }
+    }
+    Ok(all_kept)
+}
+
+/// What the peers need.
+struct Bench {
+    bed: Bed,
+    python: Option<PathBuf>,
+    other: Option<String>,
+    /// The daemons that run now, and of which binary they are.
+    fleet: Option<(Binary, Daemons)>,
+}
+
+const OUT: &str = "out";
+
+impl Bench {
+    async fn measure_job(&mut self, job: &Job, peers: &[Peer], runs: usize) -> Result<Vec<Row>> {
+        // Everything is read once before anything is measured.
+        drain(&self.bed, job).await?;
+        let functions = Functions::of(&self.bed, job)?;
+        let mut reference: Option<Vec<(String, f64)>> = None;
+        let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); peers.len()];
         for _ in 0..runs {
-            let cost = measure(bed, daemons, job, peer, &functions).await?;
-            eprintln!("{}, {}: {cost:?}", job.name, peer.title());
-            costs.push(cost);
-            if peer == Peer::Drain {
-                continue;
-            }
-            let results = results(bed).await?;
-            match &reference {
-                None => reference = Some(results),
-                Some(first) => ensure!(
-                    *first == results,
-                    "{}: the results of {} differ from those of the first peer: {}",
-                    job.name,
-                    peer.title(),
-                    difference(first, &results)
-                ),
+            for (peer, costs) in peers.iter().zip(&mut costs) {
+                let cost = self.measure(job, *peer, &functions).await?;
+                eprintln!("{}, {}: {cost:?}", job.name, peer.title());
+                costs.push(cost);
+                if *peer == Peer::Drain {
+                    continue;
+                }
+                let results = results(&self.bed).await?;
+                match &reference {
+                    None => reference = Some(results),
+                    Some(first) => ensure!(
+                        *first == results,
+                        "{}: the results of {} differ from those of the first peer: {}",
+                        job.name,
+                        peer.title(),
+                        difference(first, &results)
+                    ),
+                }
             }
         }
-        costs.sort_by(|a, b| a.wall.total_cmp(&b.wall));
-        measured.push((peer, *costs.get(costs.len() / 2).context("no run")?));
+        let rows =
+            peers.iter().zip(&costs).map(|(peer, costs)| Row::of(job.name, peer.title(), costs));
+        let mut rows: Vec<Row> = rows.collect::<Result<_>>()?;
+        let wall = |peer: Peer| {
+            let of = rows.iter().find(|row| row.peer == peer.title());
+            of.map(|row| row.wall.median).context("not measured")
+        };
+        let (drain, group) = (wall(Peer::Drain)?, wall(Peer::Group)?);
+        let map_reduce = wall(Peer::MapReduce)?;
+        for row in &mut rows {
+            row.of_drain = row.wall.median / drain;
+            row.times_map_reduce = map_reduce / row.wall.median;
+            row.times_aggregation = group / row.wall.median;
+        }
+        Ok(rows)
     }
-    Ok(measured)
+
+    fn program(&self, binary: Binary) -> &str {
+        match (binary, &self.other) {
+            (Binary::Other, Some(other)) => other,
+            _ => AVIARY,
+        }
+    }
+
+    /// Has the daemons of one binary run, and no others.
+    async fn change_fleet(&mut self, wanted: Option<Binary>) -> Result<()> {
+        if self.fleet.as_ref().map(|(binary, _)| *binary) == wanted {
+            return Ok(());
+        }
+        if let Some((_, daemons)) = self.fleet.take() {
+            const GRACE: Duration = Duration::from_secs(30);
+            for daemon in [&daemons.worker, &daemons.coordinator] {
+                daemon.stop(GRACE).await?;
+            }
+            self.bed.forget().await?;
+        }
+        if let Some(binary) = wanted {
+            let daemons = self.bed.daemons(self.program(binary), &format!("{binary:?}"))?;
+            self.fleet = Some((binary, daemons));
+        }
+        Ok(())
+    }
+
+    async fn measure(&mut self, job: &Job, peer: Peer, functions: &Functions) -> Result<Cost> {
+        if let Peer::Aviary(with, binary) = peer {
+            self.change_fleet(Some(binary)).await?;
+            // Every function is compiled once before anything is measured.
+            self.submit(job, with, binary, functions, "warm", &["--limit", "100"]).await?;
+        }
+        self.bed.db().collection::<Document>(OUT).drop().await?;
+        let clocks = || -> Result<[f64; 5]> {
+            let of = |daemon: fn(&Daemons) -> u32| match &self.fleet {
+                Some((_, daemons)) => process::cpu_s(daemon(daemons)),
+                None => Ok(0.0),
+            };
+            Ok([
+                process::cpu_s(self.bed.mongod()?)?,
+                of(|daemons| daemons.worker.pid())?,
+                of(|daemons| daemons.coordinator.pid())?,
+                process::own_cpu_s()?,
+                process::ended_children_cpu_s()?,
+            ])
+        };
+        let before = clocks()?;
+        let began = Instant::now();
+        match peer {
+            Peer::Drain => drain(&self.bed, job).await?,
+            Peer::Group => {
+                let mut pipeline = (job.pipeline)();
+                pipeline.push(doc! { "$out": OUT });
+                let collection = self.bed.db().collection::<Document>(job.input);
+                collection.aggregate(pipeline).allow_disk_use(true).await?;
+            }
+            Peer::MapReduce => {
+                let command = doc! {
+                    "mapReduce": job.input,
+                    "map": Bson::JavaScriptCode(job.map.into()),
+                    "reduce": Bson::JavaScriptCode(REDUCE.into()),
+                    "out": { "replace": OUT },
+                };
+                self.bed.db().run_command(command).await?;
+            }
+            Peer::Pymongo => self.by_hand("pymongo", job).await?,
+            Peer::Polars => self.by_hand("polars", job).await?,
+            Peer::Aviary(with, binary) => {
+                self.submit(job, with, binary, functions, OUT, &[]).await?;
+            }
+        }
+        let wall = began.elapsed().as_secs_f64();
+        let after = clocks()?;
+        let [mongod, worker, coordinator, own, children] =
+            std::array::from_fn(|i| after.get(i).unwrap_or(&0.0) - before.get(i).unwrap_or(&0.0));
+        Ok(Cost { wall, mongod, worker, coordinator, client: own + children })
+    }
+
+    async fn submit(
+        &self,
+        job: &Job,
+        with: With,
+        binary: Binary,
+        functions: &Functions,
+        out: &str,
+        more: &[&str],
+    ) -> Result<()> {
+        let map = if with == With::Wasm { &functions.module } else { &functions.map };
+        let reduce = functions.reduce.to_string_lossy();
+        let reduce = if with == With::JsReduce { reduce.as_ref() } else { "_sum" };
+        self.bed.submit(self.program(binary), job.input, map, reduce, out, more).await
+    }
+
+    /// Runs the script that does the job.
+    async fn by_hand(&self, how: &str, job: &Job) -> Result<()> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/by_hand.py");
+        let database = self.bed.db();
+        let ran = tokio::process::Command::new(self.python.as_ref().context("no Python")?)
+            .arg(script)
+            .args([how, &self.bed.uri(), database.name(), job.name, job.input, OUT])
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        ensure!(ran.status.success(), "{how}: {}", String::from_utf8_lossy(&ran.stderr));
+        Ok(())
+    }
 }
 
 /// The functions of a job as files.
@@ -186,69 +282,6 @@ impl Functions {
             reduce: bed.file("reduce.js", REDUCE)?,
         })
     }
-
-    async fn submit(
-        &self,
-        bed: &Bed,
-        job: &Job,
-        peer: Peer,
-        out: &str,
-        more: &[&str],
-    ) -> Result<()> {
-        let map = if peer == Peer::Wasm { &self.module } else { &self.map };
-        let reduce = self.reduce.to_string_lossy();
-        let reduce = if peer == Peer::JsReduce { reduce.as_ref() } else { "_sum" };
-        bed.submit(job.input, map, reduce, out, more).await
-    }
-}
-
-const OUT: &str = "out";
-
-async fn measure(
-    bed: &Bed,
-    daemons: &Daemons,
-    job: &Job,
-    peer: Peer,
-    functions: &Functions,
-) -> Result<Cost> {
-    bed.db().collection::<Document>(OUT).drop().await?;
-    let clocks = || -> Result<[f64; 5]> {
-        Ok([
-            process::cpu_s(bed.mongod()?)?,
-            process::cpu_s(daemons.worker.pid())?,
-            process::cpu_s(daemons.coordinator.pid())?,
-            process::own_cpu_s()?,
-            process::ended_children_cpu_s()?,
-        ])
-    };
-    let before = clocks()?;
-    let began = Instant::now();
-    match peer {
-        Peer::Drain => drain(bed, job).await?,
-        Peer::Group => {
-            let mut pipeline = (job.pipeline)();
-            pipeline.push(doc! { "$out": OUT });
-            let collection = bed.db().collection::<Document>(job.input);
-            collection.aggregate(pipeline).allow_disk_use(true).await?;
-        }
-        Peer::MapReduce => {
-            let command = doc! {
-                "mapReduce": job.input,
-                "map": Bson::JavaScriptCode(job.map.into()),
-                "reduce": Bson::JavaScriptCode(REDUCE.into()),
-                "out": { "replace": OUT },
-            };
-            bed.db().run_command(command).await?;
-        }
-        Peer::Wasm | Peer::JsSum | Peer::JsReduce => {
-            functions.submit(bed, job, peer, OUT, &[]).await?;
-        }
-    }
-    let wall = began.elapsed().as_secs_f64();
-    let after = clocks()?;
-    let [mongod, worker, coordinator, own, children] =
-        std::array::from_fn(|i| after.get(i).unwrap_or(&0.0) - before.get(i).unwrap_or(&0.0));
-    Ok(Cost { wall, mongod, worker, coordinator, client: own + children })
 }
 
 /// Reads the whole input as raw batches over the same socket that Aviary uses.
