@@ -48,6 +48,10 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     const FAILURES_MAX: u32 = 3;
     /// How often new shards are looked for.
     const LOOK_FOR_SHARDS_EVERY: Duration = Duration::from_secs(5);
+    /// A look follows the one before after so many times what that took, so that many changes cost a few looks...
+    const PAUSE_SHARE: u32 = 2;
+    /// ...but no later than that.
+    const PAUSE_MAX: Duration = Duration::from_millis(250);
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
@@ -80,6 +84,7 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
             }
             looked = Instant::now();
         }
+        let began = Instant::now();
         if keeper.role.epoch().is_some() {
             // What cannot be taken in now must not keep the jobs that run from going on.
             if let Err(error) = intake.look().await {
@@ -104,6 +109,11 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
                 }
                 swept = Some(Instant::now());
             }
+        }
+        let pause = (began.elapsed() * PAUSE_SHARE).min(PAUSE_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
         }
         let poll =
             Duration::from_millis(settings.poll_ms).mul_f64(0.5 + rand::random::<f64>() / 2.0);

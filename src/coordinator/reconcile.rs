@@ -149,8 +149,8 @@ async fn tend<H: Held>(
             if waited && let Err(error) = store.note_moving(&id).await {
                 tracing::debug!(job = %id, %error, "could not note that the job moves");
             }
-            if let Some((job, phases)) = now
-                && let Err(error) = told.tell(store, &job, &phases).await
+            if let Some((job, counted)) = now
+                && let Err(error) = told.tell(store, &job, counted).await
             {
                 tracing::debug!(job = %id, %error, "could not tell how the job fares");
             }
@@ -167,7 +167,8 @@ async fn tend<H: Held>(
     }
 }
 
-/// Moves a job on as far as it will go now.
+/// Moves a job on as far as it will go now. Tells how it stands, and how many of its tasks do where, if they were
+/// counted.
 ///
 /// # Errors
 /// What keeps the job from moving for the time being.
@@ -176,7 +177,7 @@ async fn reconcile<H: Held>(
     settings: &Settings,
     role: &H,
     seen: Job,
-) -> Result<Option<(Job, JobPhases)>> {
+) -> Result<Option<(Job, Option<JobPhases>)>> {
     let Some(epoch) = role.epoch() else { return Ok(None) };
     let mut job = if seen.role == epoch {
         seen
@@ -189,13 +190,13 @@ async fn reconcile<H: Held>(
     {
         tracing::warn!(job = %job.id, %error, "the job is refused");
         fail(store, &job, job_error(&error)).await?;
-        return Ok(store.job(&job.id).await?.map(|now| (now, JobPhases::default())));
+        return Ok(store.job(&job.id).await?.map(|now| (now, None)));
     }
     loop {
-        let view = view(store, &job).await?;
+        let (view, counted) = view(store, &job).await?;
         let planned = moves(&view);
         if planned.is_empty() {
-            return Ok(Some((job, view.phases)));
+            return Ok(Some((job, counted)));
         }
         for one in planned {
             if role.epoch() != Some(epoch) {
@@ -216,7 +217,7 @@ async fn reconcile<H: Held>(
             return Ok(None);
         }
         if now.state == job.state && now.cleaned == job.cleaned {
-            return Ok(Some((now, view.phases)));
+            return Ok(Some((now, counted)));
         }
         if now.state != job.state {
             tracing::info!(job = %now.id, from = %job.state, to = %now.state, "job moved on");
@@ -251,16 +252,25 @@ fn may_fail(state: JobState) -> bool {
     }
 }
 
-async fn view(store: &Store, job: &Job) -> Result<View> {
-    let phases = match job.state {
-        JobState::Mapping | JobState::Reducing => store.phases(job).await?,
-        _ => JobPhases::default(),
+/// What is to be decided by. All tasks of a phase are counted once it may have ended, and not at every look.
+async fn view(store: &Store, job: &Job) -> Result<(View, Option<JobPhases>)> {
+    let current = match job.state {
+        JobState::Mapping => Some(TaskKind::Map),
+        JobState::Reducing => Some(TaskKind::Reduce),
+        _ => None,
     };
+    let (mut phases, mut counted) = (JobPhases::default(), None);
+    if let Some(current) = current {
+        phases = match store.unfinished(job, current).await? {
+            Some(unfinished) => unfinished,
+            None => *counted.insert(store.phases(job).await?),
+        };
+    }
     let publish = match job.state {
         JobState::Publishing => store.publish_task(job).await?,
         _ => None,
     };
-    Ok(View {
+    let view = View {
         state: job.state,
         mode: job.spec.output.mode,
         cancel: job.cancel,
@@ -272,7 +282,8 @@ async fn view(store: &Store, job: &Job) -> Result<View> {
             state: task.state,
             marks: task.publish.map(|publish| publish.marks).unwrap_or_default(),
         }),
-    })
+    };
+    Ok((view, counted))
 }
 
 /// What every move of a job names: its plan, and the coordinator that it belongs to.

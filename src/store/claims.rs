@@ -12,11 +12,12 @@ use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use mongodb::Collection;
-use mongodb::options::ReadConcern;
+use mongodb::options::{Hint, ReadConcern};
 
 use super::Store;
-use super::error::Action;
+use super::error::{Action, classify};
 use super::leases::claimable;
+use super::schema::CLAIM_INDEX;
 use crate::config;
 use crate::error::Result;
 use crate::ids::{JobId, TaskId};
@@ -215,16 +216,12 @@ async fn find(
     limit: usize,
 ) -> Result<Vec<Candidate>> {
     const ACTION: &str = "look for tasks";
-    let rows: Vec<Document> = aviary
-        .find(filter)
-        .projection(doc! { "_id": 1, "shard": 1, "kind": 1 })
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .read_concern(ReadConcern::local())
-        .await
-        .action(ACTION)?
-        .try_collect()
-        .await
-        .action(ACTION)?;
+    // No other index keeps tasks that have ended out of the way.
+    let rows = match find_with(aviary, filter.clone(), limit, Some(CLAIM_INDEX)).await {
+        Err(error) if is_bad_hint(&error) => find_with(aviary, filter, limit, None).await,
+        read => read,
+    }
+    .action(ACTION)?;
     let candidate = |row: &Document| {
         Some(Candidate {
             id: TaskId::from_text(row.get_str("_id").ok()?),
@@ -235,17 +232,54 @@ async fn find(
     Ok(rows.iter().filter_map(candidate).collect())
 }
 
+async fn find_with(
+    aviary: &Collection<Document>,
+    filter: Document,
+    limit: usize,
+    hint: Option<&str>,
+) -> mongodb::error::Result<Vec<Document>> {
+    let mut find = aviary
+        .find(filter)
+        .projection(doc! { "_id": 1, "shard": 1, "kind": 1 })
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .read_concern(ReadConcern::local());
+    if let Some(name) = hint {
+        find = find.hint(Hint::Name(name.to_owned()));
+    }
+    find.await?.try_collect().await
+}
+
+/// Whether the server has no index of the name that it was given.
+fn is_bad_hint(error: &mongodb::error::Error) -> bool {
+    const BAD_VALUE: i32 = 2;
+    classify(error).code == Some(BAD_VALUE)
+}
+
 /// A job's tasks on these shards that may be claimed now.
 fn claimable_of(job: &OpenJob, shards: Bson, kinds: &[TaskKind], avoided: &[String]) -> Document {
     let mut filter = claimable(shards);
     let counts = [job.map_tasks, job.reduce_tasks];
     filter.extend(own_tasks(&job.id, job.plan, counts, kinds));
-    let mut and = vec![doc! { "$expr": well_typed() }];
+    filter.extend(well_typed());
+    // With these two the index leads to this job's tasks alone. A task without a priority has that of most jobs.
+    filter.insert(
+        "priority",
+        match job.priority {
+            0 => doc! { "$in": [0, Bson::Null] },
+            other => doc! { "$eq": other },
+        },
+    );
+    filter.insert("_id", ids_of_job(&job.id));
     if !avoided.is_empty() {
-        and.push(doc! { "_id": { "$nin": avoided } });
+        filter.insert("$and", vec![doc! { "_id": { "$nin": avoided } }]);
     }
-    filter.insert("$and", and);
     filter
+}
+
+/// The range that the ids of a job's tasks are in.
+fn ids_of_job(job: &JobId) -> Document {
+    let after_the_slash = char::from(b'/' + 1);
+    doc! { "$gte": format!("{job}/"), "$lt": format!("{job}{after_the_slash}") }
 }
 
 /// A condition that holds for the tasks of a job's plan alone: those of its numbers under their own names, of which
@@ -283,32 +317,39 @@ pub(super) fn own_tasks_of(job: &Job, kinds: &[TaskKind]) -> Document {
     own_tasks(&job.id, job.plan, counts, kinds)
 }
 
-/// An expression: whether the fields that a claim computes with, or that a task is read with, have their types. One
+/// A condition: the fields that a claim computes with, or that a task is read with, have their types. One
 /// that has not could not be claimed, and an update of many that meets it would end there.
+///
+/// A schema, because other conditions on types look into arrays. Its names are none of a task's own filter.
 pub(super) fn well_typed() -> Document {
-    let is = |field: &str, types: &[&str]| {
-        Bson::from(doc! { "$in": [{ "$type": format!("${field}") }, types.to_vec()] })
-    };
+    let is = |types: &[&str]| Bson::from(doc! { "bsonType": types.to_vec() });
     let number = ["int", "long"];
-    let all = vec![
-        is("job", &["string"]),
-        is("plan", &["int"]),
-        is("n", &number),
-        is("priority", &["int", "missing"]),
-        is("epoch", &number),
-        is("attempts", &["int"]),
-        is("lost", &["int", "missing"]),
-        is("history", &["array", "missing"]),
-        is("worker", &["string", "missing"]),
-        is("token", &["string", "missing"]),
-        is("until", &["date", "missing"]),
-        is("not_before", &["date", "missing"]),
-        is("waiting", &["object", "missing"]),
-        is("split", &["object", "missing"]),
-        is("error", &["object", "missing"]),
-        is("publish", &["object", "missing"]),
-        // There must be room for what is written with a claim or at its end.
-        doc! { "$lt": [{ "$bsonSize": "$$ROOT" }, 15 << 20] }.into(),
-    ];
-    doc! { "$and": all }
+    // Fields that may be missing have their type only if they are there.
+    doc! { "$jsonSchema": {
+        "required": ["job", "plan", "n", "epoch", "attempts"],
+        "properties": {
+            "job": is(&["string"]),
+            "plan": is(&["int"]),
+            "n": is(&number),
+            "priority": is(&["int"]),
+            "epoch": is(&number),
+            "attempts": is(&["int"]),
+            "lost": is(&["int"]),
+            "history": is(&["array"]),
+            "worker": is(&["string"]),
+            "token": is(&["string"]),
+            "until": is(&["date"]),
+            "not_before": is(&["date"]),
+            "waiting": is(&["object"]),
+            "split": is(&["object"]),
+            "error": is(&["object"]),
+            "publish": is(&["object"]),
+        },
+    } }
+}
+
+/// An expression: there is room in the document for what is written with a claim or at its end.
+pub(super) fn has_room() -> Document {
+    const TASK_BYTES_MAX: i32 = 15 << 20;
+    doc! { "$lt": [{ "$bsonSize": "$$ROOT" }, TASK_BYTES_MAX] }
 }

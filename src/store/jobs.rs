@@ -169,32 +169,48 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn jobs_to_tend(&self, after: Option<&ToTend>) -> Result<Vec<ToTend>> {
+        // Each has an index that jobs which have ended and been cleaned up after are not in, however many they are.
         let open: Vec<&str> =
             JobState::ALL.iter().filter(|s| !s.is_terminal()).map(|s| s.as_str()).collect();
-        let mut and = vec![doc! { "$or": [{ "state": { "$in": open } }, { "cleaned": false }] }];
+        let ended = doc! { "state": { "$nin": &open }, "cleaned": false };
+        let open = self.to_tend(doc! { "state": { "$in": open } }, after);
+        let (mut jobs, ended) =
+            futures_util::try_join!(open, self.to_tend(ended, after)).action("read open jobs")?;
+        jobs.extend(ended);
+        jobs.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.id.cmp(&b.id)));
+        jobs.dedup_by(|a, b| a.id == b.id);
+        jobs.truncate(config::JOBS_PER_LOOK);
+        Ok(jobs)
+    }
+
+    async fn to_tend(
+        &self,
+        which: Document,
+        after: Option<&ToTend>,
+    ) -> mongodb::error::Result<Vec<ToTend>> {
+        let mut filter = doc! {
+            "shard": self.home(),
+            "kind": "job",
+            "_id": job_id_pattern(),
+            "priority": { "$type": "int" },
+        };
+        filter.extend(which);
         if let Some(ToTend { id, priority }) = after {
-            and.push(doc! { "$or": [
-                { "priority": { "$lt": priority } },
-                { "priority": priority, "_id": { "$gt": id } },
-            ] });
+            let later = vec![
+                doc! { "priority": { "$lt": priority } },
+                doc! { "priority": priority, "_id": { "$gt": id } },
+            ];
+            filter.insert("$or", later);
         }
         let rows: Vec<Document> = self
             .aviary()
-            .find(doc! {
-                "shard": self.home(),
-                "kind": "job",
-                "_id": job_id_pattern(),
-                "priority": { "$type": "int" },
-                "$and": and,
-            })
+            .find(filter)
             .projection(doc! { "_id": 1, "priority": 1 })
             .sort(doc! { "priority": -1, "_id": 1 })
             .limit(i64::try_from(config::JOBS_PER_LOOK).unwrap_or(i64::MAX))
-            .await
-            .action("read open jobs")?
+            .await?
             .try_collect()
-            .await
-            .action("read open jobs")?;
+            .await?;
         let row = |row: &Document| {
             let id = JobId::from_text(row.get_str("_id").ok()?);
             Some(ToTend { id, priority: row.get_i32("priority").ok()? })

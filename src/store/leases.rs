@@ -9,7 +9,7 @@ use mongodb::options::{Acknowledgment, ReadConcern, ReturnDocument, WriteConcern
 use rand::seq::SliceRandom;
 
 use super::Store;
-use super::claims::well_typed;
+use super::claims::{has_room, well_typed};
 use super::error::{Action, classify};
 use super::readable::read;
 use super::retry::{self, twice};
@@ -480,13 +480,14 @@ impl Store {
         ];
         let (mut given_up, mut answered, mut failed) = (0, false, None);
         for shard in self.known_shards() {
-            let exhausted = doc! {
+            let mut exhausted = doc! {
                 "kind": { "$in": [TaskKind::Map.as_str(), TaskKind::Reduce.as_str()] },
                 "shard": shard,
                 "state": TaskState::Leased.as_str(),
                 "lost": { "$gte": config::LOST_MAX - 1 },
-                "$expr": { "$and": [{ "$lt": ["$until", "$$NOW"] }, well_typed()] },
+                "$expr": { "$and": [{ "$lt": ["$until", "$$NOW"] }, has_room()] },
             };
+            exhausted.extend(well_typed());
             match self.aviary().update_many(exhausted, update.clone()).await {
                 Ok(outcome) => {
                     answered = true;
@@ -654,7 +655,7 @@ pub(super) fn claimable(shards: Bson) -> Document {
         "shard": shards,
         "kind": { "$in": TaskKind::ALL.map(TaskKind::as_str).to_vec() },
         "state": { "$in": [TaskState::Ready.as_str(), TaskState::Leased.as_str()] },
-        "$expr": { "$cond": [
+        "$expr": { "$and": [has_room(), { "$cond": [
             { "$eq": ["$state", TaskState::Ready.as_str()] },
             { "$lte": [{ "$ifNull": ["$not_before", "$$NOW"] }, "$$NOW"] },
             { "$and": [
@@ -666,7 +667,7 @@ pub(super) fn claimable(shards: Bson) -> Document {
                     { "$eq": ["$kind", TaskKind::Publish.as_str()] },
                 ] },
             ] },
-        ] },
+        ] }] },
     }
 }
 

@@ -245,6 +245,11 @@ fn intermediates_validator() -> Document {
     } }
 }
 
+/// The index that leads to the tasks and jobs of one shard, kind and state.
+pub(super) const CLAIM_INDEX: &str = "claim";
+/// The index of the jobs that are not cleaned up after yet.
+pub(super) const UNCLEANED_INDEX: &str = "jobs_not_cleaned_up";
+
 fn aviary_indexes() -> Vec<IndexModel> {
     let named = |keys: Document, name: &str| {
         IndexModel::builder()
@@ -261,11 +266,16 @@ fn aviary_indexes() -> Vec<IndexModel> {
     if let Some(options) = logs.options.as_mut() {
         options.partial_filter_expression = Some(doc! { "kind": LogBatch::KIND });
     }
+    let mut uncleaned = named(doc! { "priority": -1, "_id": 1 }, UNCLEANED_INDEX);
+    if let Some(options) = uncleaned.options.as_mut() {
+        options.partial_filter_expression = Some(doc! { "kind": "job", "cleaned": false });
+    }
     vec![
-        named(doc! { "shard": 1, "kind": 1, "state": 1, "priority": -1, "_id": 1 }, "claim"),
+        named(doc! { "shard": 1, "kind": 1, "state": 1, "priority": -1, "_id": 1 }, CLAIM_INDEX),
         named(doc! { "job": 1, "kind": 1, "plan": 1, "state": 1 }, "tasks_of_job"),
         named(doc! { "kind": 1, "created": -1 }, "jobs_by_age"),
         expiry,
         logs,
+        uncleaned,
     ]
 }

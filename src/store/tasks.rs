@@ -86,6 +86,42 @@ impl Store {
         Ok(outcome.modified_count)
     }
 
+    /// What keeps the phase of a job's `current` tasks from its end, if anything does: a task that is planned still or
+    /// given up, of the phase or of the one before, else one that somebody may claim or has claimed. The answer costs
+    /// the same however many tasks there are, and holds only what a coordinator decides by: none counts as done. Nothing
+    /// when every task has ended: they have to be counted.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn unfinished(&self, job: &Job, current: TaskKind) -> Result<Option<JobPhases>> {
+        let before = match current {
+            TaskKind::Reduce => vec![TaskKind::Map, TaskKind::Reduce],
+            other => vec![other],
+        };
+        let any = async |kinds: &[TaskKind], states: [TaskState; 2]| {
+            let mut filter = own_tasks_of(job, kinds);
+            filter.insert("state", doc! { "$in": states.map(TaskState::as_str).to_vec() });
+            let aviary = self.aviary();
+            let find = aviary.find_one(filter).projection(doc! { "kind": 1, "state": 1 });
+            find.await.action("look for unfinished tasks")
+        };
+        let current = [current];
+        let (decisive, open) = futures_util::try_join!(
+            any(&before, [TaskState::Planned, TaskState::Quarantined]),
+            any(&current, [TaskState::Ready, TaskState::Leased]),
+        )?;
+        let Some(row) = decisive.or(open) else { return Ok(None) };
+        let mut phases = JobPhases::default();
+        let phase = match row.get_str("kind") {
+            Ok("reduce") => &mut phases.reduce,
+            _ => &mut phases.map,
+        };
+        if let Ok(state) = row.get_str("state").unwrap_or_default().parse() {
+            phase.add(state, 1);
+        }
+        Ok(Some(phases))
+    }
+
     /// Counts a job's tasks by phase and state.
     ///
     /// # Errors

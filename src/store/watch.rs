@@ -36,7 +36,10 @@ impl Store {
         };
         tokio::spawn(async move {
             while !stop.is_cancelled() {
-                match collection.watch().pipeline([doc! { "$match": wanted(audience) }]).await {
+                // That something has changed is all that is asked for; the driver wants to know by what.
+                let least = doc! { "$project": { "_id": 1, "operationType": 1 } };
+                let pipeline = [doc! { "$match": wanted(audience) }, least];
+                match collection.watch().pipeline(pipeline).await {
                     Ok(mut stream) => {
                         // Something may have changed before the stream was open.
                         bell.notify_one();
