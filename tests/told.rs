@@ -109,10 +109,7 @@ async fn cancelled_at(bed: &Bed, id: &str, publisher: &Paused) -> Ran {
         let (env, id) = (bed.env(), id.to_owned());
         async move { run(&["cancel", &id], &env).await }
     });
-    wait_for("the wish", || async {
-        jobs::job(bed, id).await.get_bool("cancel").is_ok().then_some(())
-    })
-    .await;
+    jobs::wished_cancelled(bed, id).await;
     publisher.go_on();
     cancelling.await.unwrap().ok()
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aviary_testcontainers::Managed;
 use bson::{Bson, Document, doc};
+use mongodb::options::ReadConcern;
 
 use crate::common::{Bed, wait_for};
 
@@ -36,6 +37,17 @@ pub async fn job(bed: &Bed, id: &str) -> Document {
         bed.coll("aviary").find_one(doc! { "_id": id }).await.ok().flatten()
     })
     .await
+}
+
+/// Waits until a job is wished to be cancelled, so that whoever reads it sees that: daemons read what a majority has.
+pub async fn wished_cancelled(bed: &Bed, id: &str) {
+    wait_for("the wish", || async {
+        let wished = doc! { "_id": id, "cancel": true };
+        let aviary = bed.coll("aviary");
+        let read = aviary.find_one(wished).read_concern(ReadConcern::majority());
+        read.await.ok().flatten()
+    })
+    .await;
 }
 
 /// The state that a job is in.

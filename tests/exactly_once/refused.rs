@@ -5,7 +5,7 @@ use bson::doc;
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
-use crate::common::{Bed, wait_for};
+use crate::common::Bed;
 use crate::jobs;
 
 /// The target's validator refuses one of five sums; the other four are not merged either.
@@ -116,10 +116,7 @@ async fn a_job_that_publishes_can_be_cancelled() {
             let (env, id) = (bed.env(), id.clone());
             async move { crate::common::run(&["cancel", &id], &env).await }
         });
-        wait_for("the wish", || async {
-            jobs::job(&bed, &id).await.get_bool("cancel").is_ok().then_some(())
-        })
-        .await;
+        jobs::wished_cancelled(&bed, &id).await;
         slow.go_on();
         let ran = cancelling.await.unwrap().ok();
         assert!(ran.stderr.contains("is cancelled"), "{mode}: {ran:#?}");
