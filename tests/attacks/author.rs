@@ -62,7 +62,7 @@ fn spent(pid: u32) -> u64 {
 /// Keys for the seed that the hash had when it was a constant: their first half makes a factor zero, whatever the other
 /// four bytes are. They may take no more than a few times what others take.
 async fn collisions(stage: &Stage) -> Outcome {
-    const KEYS: u32 = 16_000;
+    const KEYS: u32 = 30_000;
     const TIMES_MAX: u64 = 4;
     const PI_3: u64 = 0x082e_fa98_ec4e_6c89;
     let chosen = (0x6176_6961_7279_0001 ^ PI_3).rotate_right(12).to_ne_bytes();

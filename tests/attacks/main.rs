@@ -7,7 +7,7 @@
 //! * `cargo test --test attacks -- --nocapture` tries all on the binary under test, and none may succeed;
 //! * with `AVIARY_ATTACKED=PROGRAM` it tries them on another program, one from before the mends, and all must succeed.
 //!
-//! Both print a table. `AVIARY_ATTACKS=WORDS` tries only those attacks whose names contain the words.
+//! Both print a table. `AVIARY_ATTACKS=WORDS` tries only those attacks whose "role: name" contains the words.
 
 #![cfg(test)]
 
@@ -31,6 +31,7 @@ mod submitter;
 mod terminal;
 
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
@@ -157,12 +158,14 @@ fn told(panic: &(dyn std::any::Any + Send)) -> String {
 
 async fn act(act: &Act) -> Vec<Row> {
     let only = std::env::var("AVIARY_ATTACKS").unwrap_or_default();
+    let named = |attack: &&Attack| format!("{}: {}", attack.role.name(), attack.name);
     let wanted: Vec<&Attack> =
-        act.attacks.iter().filter(|attack| attack.name.contains(&only)).collect();
+        act.attacks.iter().filter(|attack| named(attack).contains(&only)).collect();
     let Some(last) = wanted.last() else { return Vec::new() };
     let stage = Stage::open().await;
     let mut rows = Vec::new();
     for attack in &wanted {
+        let began = Instant::now();
         let tried = AssertUnwindSafe((attack.run)(&stage)).catch_unwind().await;
         let mut outcome = tried.map_err(|panic| told(&*panic));
         if act.on_daemons || std::ptr::eq(*attack, *last) || outcome.is_err() {
@@ -177,6 +180,7 @@ async fn act(act: &Act) -> Vec<Row> {
             }
         }
         let row = Row::new(attack, outcome);
+        print!("{:>4} s ", began.elapsed().as_secs());
         row.print();
         rows.push(row);
     }

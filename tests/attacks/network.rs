@@ -71,7 +71,7 @@ fn tells(text: &str) -> Outcome {
 
 async fn malformed(stage: &Stage, uri: &str) -> Outcome {
     let by_env = printed(stage, &["list", "-d", "test"], &[("AVIARY_URI", uri)]).await;
-    let by_flag = printed(stage, &["worker", "-d", "test", "--uri", uri, "-vv"], &[]).await;
+    let by_flag = printed(stage, &["list", "-d", "test", "--uri", uri, "-vv"], &[]).await;
     tells(&(by_env + &by_flag))
 }
 
