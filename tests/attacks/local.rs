@@ -18,7 +18,6 @@ pub const ATTACKS: &[Attack] = &[
     }),
     attack("a module of Python's own name, by PYTHONPATH", |stage| python_path(stage).boxed()),
     attack("a script that node loads, by NODE_OPTIONS", |stage| node_options(stage).boxed()),
-    attack("a program that go runs, by GOFLAGS", |stage| go_flags(stage).boxed()),
     attack("a header of C's own name, by CPATH", |stage| cpath(stage).boxed()),
     attack("a rust-toolchain.toml in the directory for temporary files", |stage| {
         rust_toolchain(stage).boxed()
@@ -165,24 +164,6 @@ async fn node_options(stage: &Stage) -> Outcome {
     compile(stage, &planted, source, &env).await
 }
 
-const GO: (&str, &str) = ("f.go", "package main\nfunc Map(doc aviary.Doc, emit aviary.Emit) {}");
-
-/// Stands in for go, which runs the program that it is told to run its tools with.
-async fn go_flags(stage: &Stage) -> Outcome {
-    let planted = Planted::new();
-    let evil = planted.evil("evil");
-    let known = planted.path("compiler-ran").display().to_string();
-    let go = planted.program(
-        "go",
-        &format!(
-            "touch {known}\ncase \"$*\" in *GOVERSION*) echo go1.99; exit 0;; esac\n\
-             case \"$GOFLAGS\" in -toolexec=*) ${{GOFLAGS#-toolexec=}};; esac\nexit 1"
-        ),
-    );
-    let flags = format!("-toolexec={evil}");
-    compile(stage, &planted, GO, &[("AVIARY_GO", &go), ("GOFLAGS", &flags)]).await
-}
-
 /// Stands in for zig, which looks for headers there first.
 async fn cpath(stage: &Stage) -> Outcome {
     let planted = Planted::new();
@@ -225,6 +206,8 @@ async fn rust_toolchain(stage: &Stage) -> Outcome {
     let source = ("f.rs", "use aviary::*;\nfn map(doc: Doc) {}");
     compile(stage, &planted, source, &[("PATH", &path), ("AVIARY_CACHE", &cache)]).await
 }
+
+const GO: (&str, &str) = ("f.go", "package main\nfunc Map(doc aviary.Doc, emit aviary.Emit) {}");
 
 async fn learns(stage: &Stage) -> Outcome {
     let planted = Planted::new();

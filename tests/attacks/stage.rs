@@ -17,7 +17,9 @@ use crate::submitter::Guarded;
 const GROWTH_MAX_MB: u64 = 350;
 /// How long another program than that under test is given to come to an end that may never come, at least.
 const PATIENCE_MIN: Duration = Duration::from_secs(25);
-/// And how many times as long as its honest job took.
+/// And at most.
+const PATIENCE_MAX: Duration = Duration::from_secs(90);
+/// And how many times as long as its honest job took, between these.
 const PATIENCE_JOBS: u32 = 10;
 
 /// The daemons of a stage.
@@ -69,7 +71,8 @@ impl Stage {
         let began = Instant::now();
         self.honest().await.expect("an honest job succeeds without an attack");
         if attacked().is_some() {
-            let patience = PATIENCE_MIN.max(began.elapsed() * PATIENCE_JOBS);
+            let patience = began.elapsed() * PATIENCE_JOBS;
+            let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
             *self.patience.lock().unwrap() = patience;
         }
         *self.forger.lock().unwrap() = Forger::learn(&self.bed).await;
