@@ -80,5 +80,5 @@ pub fn fills() -> Vec<u8> {
     // i32.const 0, i32.const 1, i32.const 128 MiB, memory.fill
     let length = [&[0x41][..], &[0x80, 0x80, 0x80, 0xC0, 0x00]].concat();
     let fill = [&[0x41, 0, 0x41, 1][..], &length, &[0xFC, 0x0B, 0]].concat();
-    module(&repeated(&fill, 80_000), 2_048, &[])
+    module(&repeated(&fill, 20_000), 2_048, &[])
 }

@@ -28,7 +28,6 @@ pub const ATTACKS: &[Attack] = &[
     attack("a query with $function goes on after its job's end", |stage| {
         query(stage, r#"{"$expr": {"$function": {"body": "function () { var t = Date.now(); while (Date.now() - t < 30000) {} return true; }", "args": [], "lang": "js"}}}"#).boxed()
     }),
-    attack("a query with $where goes on when its worker is killed", |stage| killed(stage).boxed()),
     attack("the role to submit with changes others' jobs and collections", |stage| {
         changes(stage).boxed()
     }),
@@ -110,19 +109,6 @@ async fn query(stage: &Stage, query: &str) -> Outcome {
     ran.expect("it ends").ok();
     let gone = gone(stage).await;
     Outcome::if_true(!gone, format!("the query ends with its cancelled job: {gone}"))
-}
-
-async fn killed(stage: &Stage) -> Outcome {
-    let query =
-        r#"{"$where": "var t = Date.now(); while (Date.now() - t < 30000) {} return true;"}"#;
-    let id = begun(stage, query).await;
-    stage.daemons().worker.kill().expect("it runs");
-    let gone = gone(stage).await;
-    stage.replace_worker();
-    let ran = stage.run(&["cancel", &id]).await;
-    ran.expect("it ends").ok();
-    self::gone(stage).await;
-    Outcome::if_true(!gone, format!("the query ends with its killed worker: {gone}"))
 }
 
 /// A deployment that asks its clients who they are, with the roles that come with the program.
