@@ -160,11 +160,37 @@ async fn endless(stage: &Stage) -> String {
     id
 }
 
+/// Whether a process has a thread that computes or would. One that never ends always does.
+fn computes(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let mut states = threads.map(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next()
+    });
+    states.any(|state| state == Some('R'))
+}
+
 async fn cancelled(stage: &Stage) -> Outcome {
+    const LOOKS: u32 = 5;
     let id = endless(stage).await;
     let ran = stage.run(&["cancel", &id]).await;
     ran.expect("it ends").ok();
-    Outcome::Held("the job is cancelled, and an honest one done by the same worker".to_owned())
+    let worker = stage.daemons().worker;
+    let rests = stage
+        .within(|| async {
+            for _ in 0..LOOKS {
+                if computes(worker.pid()) {
+                    return None;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            Some(())
+        })
+        .await;
+    if rests.is_none() {
+        stage.replace_worker();
+    }
+    Outcome::if_true(rests.is_none(), format!("the worker rests again: {}", rests.is_some()))
 }
 
 async fn stopping(stage: &Stage) -> Outcome {

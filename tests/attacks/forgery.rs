@@ -16,7 +16,7 @@ pub const ATTACKS: &[Attack] = &[
     }),
     attack("a planted job reads another database", |stage| read(stage, "theirs", "secret").boxed()),
     attack("a planted job reads admin", |stage| read(stage, "admin", "system.version").boxed()),
-    attack("a planted job reads config", |stage| read(stage, "config", "system.sessions").boxed()),
+    attack("a planted job reads config", |stage| read(stage, "config", "transactions").boxed()),
     attack("a planted task skips planning and reads another database", |stage| {
         task(stage, "theirs", "secret", doc! {}, "snapshot").boxed()
     }),
@@ -29,8 +29,8 @@ pub const ATTACKS: &[Attack] = &[
     attack("a planted job replaces a collection of another database", |stage| {
         write(stage, "replace", "theirs", "kept").boxed()
     }),
-    attack("a planted job merges into admin", |stage| {
-        write(stage, "merge", "admin", "loot").boxed()
+    attack("a planted job replaces a collection of admin", |stage| {
+        write(stage, "replace", "admin", "loot").boxed()
     }),
     attack("a planted job merges into Aviary's own collection", |stage| {
         write(stage, "merge", "test", "aviary").boxed()
@@ -119,6 +119,8 @@ async fn task(stage: &Stage, db: &str, collection: &str, query: Document, read: 
     let mut job =
         forger.at_work(doc! { "state": "mapping", "plan": 1, "map_tasks": 1, "reduce_tasks": 0 });
     let id = id_of(&job);
+    // It is the identity of another one.
+    job.remove("input_uuid");
     spec(&mut job).insert("input", input(db, collection, query, read));
     spec(&mut job).insert(
         "output",
@@ -137,14 +139,18 @@ async fn write(stage: &Stage, mode: &str, db: &str, collection: &str) -> Outcome
     let kept = stage.bed.client.database("theirs").collection::<Document>("kept");
     kept.drop().await.expect("gone");
     stage.precious("theirs", "kept").await;
+    if db == "test" {
+        stage.unchecked(collection).await;
+    }
     let mut job = stage.forger().submitted();
     let id = id_of(&job);
     spec(&mut job).insert("output", doc! { "mode": mode, "db": db, "collection": collection });
     stage.insert("aviary", vec![job]).await;
     let job = stage.settled(&id).await.expect("the planted job ends");
     // The honest map's keys are numbers, which nothing of Aviary's has for an _id.
-    let written = stage.bed.client.database(db).collection::<Document>(collection);
-    let written = written.count_documents(doc! { "_id": { "$type": "number" } }).await.unwrap();
+    let numbers = doc! { "_id": { "$type": "number" } };
+    let target = stage.bed.client.database(db).collection::<Document>(collection);
+    let written = target.delete_many(numbers).await.expect("asked").deleted_count;
     let evidence = format!("{written} documents are in {db}.{collection}: {}", how(&job));
     Outcome::if_true(written > 0, evidence)
 }

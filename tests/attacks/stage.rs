@@ -13,14 +13,18 @@ use crate::common::{Bed, Ran, attacked, ceiling};
 use crate::forged::{Forger, peak_mb};
 use crate::submitter::Guarded;
 
-/// More memory than this, in MiB and beyond what it had when its honest jobs ran, no attack makes a daemon take.
-const GROWTH_MAX_MB: u64 = 350;
+/// More memory than this, in MiB and beyond what it had when its honest job ran, no attack makes a coordinator and a
+/// worker take.
+const GROWTH_MAX_MB: [u64; 2] = [200, 350];
 /// How long another program than that under test is given to come to an end that may never come, at least.
 const PATIENCE_MIN: Duration = Duration::from_secs(25);
 /// And at most.
 const PATIENCE_MAX: Duration = Duration::from_secs(90);
 /// And how many times as long as its honest job took, between these.
 const PATIENCE_JOBS: u32 = 10;
+
+/// The honest map, which does other documents as well.
+const MAP: &str = "function () { emit(this.g ?? this._id ?? this.ts, 1); }";
 
 /// The daemons of a stage.
 #[derive(Clone)]
@@ -64,7 +68,7 @@ impl Stage {
     async fn prepare(&self) {
         let few = (0..40).map(|n| doc! { "_id": n, "g": n % 4 }).collect();
         self.bed.load("few", few).await;
-        self.bed.file("by-g.js", "function () { emit(this.g === undefined ? 0 : this.g, 1); }");
+        self.bed.file("by-g.js", MAP);
         let daemons = self.start();
         *self.daemons.lock().unwrap() = Some(daemons);
         *self.patience.lock().unwrap() = ceiling();
@@ -212,15 +216,17 @@ impl Stage {
     /// Whether all is as well as before: the same daemons live, have not taken much memory, and do an honest job.
     pub async fn unharmed(&self) -> Result<(), String> {
         self.alive()?;
-        self.honest().await?;
-        self.alive()
+        let honest = self.honest().await;
+        // Of what went wrong, this says more.
+        self.alive()?;
+        honest
     }
 
     /// Whether the same daemons live as before and have not taken much memory.
     pub fn alive(&self) -> Result<(), String> {
         let daemons = self.daemons();
         let both = [&daemons.coordinator, &daemons.worker];
-        for (daemon, before) in both.into_iter().zip(daemons.peaks_mb) {
+        for ((daemon, before), most) in both.into_iter().zip(daemons.peaks_mb).zip(GROWTH_MAX_MB) {
             let name = daemon.name();
             let log = daemon.log().expect("a log");
             if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
@@ -230,7 +236,7 @@ impl Stage {
                 return Err(format!("the {name} died"));
             }
             let taken = peak_mb(daemon).saturating_sub(before);
-            if taken > GROWTH_MAX_MB {
+            if taken > most {
                 return Err(format!("the {name} took {taken} MiB more"));
             }
         }
