@@ -34,7 +34,7 @@ fn written(what: impl Into<String>) -> Outcome {
 async fn front(stage: &Stage) -> Outcome {
     stage.unchecked("aviary").await;
     let forger = stage.forger();
-    let tasks = (0..2_000).map(|n| {
+    let tasks = (0..8_000).map(|n| {
         let job = fresh();
         let mut task = forger.ready(&job);
         let id = format!("{job}/map/1.{n:05}x");
@@ -42,7 +42,7 @@ async fn front(stage: &Stage) -> Outcome {
         task
     });
     stage.insert("aviary", tasks.collect()).await;
-    written("2000 tasks")
+    written("8000 tasks")
 }
 
 /// A job whose workers have vanished again and again ends, whatever lies beside its task.
