@@ -23,6 +23,15 @@ pub fn ceiling() -> Duration {
 /// The binary under test.
 pub const AVIARY: &str = env!("CARGO_BIN_EXE_aviary");
 
+/// Names another binary for the suite of attacks, one that they are to succeed against.
+const ATTACKED: &str = "AVIARY_ATTACKED";
+
+/// The binary that attacks are tried on, if it is another one than that under test.
+pub fn attacked() -> Option<PathBuf> {
+    let named = std::env::var_os(ATTACKED).filter(|name| !name.is_empty())?;
+    Some(std::fs::canonicalize(named).expect("AVIARY_ATTACKED names a program"))
+}
+
 /// The lease of a daemon that is about to be killed, stopped or frozen: short, so that what it held is soon
 /// given away.
 pub const LEASE_TTL_MS: &str = "3000";
@@ -33,6 +42,8 @@ const LASTING_LEASE_TTL_MS: &str = "15000";
 /// A deployment for one test, gone with it.
 pub struct Bed {
     servers: Servers,
+    /// The binary that runs as daemons and verbs.
+    pub program: PathBuf,
     pub client: Client,
     pub dir: tempfile::TempDir,
     /// How the workers of a sharded cluster get to their shard.
@@ -99,7 +110,8 @@ impl Bed {
         };
         let client = Client::with_uri_str(uri).await.expect("a client");
         let dir = tempfile::tempdir().expect("a directory");
-        Self { servers, client, dir, links, started: 0.into(), companions: Vec::new().into() }
+        let (program, companions) = (AVIARY.into(), Vec::new().into());
+        Self { servers, program, client, dir, links, started: 0.into(), companions }
     }
 
     /// The replica set.
@@ -172,7 +184,7 @@ impl Bed {
     pub fn spawn(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> Managed {
         let n = self.started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut command =
-            ManagedCommand::new(AVIARY, self.dir.path().join(format!("{n}-{name}.log")))
+            ManagedCommand::new(&self.program, self.dir.path().join(format!("{n}-{name}.log")))
                 .name(name)
                 .args(args);
         for (key, value) in self.env() {
@@ -296,7 +308,7 @@ impl Bed {
 
     /// Runs the binary to its end.
     pub async fn aviary<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Ran {
-        run(args, &self.env()).await
+        run_program(&self.program, args, &self.env()).await
     }
 
     /// Writes a file for the binary to read.
@@ -415,7 +427,15 @@ impl Ran {
 
 /// Runs the binary with an environment.
 pub async fn run<S: AsRef<std::ffi::OsStr>>(args: &[S], env: &[(String, String)]) -> Ran {
-    let mut command = tokio::process::Command::new(AVIARY);
+    run_program(Path::new(AVIARY), args, env).await
+}
+
+async fn run_program<S: AsRef<std::ffi::OsStr>>(
+    program: &Path,
+    args: &[S],
+    env: &[(String, String)],
+) -> Ran {
+    let mut command = tokio::process::Command::new(program);
     command.args(args).envs(env.iter().cloned()).stdin(std::process::Stdio::null());
     let Output { status, stdout, stderr } =
         tokio::time::timeout(ceiling() * 2, command.kill_on_drop(true).output())

@@ -2,30 +2,8 @@
 
 use bson::{Bson, Document, doc};
 
+use super::forged::{paths, set};
 use super::{Scene, id_of, lives, odd};
-
-/// The paths of all fields of a document, those of documents in it too.
-fn paths(document: &Document, prefix: &[String]) -> Vec<Vec<String>> {
-    let mut found = Vec::new();
-    for (name, value) in document {
-        let path = [prefix, std::slice::from_ref(name)].concat();
-        if let Bson::Document(inner) = value {
-            found.extend(paths(inner, &path));
-        }
-        found.push(path);
-    }
-    found
-}
-
-fn set(document: &mut Document, path: &[String], value: Bson) {
-    match path {
-        [name] => {
-            document.insert(name.clone(), value);
-        }
-        [name, rest @ ..] => set(document.get_document_mut(name).unwrap(), rest, value),
-        [] => {}
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_with_any_field_of_any_type_stop_nothing() {
@@ -36,7 +14,7 @@ async fn jobs_with_any_field_of_any_type_stop_nothing() {
     let mut hostile = Vec::new();
     let (mut turn, values) = (0, odd());
     for state in ["submitted", "mapping", "failed"] {
-        for path in paths(&scene.submitted(), &[]) {
+        for path in paths(&scene.forger.submitted(), &[]) {
             if matches!(path[0].as_str(), "_id" | "kind" | "shard") {
                 continue;
             }
@@ -44,31 +22,31 @@ async fn jobs_with_any_field_of_any_type_stop_nothing() {
             for _ in 0..2 {
                 turn += 1;
                 let value = values[turn % values.len()].clone();
-                let mut job = scene.submitted();
+                let mut job = scene.forger.submitted();
                 job.extend(doc! { "state": state, "priority": i32::MAX });
                 set(&mut job, &path, value);
                 hostile.push(job);
             }
         }
-        let mut empty = scene.submitted();
+        let mut empty = scene.forger.submitted();
         empty.extend(doc! { "state": state, "spec": {} });
         hostile.push(empty);
     }
     // Ids that are no job's, one of which has blocks of an honest job within its range.
     for id in ["", "x", "../..", "$", "a.b/c", "0123456789abcdef01234567/p0000"] {
         for state in ["submitted", "failed"] {
-            let mut job = scene.submitted();
+            let mut job = scene.forger.submitted();
             job.extend(doc! { "_id": format!("{id}{}", if state == "failed" { "" } else { "/" }), "state": state });
             hostile.push(job);
         }
     }
     let block = doc! {
         "_id": "0123456789abcdef01234567/p0000/00000/t/0000.00000",
-        "shard": scene.job.get_str("shard").unwrap(), "data": 1,
+        "shard": scene.forger.shard(), "data": 1,
     };
     let bare = doc! { "collMod": "aviary-intermediates", "validator": {} };
     scene.bed.db().run_command(bare).await.expect("no validator");
-    let mut owner = scene.submitted();
+    let mut owner = scene.forger.submitted();
     owner.extend(doc! { "_id": "0123456789abcdef01234567", "state": "stopped" });
     scene.insert("aviary", vec![owner]).await;
     scene.insert("aviary-intermediates", vec![block.clone()]).await;
@@ -92,7 +70,7 @@ async fn jobs_of_a_great_many_small_parts_take_no_memory() {
     let nulls: Document = (0..500_000).map(|n| (n.to_string(), Bson::Null)).collect();
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let mut job = scene.submitted();
+        let mut job = scene.forger.submitted();
         job.insert("priority", i32::MAX);
         job.get_document_mut("spec").unwrap().insert("scope", nulls.clone());
         ids.push(id_of(&job));
@@ -115,7 +93,7 @@ async fn a_crowd_of_jobs_in_any_state_hides_no_other() {
     let mut crowd = Vec::new();
     for state in ["mapping", "reducing", "publishing"] {
         for _ in 0..100 {
-            let mut job = scene.submitted();
+            let mut job = scene.forger.submitted();
             // Nothing will ever be done of it, since it waits for a task that is not there.
             job.extend(doc! {
                 "state": state, "plan": 1, "map_tasks": 1_i64, "reduce_tasks": 1_i64, "priority": i32::MAX,

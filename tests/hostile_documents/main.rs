@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/forged.rs"]
+mod forged;
 mod jobs;
 mod numbers;
 mod queries;
@@ -15,15 +17,15 @@ mod times;
 use aviary_testcontainers::Managed;
 use bson::{Bson, Document, doc};
 use common::{Bed, Ran, wait_for};
+use forged::Forger;
+pub use forged::{fresh, id_of, odd, peak_mb};
 
 /// A deployment with a finished honest job, whose documents the hostile ones are made of.
 pub struct Scene {
     /// The deployment.
     pub bed: Bed,
-    /// The honest job's document.
-    pub job: Document,
-    /// Its map task.
-    pub task: Document,
+    /// Writes hostile documents after the honest job's.
+    forger: Forger,
     count: std::sync::atomic::AtomicU32,
 }
 
@@ -41,13 +43,9 @@ impl Scene {
         let worker = bed.spawn("worker", &[&["worker", "--slots", "1"], worker].concat(), &[]);
         let map = bed.file("map.js", "function () { emit(this.g, 1); }");
         bed.aviary(&["insert", map.to_str().unwrap(), "--name", "by-g"]).await.ok();
-        let mut scene = Self { bed, job: doc! {}, task: doc! {}, count: 0.into() };
+        let mut scene = Self { bed, forger: Forger::default(), count: 0.into() };
         scene.honest().await;
-        let of = async |kind: &str| {
-            let found = scene.bed.coll("aviary").find_one(doc! { "kind": kind }).await;
-            found.expect("asked").expect("it is there")
-        };
-        (scene.job, scene.task) = (of("job").await, of("map").await);
+        scene.forger = Forger::learn(&scene.bed).await;
         (scene, coordinator, worker)
     }
 
@@ -76,36 +74,6 @@ impl Scene {
         self.bed.aviary(&[&args, more].concat()).await
     }
 
-    /// A job's document as it is before anybody has looked at it, with another id.
-    pub fn submitted(&self) -> Document {
-        let mut job = self.job.clone();
-        for gone in ["started", "finished", "snapshot", "publish", "counters", "reduce_on"] {
-            job.remove(gone);
-        }
-        let id = fresh();
-        job.extend(doc! {
-            "_id": &id, "state": "submitted", "plan": 0, "map_tasks": 0_i64, "reduce_tasks": 0_i64, "role": 0_i64,
-            "cleaned": false,
-        });
-        let spec = job.get_document_mut("spec").unwrap();
-        spec.insert("partitions", 1);
-        spec.get_document_mut("output").unwrap().insert("collection", format!("out-{id}"));
-        job
-    }
-
-    /// A ready map task of another job.
-    pub fn ready(&self, job: &str) -> Document {
-        let mut task = self.task.clone();
-        for gone in ["result", "finished", "history", "token", "until", "lost", "worker", "leased"]
-        {
-            task.remove(gone);
-        }
-        task.extend(doc! {
-            "_id": format!("{job}/map/1.00000"), "job": job, "state": "ready", "attempts": 0, "epoch": 0_i64,
-        });
-        task
-    }
-
     /// Writes documents as they are.
     pub async fn insert(&self, collection: &str, documents: Vec<Document>) {
         for chunk in documents.chunks(1_000) {
@@ -130,41 +98,9 @@ impl Scene {
     }
 }
 
-/// An id that no job has.
-pub fn fresh() -> String {
-    bson::oid::ObjectId::new().to_hex()
-}
-
-/// A document's id.
-pub fn id_of(document: &Document) -> String {
-    document.get_str("_id").unwrap().to_owned()
-}
-
 /// Whether a daemon is as well as before.
 pub fn lives(daemon: &Managed) {
     let log = daemon.log().expect("a log");
     assert!(!log.contains("panicked"), "{log}");
     assert!(daemon.is_running(), "{log}");
-}
-
-/// The most memory that a process ever had, in MiB.
-pub fn peak_mb(daemon: &Managed) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
-}
-
-/// Values of many types.
-pub fn odd() -> Vec<Bson> {
-    vec![
-        Bson::Null,
-        Bson::Int32(i32::MAX),
-        Bson::Int64(i64::MIN),
-        Bson::Double(f64::NAN),
-        Bson::String("x".into()),
-        Bson::Array(vec![Bson::Int32(1)]),
-        Bson::Document(doc! { "a": { "b": 1 } }),
-        Bson::Boolean(true),
-        Bson::MinKey,
-    ]
 }

@@ -16,7 +16,7 @@ async fn what_cannot_be_cleaned_up_holds_up_nothing_else() {
     let mut hostile: Vec<Document> = Vec::new();
     let mut unlistable = Vec::new();
     for db in ["", "a b", "no/such", "a.b", &"x".repeat(70)] {
-        let mut job = scene.submitted();
+        let mut job = scene.forger.submitted();
         job.extend(doc! { "state": "failed", "priority": i32::MAX });
         let output = doc! { "mode": "inline", "db": db, "collection": "x" };
         job.get_document_mut("spec").unwrap().insert("output", output);
@@ -25,13 +25,13 @@ async fn what_cannot_be_cleaned_up_holds_up_nothing_else() {
     }
     // Tasks of so many jobs that no reply could hold their names.
     for n in 0..1_000 {
-        let mut task = scene.ready(&format!("{n:05}{}", "x".repeat(20_000)));
+        let mut task = scene.forger.ready(&format!("{n:05}{}", "x".repeat(20_000)));
         task.extend(doc! { "_id": format!("{n}"), "state": "planned" });
         hostile.push(task);
     }
     for n in 0..1_000 {
         hostile.push(doc! {
-            "_id": format!("removed{n}"), "kind": "removed", "shard": scene.job.get_str("shard").unwrap(),
+            "_id": format!("removed{n}"), "kind": "removed", "shard": scene.forger.shard(),
             "db": format!("{n:05}{}", "x".repeat(20_000)),
         });
     }
@@ -40,7 +40,7 @@ async fn what_cannot_be_cleaned_up_holds_up_nothing_else() {
     scene.bed.coll(&left).insert_one(doc! { "_id": 1 }).await.expect("inserted");
     let stray = format!("{}/block", fresh());
     let block = doc! {
-        "_id": &stray, "shard": scene.job.get_str("shard").unwrap(), "crc32": 0, "records": 0,
+        "_id": &stray, "shard": scene.forger.shard(), "crc32": 0, "records": 0,
         "data": bson::Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![1] }),
     };
     scene.insert("aviary-intermediates", vec![block]).await;

@@ -40,7 +40,7 @@ async fn tasks_that_cannot_be_claimed_hide_no_others() {
     scene.bed.db().run_command(bare).await.expect("no validator");
     let mut hostile = Vec::new();
     let mut front = |job: &str, n: usize, odd: Document| {
-        let mut task = scene.ready(job);
+        let mut task = scene.forger.ready(job);
         task.extend(doc! { "_id": format!("{job}/map/1.{n:05}x"), "priority": i32::MAX });
         task.extend(odd);
         hostile.push(task);
@@ -65,7 +65,7 @@ async fn tasks_that_cannot_be_claimed_hide_no_others() {
     front(&id, 90_002, doc! { "state": "leased", "until": "x", "worker": 1, "lost": 9 });
     front(&id, 90_003, doc! { "state": "leased", "until": Bson::Null, "history": "x", "lost": 9 });
     // Of a job that has ended.
-    let ended = scene.job.get_str("_id").unwrap().to_owned();
+    let ended = scene.forger.job.get_str("_id").unwrap().to_owned();
     for n in 0..2_000 {
         front(&ended, n, doc! { "history": "x" });
     }
@@ -86,7 +86,7 @@ async fn tasks_that_cannot_be_given_up_keep_no_other_from_it() {
     scene.bed.db().run_command(bare).await.expect("no validator");
     let past = bson::DateTime::from_millis(1);
     let lost = |job: &str, more: Document| {
-        let mut task = scene.ready(job);
+        let mut task = scene.forger.ready(job);
         task.extend(
             doc! { "state": "leased", "until": past, "lost": 20, "token": "t", "epoch": 20_i64 },
         );

@@ -105,7 +105,7 @@ async fn what_a_job_asks_for_has_caps_that_a_fleet_can_lower() {
         }
     }
     scene.honest().await;
-    let mut job = scene.submitted();
+    let mut job = scene.forger.submitted();
     job.get_document_mut("spec")
         .unwrap()
         .get_document_mut("limits")

@@ -9,6 +9,8 @@
 mod authority;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/forged.rs"]
+mod forged;
 mod planted;
 
 use bson::{Document, doc};

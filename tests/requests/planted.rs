@@ -1,9 +1,10 @@
 //! Documents that nobody asked for, in the collection of the fleet: they must not give anybody what a request
 //! could not.
 
-use bson::{Bson, DateTime, Document, doc};
+use bson::{DateTime, Document, doc};
 
 use crate::common::{Bed, wait_for};
+use crate::forged::{spec, uuid_of};
 use crate::{bed, insert, sums, text, told};
 
 /// A job as a forger would write it.
@@ -18,18 +19,6 @@ async fn job(bed: &Bed, id: &str, more: Document) -> Document {
     job.extend(doc! { "_id": id, "cleaned": false, "role": 0_i64, "created": DateTime::now() });
     job.extend(more);
     job
-}
-
-async fn uuid_of(bed: &Bed, db: &str, name: &str) -> Bson {
-    let list = doc! { "listCollections": 1, "filter": { "name": name } };
-    let listed = bed.client.database(db).run_command(list).await.unwrap();
-    let first = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
-    let info = first[0].as_document().unwrap().get_document("info").unwrap();
-    info.get("uuid").unwrap().clone()
-}
-
-fn spec(job: &mut Document) -> &mut Document {
-    job.get_document_mut("spec").unwrap()
 }
 
 async fn ended(bed: &Bed, id: &str) -> Document {

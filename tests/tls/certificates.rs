@@ -1,5 +1,7 @@
 //! A private authority, made anew for each test, and what it signs.
 
+#![allow(dead_code, clippy::allow_attributes, reason = "each test uses its own part of this")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 

@@ -6,6 +6,7 @@
 mod certificates;
 #[path = "../common/mod.rs"]
 mod common;
+mod door;
 mod links;
 
 use std::path::Path;
