@@ -237,5 +237,5 @@ async fn ps(stage: &Stage) -> Outcome {
     let worker = stage.bed.spawn("seen", &["worker", flag[0], flag[1]], &[("AVIARY_URI", "")]);
     let line = fs::read_to_string(format!("/proc/{}/cmdline", worker.pid())).unwrap();
     let _ = worker.kill();
-    Outcome::if_true(line.contains("s3cret"), format!("{}", line.replace('\0', " ")))
+    Outcome::if_true(line.contains("s3cret"), line.replace('\0', " "))
 }

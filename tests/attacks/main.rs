@@ -189,6 +189,10 @@ async fn act(act: &Act) -> Vec<Row> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_attack_succeeds() {
+    if ["AVIARY_ATTACKS", "AVIARY_ATTACKED"].iter().all(|name| std::env::var_os(name).is_none()) {
+        println!("skipped: it takes long; AVIARY_ATTACKS= tries all attacks");
+        return;
+    }
     let acts = futures_util::stream::iter(ACTS.iter().map(act));
     let rows: Vec<Vec<Row>> = acts.buffer_unordered(ACTS_AT_ONCE).collect().await;
     let mut rows: Vec<Row> = rows.into_iter().flatten().collect();
