@@ -75,7 +75,12 @@ async fn input_and_blocks_are_read_on_the_shard_they_lie_on() {
         };
         let (own_input, input) = (sum("test.input", true), sum("test.input", false));
         let own_blocks = sum("test.aviary-intermediates", true);
-        let all_blocks = sum("test.aviary-intermediates", false);
+        // A coordinator looks for blocks that nobody needs now and then.
+        let swept = reads.iter().filter(|((ns, who), _)| {
+            ns == "test.aviary-intermediates" && who == "aviary-coordinator"
+        });
+        let all_blocks =
+            sum("test.aviary-intermediates", false) - swept.map(|(_, bytes)| bytes).sum::<i64>();
         println!(
             "{shard}: {own_input} of {input} bytes of input and {own_blocks} of {all_blocks} bytes of \
              blocks were read by its own worker"
