@@ -20,9 +20,6 @@ pub const ATTACKS: &[Attack] = &[
     attack("a module of 4,500,000,000 locals takes the worker's time to compile", |stage| {
         module(stage, modules::many_locals()).boxed()
     }),
-    attack("a function without a loop fills memory past its time", |stage| {
-        module(stage, modules::fills()).boxed()
-    }),
     attack("keys are chosen that all fall into one place", |stage| collisions(stage).boxed()),
     attack("temporary files grow past what the operator gives", |stage| spills(stage).boxed()),
     attack("a function that never ends outlives its job", |stage| cancelled(stage).boxed()),

@@ -12,10 +12,6 @@ use crate::{Attack, Outcome, Role};
 pub const ATTACKS: &[Attack] = &[
     attack("tasks of no job in front of all others", |stage| front(stage).boxed()),
     attack("lost tasks that cannot be given up keep others from it", |stage| lost(stage).boxed()),
-    attack("a forged role keeps coordinators from it for ever", |stage| role(stage).boxed()),
-    attack("jobs over, in databases that cannot be listed, end the sweep", |stage| {
-        unlistable(stage).boxed()
-    }),
     attack("names too long for any reply end the sweep", |stage| long_names(stage).boxed()),
 ];
 
@@ -75,14 +71,6 @@ async fn lost(stage: &Stage) -> Outcome {
     Outcome::if_true(ended.is_none(), format!("the job ends: {}", ended.is_some()))
 }
 
-async fn role(stage: &Stage) -> Outcome {
-    let forged = doc! { "$set": { "token": "t", "until": DateTime::from_millis(i64::MAX / 2) } };
-    let role = doc! { "_id": "coordinator" };
-    let done = stage.bed.coll("aviary").update_one(role, forged).await.expect("updated");
-    assert_eq!(done.matched_count, 1, "there is a role");
-    written("the role is held for 146 million years")
-}
-
 /// What a removed job has left behind goes, and goes with these documents beside it too.
 async fn leftovers(stage: &Stage, hostile: Vec<Document>) -> Outcome {
     let map = stage.map();
@@ -112,17 +100,6 @@ async fn leftovers(stage: &Stage, hostile: Vec<Document>) -> Outcome {
     stage.insert("aviary", hostile).await;
     let gone = goes().await;
     Outcome::if_true(!gone, format!("what a removed job left goes: {gone}"))
-}
-
-async fn unlistable(stage: &Stage) -> Outcome {
-    let jobs = ["", "a b", "no/such", "a.b", &"x".repeat(70)].map(|db| {
-        let mut job = stage.forger().submitted();
-        job.extend(doc! { "state": "failed", "priority": i32::MAX });
-        let output = doc! { "mode": "inline", "db": db, "collection": "x" };
-        spec(&mut job).insert("output", output);
-        job
-    });
-    leftovers(stage, jobs.into()).await
 }
 
 async fn long_names(stage: &Stage) -> Outcome {

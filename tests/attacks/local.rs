@@ -113,21 +113,21 @@ async fn relative_path(stage: &Stage) -> Outcome {
 }
 
 /// The real Python, in a directory where no server is.
-pub async fn only_python(planted: &Planted) -> String {
+pub async fn only_python(planted: &Planted) -> Option<String> {
     let asked = ["-c", "import sys; print(sys.executable)"];
-    let asked = tokio::process::Command::new("python3").args(asked).output().await.unwrap();
+    let asked = tokio::process::Command::new("python3").args(asked).output().await.ok()?;
     let python = String::from_utf8(asked.stdout).unwrap();
     let bin = planted.path("bin");
     fs::create_dir_all(&bin).unwrap();
     std::os::unix::fs::symlink(Path::new(python.trim()), bin.join("python3")).unwrap();
-    bin.display().to_string()
+    Some(bin.display().to_string())
 }
 
 async fn python_path(stage: &Stage) -> Outcome {
     let planted = Planted::new();
     let trace = planted.trace().display().to_string();
     planted.file("evil/sitecustomize.py", &format!("open({trace:?}, 'a').write('python')\n"));
-    let python = only_python(&planted).await;
+    let Some(python) = only_python(&planted).await else { return Outcome::Untried("Python") };
     let evil = planted.path("evil").display().to_string();
     let ran = planted.up(stage, &[("PATH", &python), ("PYTHONPATH", &evil)]).await;
     planted.ran(&ran)
@@ -147,6 +147,9 @@ async fn compile(
 }
 
 async fn node_options(stage: &Stage) -> Outcome {
+    if tokio::process::Command::new("node").arg("--version").output().await.is_err() {
+        return Outcome::Untried("node");
+    }
     let planted = Planted::new();
     let (trace, known) = (planted.trace(), planted.path("compiler-ran"));
     let evil =

@@ -43,7 +43,7 @@ pub struct Stage {
     patience: Mutex<Duration>,
     jobs: AtomicU32,
     /// Another one that asks its clients who they are, once it is needed.
-    pub guarded: tokio::sync::OnceCell<Guarded>,
+    pub guarded: tokio::sync::OnceCell<Option<Guarded>>,
 }
 
 impl Stage {
