@@ -232,7 +232,33 @@ fn mutated_documents_leave_the_reader_alive() {
     bson::deserialize_from_document::<Job>(job.clone()).unwrap();
     bson::deserialize_from_document::<JobSpec>(spec.clone()).unwrap();
     bson::deserialize_from_document::<TaskResult>(result.clone()).unwrap();
+    let js = doc! { "js": "function () { emit(1, 1); }" };
+    let input = doc! { "collection": "c", "query": { "a": 1 }, "sort": { "a": 1 }, "limit": 5_i64 };
+    let asked = doc! {
+        "_id": "r", "v": 1, "input": input, "map": &js, "reduce": "_sum", "finalize": &js,
+        "out": { "replace": "t", "db": "other" }, "scope": { "n": 1 }, "partitions": 4,
+        "limits": { "memoryMb": 64, "recordTimeoutMs": 1_000.0 }, "priority": 1, "client": "c", "tag": "t",
+    };
+    let command = doc! {
+        "mapReduce": "c", "map": "function () { emit(1, 1); }", "reduce": "function (k, v) { return 1; }",
+        "out": { "merge": "t", "db": "other" }, "query": { "a": 1 }, "limit": 5, "scope": { "n": 1 }, "verbose": true,
+    };
+    let commanded = doc! { "_id": "r", "v": 1, "command": command };
+    let cancel = doc! { "_id": "r", "v": 1, "cancel": "0123456789abcdef01234567" };
+    for asked in [&asked, &commanded, &cancel] {
+        let row = bson::raw::RawDocumentBuf::try_from(asked).unwrap();
+        let asked = aviary::store::requests::found("aviary-requests", "r".into(), &row).asked;
+        let wish = asked.unwrap().sorted().unwrap().wish;
+        if let aviary::request::Wish::Run(mut asked) = wish {
+            aviary::request::job::translated(&mut asked).unwrap();
+            let id = JobId::from_text("j");
+            aviary::request::job::drafted("test", &id, &mut asked).unwrap();
+        }
+    }
     let mut seeds = vec![
+        seed(7, asked),
+        seed(7, commanded),
+        seed(7, cancel),
         seed(0, of_task(&task)),
         seed(0, of_task(&leased)),
         seed(1, job),

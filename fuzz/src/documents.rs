@@ -1,13 +1,15 @@
-//! Documents that the database could hold in place of ours, mutated: tasks, jobs, functions, manifests, blocks. Each is
+//! Documents that the database could hold in place of ours, mutated: requests, tasks, jobs, functions, manifests, blocks. Each is
 //! read as a worker or coordinator reads it, checked as these check it, and then used.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aviary::coordinator::plan;
+use aviary::error::Error;
 use aviary::ids::{JobId, TaskId, Token};
-use aviary::job::limits::{FUNCTION_CHUNKS_MAX, RUNS_MAX, within};
+use aviary::job::limits::{FUNCTION_CHUNKS_MAX, RUNS_MAX, is_job_id, within};
 use aviary::job::{Caps, Job, JobEvent, JobSpec};
+use aviary::request::{Asked, Problem, REQUESTS, Request, Wish, job};
 use aviary::shuffle::block::{self, Block, BlockError};
 use aviary::shuffle::merge::{Merge, MergeLimits};
 use aviary::shuffle::reader::{RunSource, SourceError};
@@ -16,9 +18,11 @@ use aviary::store::functions::{FunctionName, FunctionRow, StoredFunction};
 use aviary::store::input::InputSize;
 use aviary::store::manifests::runs_document;
 use aviary::store::querying::{QueryTime, runs_script};
+use aviary::store::requests::found;
 use aviary::store::shape;
 use aviary::task::{Task, TaskResult};
 use aviary::worker::loader::{self, Surroundings};
+use bson::raw::RawDocumentBuf;
 use serde::de::DeserializeOwned;
 
 /// Bytes that one document may make its reader hold beside itself: a record as large as there may be and the block
@@ -33,9 +37,9 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 /// One document; its first byte says what it is taken for.
 pub fn run(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
-    match kind % 7 {
+    match kind % 8 {
         0 => task(bytes),
-        1 => job(bytes),
+        1 => job_document(bytes),
         2 => function(bytes),
         3 => manifest(bytes),
         4 => {
@@ -44,6 +48,7 @@ pub fn run(data: &[u8]) {
             }
         }
         5 => run_of_blocks(bytes),
+        7 => request(bytes),
         _ => stored_block(bytes),
     }
 }
@@ -57,7 +62,7 @@ fn task(bytes: &[u8]) {
     }
 }
 
-fn job(bytes: &[u8]) {
+fn job_document(bytes: &[u8]) {
     let Some(job) = read::<Job>(bytes) else { return };
     let _ = job.spec.digests();
     let _ = job.reducing_shard(u32::MAX);
@@ -77,6 +82,44 @@ fn job(bytes: &[u8]) {
     let partitions = plan::partition_count(&job.spec, size, u32::MAX);
     let slots = BTreeMap::from([("s0".to_owned(), u32::MAX), ("s1".to_owned(), 0)]);
     assert_eq!(plan::reduce_on(partitions, &slots).len(), partitions as usize);
+}
+
+fn request(bytes: &[u8]) {
+    let Ok(row) = RawDocumentBuf::from_bytes(bytes.to_vec()) else { return };
+    let found = found(REQUESTS, "r".to_owned(), &row);
+    if let Some(job) = &found.job {
+        let _ = is_job_id(&JobId::from_text(job.as_str()));
+    }
+    let asked = match found.asked {
+        Ok(asked) => asked,
+        Err(malformed) => {
+            let _ =
+                Problem::of(&Error::Usage(malformed.why), malformed.field.as_deref()).document();
+            return;
+        }
+    };
+    match asked.sorted() {
+        Err(error) => {
+            let _ = Problem::of(&error, None).document();
+        }
+        Ok(Request { wish: Wish::Run(mut asked), .. }) => drafted(&mut asked),
+        Ok(_) => {}
+    }
+}
+
+fn drafted(asked: &mut Asked) {
+    if job::translated(asked).is_err() {
+        return;
+    }
+    match job::drafted("test", &JobId::from_text("j"), asked) {
+        Err(fault) => {
+            let _ = Problem::of(&fault.error, fault.field.as_deref()).document();
+        }
+        Ok(spec) => {
+            let _ = (Caps::default().check(&spec), runs_script(&spec.input));
+            let _ = bson::serialize_to_vec(&spec);
+        }
+    }
 }
 
 fn function(bytes: &[u8]) {

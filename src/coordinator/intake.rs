@@ -12,12 +12,10 @@ use crate::error::{Error, Result};
 use crate::functions;
 use crate::ids::JobId;
 use crate::job::limits::is_job_id;
-use crate::job::{
-    Caps, FunctionRef, Job, JobEvent, JobSpec, JobState, Output, Reducer, RequestRef,
-};
+use crate::job::{Caps, Job, JobEvent, JobSpec, JobState, Output, Reducer, RequestRef};
 use crate::protocol::backoff::Backoff;
-use crate::request::command;
-use crate::request::document::{self, FunctionWish, ReduceWish, usage};
+use crate::request::document::{FunctionWish, ReduceWish, usage};
+use crate::request::job::{self, At, Fault};
 use crate::request::{Asked, Problem, Wish, tenant};
 use crate::store::Store;
 use crate::store::requests::Found;
@@ -33,30 +31,6 @@ pub(super) struct Intake {
     /// Requests that could not be answered: the collection and the `_id`.
     backoff: Backoff<(String, String)>,
     since: Instant,
-}
-
-/// An error, and the field of the request that is at fault.
-struct Fault {
-    field: Option<String>,
-    error: Box<Error>,
-}
-
-impl Fault {
-    fn is_passing(&self) -> bool {
-        self.error.is_transient()
-    }
-}
-
-/// Names the field that an error is about.
-trait At<T> {
-    fn at(self, field: &str) -> std::result::Result<T, Fault>;
-}
-
-impl<T> At<T> for Result<T> {
-    fn at(self, field: &str) -> std::result::Result<T, Fault> {
-        let field = Some(field.to_owned()).filter(|field| !field.is_empty());
-        self.map_err(|error| Fault { field, error: Box::new(error) })
-    }
 }
 
 impl Intake {
@@ -234,10 +208,7 @@ async fn begin(
     set_aside: Option<String>,
     mut asked: Asked,
 ) -> std::result::Result<(), Fault> {
-    let notes = match asked.command.take() {
-        Some(command) => translate(&mut asked, command).at("command")?,
-        None => Vec::new(),
-    };
+    let notes = job::translated(&mut asked).at("command")?;
     let own = JobId::from_text(&asked.id);
     let job = match set_aside.map(JobId::from_text) {
         Some(job) if is_job_id(&job) => job,
@@ -300,81 +271,20 @@ async fn is_there(
     }
 }
 
-/// Puts what a command says in the place of the fields that it stands for.
-fn translate(asked: &mut Asked, command: bson::Document) -> Result<Vec<String>> {
-    let told = command::translate(command)?;
-    let script = |text: String| FunctionWish { js: Some(text), ..FunctionWish::default() };
-    asked.input = Some(document::InputWish {
-        collection: told.collection,
-        db: told.db,
-        query: told.query,
-        sort: told.sort,
-        limit: told.limit,
-        collation: told.collation,
-        ..document::InputWish::default()
-    });
-    asked.map = Some(script(told.map));
-    asked.reduce = Some(if told.reduce.starts_with('_') {
-        ReduceWish::Builtin(told.reduce)
-    } else {
-        ReduceWish::Function(Box::new(script(told.reduce)))
-    });
-    asked.finalize = told.finalize.map(script);
-    asked.scope = told.scope;
-    let mut out = document::OutWish { db: told.out_db, ..document::OutWish::default() };
-    match told.out.split_once(':') {
-        None => out.inline = Some(1),
-        Some(("merge", name)) => out.merge = Some(name.to_owned()),
-        Some(("reduce", name)) => out.reduce = Some(name.to_owned()),
-        Some((_, name)) => out.replace = Some(name.to_owned()),
-    }
-    asked.out = Some(out);
-    asked.tag = asked.tag.take().or(told.tag);
-    Ok(told.notes)
-}
-
 /// What the job will do, with nothing left to be checked that can be checked now.
 async fn spec(
     store: &Store,
     caps: &Caps,
-    job: &JobId,
+    id: &JobId,
     asked: &mut Asked,
 ) -> std::result::Result<JobSpec, Fault> {
     let home = store.db_name();
-    let missing = |field: &str, what: &str| Error::Usage(format!("{field} is missing: {what}"));
-    let input =
-        asked.input.take().ok_or_else(|| missing("input", "the documents to read")).at("input")?;
-    let out = asked
-        .out
-        .take()
-        .unwrap_or(document::OutWish { inline: Some(1), ..document::OutWish::default() });
-    let (mode, db, name) = out.target().at("out")?;
-    let output = Output {
-        mode,
-        db: db.unwrap_or(home).to_owned(),
-        collection: name.map_or_else(|| Output::hidden(job), str::to_owned),
-    };
-    let placeholder = FunctionRef { digest: String::new(), language: "js".into(), name: None };
-    let mut spec = JobSpec {
-        input: input.input(home),
-        map: placeholder,
-        combine: None,
-        reduce: None,
-        finalize: None,
-        skip_single_values: asked.skip_single_values,
-        scope: std::mem::take(&mut asked.scope),
-        output,
-        partitions: document::partitions(asked.partitions).at("partitions")?,
-        limits: asked.limits.take().unwrap_or_default().limits().at("limits")?,
-        no_combine: asked.no_combine,
-        keep_intermediates: asked.keep_intermediates,
-    };
-    spec.validate_without_functions(home).at("")?;
+    let mut spec = job::drafted(home, id, asked)?;
     caps.check(&spec).map_err(Error::from).at("limits")?;
     store.authorize(&spec).await.at("")?;
     store.inspect_input(&spec.input).await.at("input")?;
     store.check_query(&spec.input).await.at("input")?;
-    if mode.has_target() {
+    if spec.output.mode.has_target() {
         let Output { db, collection, .. } = &spec.output;
         match store.describe(db, collection).await.at("out")? {
             Some(target) => super::refuse_target(&spec.output, &target).at("out")?,

@@ -6,11 +6,12 @@
 //! which asking twice is asking once.
 //!
 //! Reading order: [`document`] (what a request says), [`schema`] (what the server refuses at the insert),
-//! [`command`] (a mapReduce command as a request), [`answer`] (what the coordinator says).
+//! [`command`] (a mapReduce command as a request), [`job`] (what job that is), [`answer`] (what the coordinator says).
 
 pub mod answer;
 pub mod command;
 pub mod document;
+pub mod job;
 pub mod schema;
 
 pub use answer::{Answer, Problem};

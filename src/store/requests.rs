@@ -352,7 +352,7 @@ impl Store {
 }
 
 /// Decodes a request; what it says may be anything.
-fn found(collection: &str, id: String, row: &RawDocumentBuf) -> Found {
+pub fn found(collection: &str, id: String, row: &RawDocumentBuf) -> Found {
     let collection = collection.to_owned();
     if let Err(why) = shape::check(row.as_bytes()) {
         return Found { collection, id, job: None, asked: Err(Malformed { field: None, why }) };
