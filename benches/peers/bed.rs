@@ -60,8 +60,13 @@ impl Bed {
     pub fn daemons(&self, program: &str, name: &str) -> Result<Daemons> {
         let worker = ["worker", "--slots", SLOTS];
         Ok(Daemons {
-            coordinator: self.spawn(program, &format!("{name}-coordinator"), &["coordinator"])?,
-            worker: self.spawn(program, &format!("{name}-worker"), &worker)?,
+            coordinator: self.spawn(
+                program,
+                &format!("{name}-coordinator"),
+                &["coordinator"],
+                &[],
+            )?,
+            worker: self.spawn(program, &format!("{name}-worker"), &worker, &[])?,
         })
     }
 
@@ -76,13 +81,23 @@ impl Bed {
         Ok(())
     }
 
-    fn spawn(&self, program: &str, name: &str, args: &[&str]) -> Result<Managed> {
-        let command = ManagedCommand::new(program, self.dir.path().join(format!("{name}.log")))
+    /// Starts a daemon with more environment.
+    pub fn spawn(
+        &self,
+        program: &str,
+        name: &str,
+        args: &[&str],
+        env: &[(&str, String)],
+    ) -> Result<Managed> {
+        let mut command = ManagedCommand::new(program, self.dir.path().join(format!("{name}.log")))
             .name(name)
             .args(args)
             .env("AVIARY_URI", self.set.uri())
             .env("AVIARY_DB", DB)
             .env_remove("AVIARY_CONFIG");
+        for (name, value) in env {
+            command = command.env(*name, value);
+        }
         let process = command.spawn()?;
         self.set.adopt(&process)?;
         Ok(process)
