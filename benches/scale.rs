@@ -4,7 +4,7 @@
 //! * `-- --jobs`: the same tasks in more and more jobs at once.
 //!
 //! `AVIARY_BENCH_TASKS=640,10000` says how many tasks, `AVIARY_BENCH_JOBS=1,8,32` how many jobs. One replica set of
-//! one member, one coordinator, one worker of two slots.
+//! one member, one coordinator, one worker of two slots. `AVIARY_BENCH_AGAINST=PATH` measures another `aviary` in turn.
 
 #[path = "peers/bed.rs"]
 mod bed;

@@ -9,6 +9,7 @@ use aviary::coordinator::gc;
 use aviary::error::Error;
 use aviary::ids::{JobId, WorkerId};
 use aviary::job::{FunctionRef, Job, JobSpec};
+use aviary::store::leases::Want;
 use aviary::store::turns::Turn;
 use aviary::store::{ConnectOptions, Store};
 use aviary::task::{Marks, Publish, Task, TaskKind, TaskState};
@@ -76,7 +77,7 @@ async fn a_late_note_takes_no_later_one_back(bed: &Bed, store: &Store) {
     store.insert_tasks(&[task]).await.unwrap();
     let worker = WorkerId::generate("w");
     let settings = Settings { lease_ttl_ms: 3_600_000, ..Settings::default() };
-    let claimed = store.claim(&worker, 1, &settings).await.unwrap().remove(0);
+    let claimed = store.claim(&worker, Want::now(1), &settings).await.unwrap().remove(0);
     store.note_publish(&claimed.lease, &noted(true, false)).await.unwrap();
     let whole = Publish { uuid: Bson::String("the whole".into()), ..noted(true, true) };
     store.note_publish(&claimed.lease, &whole).await.unwrap();

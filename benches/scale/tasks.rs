@@ -57,8 +57,10 @@ impl Cost {
 pub async fn more_tasks(counts: &[u32]) -> Result<()> {
     println!("tasks that do nothing, in one job");
     for count in counts {
-        let cost = measure(*count, 1).await?;
-        cost.print(&format!("{count} tasks"));
+        for (name, program) in programs() {
+            let cost = measure(&program, *count, 1).await?;
+            cost.print(&format!("{name}{count} tasks"));
+        }
     }
     Ok(())
 }
@@ -67,15 +69,24 @@ pub async fn more_tasks(counts: &[u32]) -> Result<()> {
 pub async fn more_jobs(counts: &[u32]) -> Result<()> {
     println!("{TASKS_OF_JOBS} tasks that do nothing, in several jobs at once");
     for count in counts {
-        let cost = measure(TASKS_OF_JOBS / count, *count).await?;
-        cost.print(&format!("{count} jobs"));
+        for (name, program) in programs() {
+            let cost = measure(&program, TASKS_OF_JOBS / count, *count).await?;
+            cost.print(&format!("{name}{count} jobs"));
+        }
     }
     Ok(())
 }
 
-async fn measure(tasks: u32, jobs: u32) -> Result<Cost> {
+/// What is measured: this binary, and another one if there is one to be compared with.
+fn programs() -> Vec<(&'static str, String)> {
+    let mut programs = vec![("", AVIARY.to_owned())];
+    programs.extend(std::env::var("AVIARY_BENCH_AGAINST").ok().map(|other| ("the other: ", other)));
+    programs
+}
+
+async fn measure(program: &str, tasks: u32, jobs: u32) -> Result<Cost> {
     let bed = Bed::start().await?;
-    let init = tokio::process::Command::new(AVIARY)
+    let init = tokio::process::Command::new(program)
         .arg("init")
         .env("AVIARY_URI", bed.uri())
         .env("AVIARY_DB", bed.db().name())
@@ -90,10 +101,10 @@ async fn measure(tasks: u32, jobs: u32) -> Result<Cost> {
     }
     let map = bed.file("nothing.wat", NOTHING)?;
     let split = vec![("AVIARY_SPLIT_BYTES", (DOC_BYTES - 20).to_string())];
-    let coordinator = bed.spawn(AVIARY, "coordinator", &["coordinator"], &split)?;
-    let worker = bed.spawn(AVIARY, "worker", &["worker", "--slots", "2"], &[])?;
+    let coordinator = bed.spawn(program, "coordinator", &["coordinator"], &split)?;
+    let worker = bed.spawn(program, "worker", &["worker", "--slots", "2"], &[])?;
     // The first job of a fleet pays for what is done once.
-    submit(&bed, &map, 1).await?;
+    submit(&bed, program, &map, 1).await?;
     let mongod = bed.mongod()?;
     let now = || -> Result<[f64; 3]> {
         let pids = [mongod, worker.pid(), coordinator.pid()];
@@ -102,7 +113,7 @@ async fn measure(tasks: u32, jobs: u32) -> Result<Cost> {
     };
     let commands_before = commands(&bed).await?;
     let (before, began) = (now()?, Instant::now());
-    let jobs_done = try_join_all((0..jobs).map(|n| submit(&bed, &map, n + 2))).await?;
+    let jobs_done = try_join_all((0..jobs).map(|n| submit(&bed, program, &map, n + 2))).await?;
     let (after, wall) = (now()?, began.elapsed().as_secs_f64());
     let mut commands = commands(&bed).await?;
     for (name, count) in &mut commands {
@@ -134,9 +145,9 @@ fn count_of(value: Option<&Bson>) -> i64 {
 }
 
 /// Runs a job to its end; its id.
-async fn submit(bed: &Bed, map: &Path, n: u32) -> Result<String> {
+async fn submit(bed: &Bed, program: &str, map: &Path, n: u32) -> Result<String> {
     let limit = if n == 1 { vec!["--limit", "1"] } else { Vec::new() };
-    let output = tokio::process::Command::new(AVIARY)
+    let output = tokio::process::Command::new(program)
         .args(["submit", "--quiet", "-o", "name", "-c", "input", "--reduce", "_count"])
         .args(["--out", &format!("replace:out{n}")])
         .arg("--map")

@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::ids::{JobId, TaskId};
 use crate::job::limits::{JOB_ID_LEN, PLANS_MAX, is_job_id};
 use crate::job::{Job, JobState};
-use crate::task::TaskKind;
+use crate::task::{TaskKind, TaskState};
 
 /// A task that may be claimed.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Candidate {
     pub(super) id: TaskId,
     pub(super) shard: String,
     pub(super) publishes: bool,
+    /// A worker has vanished with it before.
+    pub(super) was_lost: bool,
 }
 
 /// What is known of open jobs since the last look, and where the next one goes on.
@@ -227,6 +229,8 @@ async fn find(
             id: TaskId::from_text(row.get_str("_id").ok()?),
             shard: row.get_str("shard").ok()?.to_owned(),
             publishes: row.get_str("kind").ok()? == TaskKind::Publish.as_str(),
+            was_lost: row.get_str("state").ok()? != TaskState::Ready.as_str()
+                || row.get_i32("lost").is_ok_and(|lost| lost > 0),
         })
     };
     Ok(rows.iter().filter_map(candidate).collect())
@@ -240,7 +244,7 @@ async fn find_with(
 ) -> mongodb::error::Result<Vec<Document>> {
     let mut find = aviary
         .find(filter)
-        .projection(doc! { "_id": 1, "shard": 1, "kind": 1 })
+        .projection(doc! { "_id": 1, "shard": 1, "kind": 1, "state": 1, "lost": 1 })
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .read_concern(ReadConcern::local());
     if let Some(name) = hint {

@@ -86,6 +86,11 @@ const TRANSIENT_CODES: [i32; 44] = [
 const UNAUTHORIZED: i32 = 13;
 
 /// What an error means for the caller.
+/// Whether a failure with this code passes by itself.
+pub(crate) fn is_transient_code(code: i32) -> bool {
+    TRANSIENT_CODES.contains(&code)
+}
+
 pub(crate) fn classify(error: &DriverError) -> StoreError {
     let (code, mut message) = code_and_message(error);
     if code == Some(UNAUTHORIZED) {
@@ -99,7 +104,7 @@ pub(crate) fn classify(error: &DriverError) -> StoreError {
         (Some(239), _) => StoreErrorKind::SnapshotTooOld,
         (Some(250), _) => StoreErrorKind::OwnersForgotten,
         (Some(46 | 117), _) if crate::planted::planted("lock-fatal") => StoreErrorKind::Fatal,
-        (Some(code), _) if TRANSIENT_CODES.contains(&code) => StoreErrorKind::Transient,
+        (Some(code), _) if is_transient_code(code) => StoreErrorKind::Transient,
         (_, ErrorKind::Authentication { .. }) => StoreErrorKind::Unauthorized,
         (
             _,

@@ -1,16 +1,20 @@
 //! The lease protocol's filters and updates; what they mean is told in [`crate::task`].
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use mongodb::options::{Acknowledgment, ReadConcern, ReturnDocument, WriteConcern};
 use rand::seq::SliceRandom;
 
 use super::Store;
-use super::claims::{has_room, well_typed};
-use super::error::{Action, classify};
+use super::batches::{self, STATEMENTS_MAX};
+use super::claims::{Candidate, has_room, well_typed};
+use super::error::{Action, classify, is_transient_code};
 use super::readable::read;
 use super::retry::{self, twice};
 use crate::config::{self, Settings};
@@ -26,7 +30,32 @@ pub struct Claimed {
     /// The task.
     pub task: Task,
     /// The lease.
-    pub lease: std::sync::Arc<Lease>,
+    pub lease: Arc<Lease>,
+}
+
+/// How many tasks a worker would like to have.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// That it can begin at once.
+    pub now: usize,
+    /// That it can begin soon, so that it need not look again for each. Others may have as many of those that it
+    /// sees, and what is publishing, or was lost by a worker before, waits for nobody.
+    pub ahead: usize,
+}
+
+impl Want {
+    /// Tasks to be begun at once.
+    pub fn now(now: usize) -> Self {
+        Self { now, ahead: 0 }
+    }
+
+    /// How many of these candidates to try at first; they come in the order in which they are tried.
+    fn of(self, candidates: &[Candidate]) -> usize {
+        let may_wait = candidates.iter().skip(self.now);
+        let may_wait = may_wait.take_while(|one| !one.publishes && !one.was_lost).count();
+        let rest = candidates.len().saturating_sub(self.now);
+        self.now + self.ahead.min(rest / 2).min(may_wait)
+    }
 }
 
 /// The role of coordinator, as its holder sees it.
@@ -81,9 +110,9 @@ impl HandBack {
 }
 
 impl Store {
-    /// Claims up to `want` tasks for this shard: ready ones whose time has come, and leased ones
-    /// whose lease has run out. Publish tasks belong to no shard: every worker claims them, and first.
-    /// Tasks of jobs that this process leaves to others are not among them, nor is what is no task of an open job.
+    /// Claims tasks for this shard: ready ones whose time has come, and leased ones whose lease has run out. Publish tasks
+    /// belong to no shard: every worker claims them, and first. Tasks of jobs that this process leaves to others are
+    /// not among them, nor is what is no task of an open job.
     ///
     /// Claimers read a few candidates and try them in random order, so that many of them do not all
     /// hit the first.
@@ -93,41 +122,71 @@ impl Store {
     pub async fn claim(
         &self,
         worker: &WorkerId,
-        want: usize,
+        want: Want,
         settings: &Settings,
     ) -> Result<Vec<Claimed>> {
-        let limit = usize::try_from(config::CLAIM_CANDIDATES_MAX).unwrap_or(0).max(want);
-        let mut candidates = self.candidates(limit).await?;
+        let least = usize::try_from(config::CLAIM_CANDIDATES_MAX).unwrap_or(0);
+        let mut candidates = self.candidates(least.max(want.now + want.ahead * 2)).await?;
         candidates.shuffle(&mut rand::rng());
         candidates.sort_by_key(|candidate| !candidate.publishes);
-        let mut claimed = Vec::new();
-        let mut failed = None;
-        let mut open = candidates.into_iter();
-        while claimed.len() < want {
-            let missing = want - claimed.len();
-            let tries: Vec<_> = open
-                .by_ref()
-                .take(missing)
-                .map(|one| self.claim_one(one.id, one.shard, worker, settings))
-                .collect();
-            if tries.is_empty() {
-                break;
-            }
-            for outcome in join_all(tries).await {
+        if let Some(may_wait) = candidates.get_mut(want.now..) {
+            may_wait.sort_by_key(|candidate| candidate.was_lost);
+        }
+        let (mut claimed, mut failed) = (Vec::new(), None);
+        let mut wanted = want.of(&candidates);
+        while !candidates.is_empty() && wanted > 0 {
+            let rest = candidates.split_off(wanted.min(candidates.len()));
+            for outcome in self.claim_all(candidates, worker, settings).await {
                 match outcome {
-                    Ok(one) => claimed.extend(one),
+                    Ok(some) => claimed.extend(some),
                     Err(error) => failed = Some(error),
                 }
             }
             if failed.is_some() {
                 break;
             }
+            candidates = rest;
+            wanted = want.now.saturating_sub(claimed.len());
         }
         match failed {
             // What was claimed is worked on, whatever became of the rest.
             Some(error) if claimed.is_empty() => Err(error),
             _ => Ok(claimed),
         }
+    }
+
+    /// Tries all of these, those of a shard in one command.
+    async fn claim_all(
+        &self,
+        candidates: Vec<Candidate>,
+        worker: &WorkerId,
+        settings: &Settings,
+    ) -> Vec<Result<Vec<Claimed>>> {
+        let mut by_shard: BTreeMap<String, Vec<TaskId>> = BTreeMap::new();
+        for Candidate { id, shard, .. } in candidates {
+            by_shard.entry(shard).or_default().push(id);
+        }
+        let claims = by_shard.into_iter().flat_map(|(shard, mut ids)| {
+            let mut batches = Vec::new();
+            while !ids.is_empty() {
+                let rest = ids.split_off(STATEMENTS_MAX.min(ids.len()));
+                batches.push((shard.clone(), std::mem::replace(&mut ids, rest)));
+            }
+            batches
+        });
+        join_all(claims.map(|(shard, mut ids)| async move {
+            if ids.len() > 1 {
+                return self.claim_batch(ids, &shard, worker, settings).await;
+            }
+            match ids.pop() {
+                Some(id) => {
+                    let one = self.claim_one(id, shard, worker, settings).await;
+                    one.map(|one| one.into_iter().collect())
+                }
+                None => Ok(Vec::new()),
+            }
+        }))
+        .await
     }
 
     async fn claim_one(
@@ -150,15 +209,8 @@ impl Store {
             .await;
         match found {
             Ok(Some(raw)) => {
-                let lease = std::sync::Arc::new(Lease::new(id, &shard, token, sent, settings));
-                match read("task", &raw) {
-                    Ok(task) => Ok(Some(Claimed { task, lease })),
-                    // It says nothing of the job's other tasks.
-                    Err(error) => {
-                        self.avoid_task(&lease.task);
-                        self.hand_to_others(&lease, &error).await.map(|_| None)
-                    }
-                }
+                let lease = Arc::new(Lease::new(id, &shard, token, sent, settings));
+                self.claimed(lease, &raw).await
             }
             Ok(None) => Ok(None),
             // What the server cannot claim either must not keep this worker from all other tasks.
@@ -168,6 +220,83 @@ impl Store {
                 Ok(None)
             }
             Err(error) => Err(error).action("claim a task"),
+        }
+    }
+
+    /// Claims several tasks of one shard with one update each, then reads those that it has got: they bear the tokens
+    /// that only this call knows. That also tells what a lost reply did not.
+    async fn claim_batch(
+        &self,
+        ids: Vec<TaskId>,
+        shard: &str,
+        worker: &WorkerId,
+        settings: &Settings,
+    ) -> Result<Vec<Claimed>> {
+        const ACTION: &str = "claim tasks";
+        let mut tokens: HashMap<TaskId, Token> =
+            ids.iter().map(|id| (id.clone(), Token::generate())).collect();
+        let statements = ids.iter().filter_map(|id| {
+            let mut filter = claimable(Bson::String(shard.to_owned()));
+            filter.insert("_id", id);
+            Some(batches::statement(filter, claim_update(worker, tokens.get(id)?, settings)))
+        });
+        let statements = statements.collect();
+        let sent = Instant::now();
+        let db = self.near(shard);
+        match batches::update_each(db, statements, doc! { "w": 1 }).await {
+            Ok(applied) => {
+                for (place, code) in applied.failed {
+                    // What the server cannot claim must not keep this worker from all other tasks.
+                    if let Some(id) = ids.get(place).filter(|_| !is_transient_code(code)) {
+                        tracing::warn!(task = %id, code, "the task cannot be claimed; leaving it alone for now");
+                        self.avoid_task(id);
+                    }
+                }
+                if applied.matched == 0 {
+                    return Ok(Vec::new());
+                }
+            }
+            Err(error) if classify(&error).kind == StoreErrorKind::Transient => {
+                tracing::debug!(%error, "which tasks were claimed is unknown; looking");
+            }
+            Err(error) => return Err(error).action(ACTION),
+        }
+        let mine: Vec<&str> = tokens.values().map(Token::as_str).collect();
+        let filter = doc! {
+            "_id": { "$in": &ids },
+            "shard": shard,
+            "state": TaskState::Leased.as_str(),
+            "token": { "$in": mine },
+        };
+        let found: Vec<RawDocumentBuf> = self
+            .aviary_at(shard)
+            .clone_with_type::<RawDocumentBuf>()
+            .find(filter)
+            .read_concern(ReadConcern::local())
+            .await
+            .action(ACTION)?
+            .try_collect()
+            .await
+            .action(ACTION)?;
+        let mut claimed = Vec::new();
+        for raw in found {
+            let id = raw.get_str("_id").map(TaskId::from_text);
+            let Ok(Some((id, token))) = id.map(|id| tokens.remove_entry(&id)) else { continue };
+            let lease = Arc::new(Lease::new(id, shard, token, sent, settings));
+            claimed.extend(self.claimed(lease, &raw).await?);
+        }
+        Ok(claimed)
+    }
+
+    /// Reads a task that was claimed. One that this version cannot read is handed back.
+    async fn claimed(&self, lease: Arc<Lease>, raw: &RawDocumentBuf) -> Result<Option<Claimed>> {
+        match read("task", raw) {
+            Ok(task) => Ok(Some(Claimed { task, lease })),
+            // It says nothing of the job's other tasks.
+            Err(error) => {
+                self.avoid_task(&lease.task);
+                self.hand_to_others(&lease, &error).await.map(|_| None)
+            }
         }
     }
 
@@ -307,17 +436,7 @@ impl Store {
     /// # Errors
     /// [`Error::LeaseLost`], or [`Error::Store`] when the outcome could not be learnt.
     pub async fn commit(&self, lease: &Lease, result: &TaskResult) -> Result<()> {
-        let result = bson::serialize_to_bson(result)
-            .map_err(|e| Error::Internal(format!("a task result does not serialise: {e}")))?;
-        let update = vec![
-            doc! { "$set": {
-                "state": TaskState::Done.as_str(),
-                "finished": "$$NOW",
-                "result": { "$literal": result },
-                "history": closed_attempt("done", None),
-            } },
-            doc! { "$unset": ["token", "until", "not_before", "error", "progress", "waiting"] },
-        ];
+        let update = commit_update(result)?;
         loop {
             let written = self
                 .aviary_at(&lease.shard)
@@ -343,6 +462,28 @@ impl Store {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(error) => return Err(error).action("commit a task"),
+            }
+        }
+    }
+
+    /// Whether one command has committed all of these tasks of one shard. If it has not, some may be committed, and
+    /// [`commit`](Self::commit) tells which.
+    pub async fn commit_batch(&self, commits: &[(Arc<Lease>, Arc<TaskResult>)]) -> bool {
+        let Some((first, _)) = commits.first() else { return true };
+        let statements: Option<Vec<Document>> = commits
+            .iter()
+            .map(|(lease, result)| {
+                let update = commit_update(result).ok()?;
+                Some(batches::statement(fence(lease, "commit-unfenced"), update))
+            })
+            .collect();
+        let Some(statements) = statements else { return false };
+        let majority = doc! { "w": "majority" };
+        match batches::update_each(self.near(&first.shard), statements, majority).await {
+            Ok(applied) => applied.failed.is_empty() && applied.matched == commits.len(),
+            Err(error) => {
+                tracing::debug!(%error, "the outcome of some commits is unknown");
+                false
             }
         }
     }
@@ -682,6 +823,20 @@ fn fence(lease: &Lease, mutant: &str) -> Document {
         "token": &lease.token,
         "state": TaskState::Leased.as_str(),
     }
+}
+
+fn commit_update(result: &TaskResult) -> Result<Vec<Document>> {
+    let result = bson::serialize_to_bson(result)
+        .map_err(|e| Error::Internal(format!("a task result does not serialize: {e}")))?;
+    Ok(vec![
+        doc! { "$set": {
+            "state": TaskState::Done.as_str(),
+            "finished": "$$NOW",
+            "result": { "$literal": result },
+            "history": closed_attempt("done", None),
+        } },
+        doc! { "$unset": ["token", "until", "not_before", "error", "progress", "waiting"] },
+    ])
 }
 
 fn claim_update(worker: &WorkerId, token: &Token, settings: &Settings) -> Vec<Document> {

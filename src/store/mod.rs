@@ -5,6 +5,7 @@
 //! [`task`](crate::task)). Reads that decide something are `majority`, writes are `majority`
 //! unless said otherwise, and whatever compares times does so on the server.
 
+mod batches;
 pub mod blocks;
 mod claims;
 pub mod error;

@@ -9,8 +9,10 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::commits::Commits;
 use super::deadline::Deadline;
 use super::lines::{self, Lines};
+use super::slots::Slot;
 use super::spills::Spills;
 use super::{loader, map, publish_task, reduce, runs};
 use crate::config::{self, Settings};
@@ -32,6 +34,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) stop: CancellationToken,
     pub(super) specs: SpecCache,
+    pub(super) commits: Commits,
     pub(super) spills: Spills,
 }
 
@@ -144,15 +147,21 @@ impl Attempt {
     }
 }
 
-/// Runs a claimed task to its end. Whatever happens, nothing is left to the caller.
-pub(super) async fn run(context: &Arc<Context>, claimed: Claimed) {
+/// Runs a claimed task to its end. Whatever happens, nothing is left to the caller. The slot is free once the work is
+/// done, or nobody waits for it any more.
+pub(super) async fn run(context: &Arc<Context>, claimed: Claimed, slot: Arc<Slot>) {
+    run_in(context, claimed, &slot).await;
+    slot.free();
+}
+
+async fn run_in(context: &Arc<Context>, claimed: Claimed, slot: &Arc<Slot>) {
     let Claimed { task, lease } = claimed;
     let started = Instant::now();
     let id = task.id.clone();
     tracing::info!(task = %id, worker = %context.worker, attempt = task.attempts, epoch = task.epoch, "claimed");
     // In a task of its own, so that a call without an answer costs no more than this attempt: an attempt that
     // has lost its lease can write nothing that counts.
-    let attempting = tokio::spawn(attempt(context.clone(), task, lease.clone()));
+    let attempting = tokio::spawn(attempt(context.clone(), task, lease.clone(), slot.clone()));
     let committed = tokio::select! {
         ended = attempting => match ended {
             Ok(outcome) => outcome,
@@ -195,7 +204,12 @@ async fn abandoned(lease: &Lease) {
 }
 
 /// One attempt, from the job's document to the commit.
-async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result<()> {
+async fn attempt(
+    context: Arc<Context>,
+    task: Task,
+    lease: Arc<Lease>,
+    slot: Arc<Slot>,
+) -> Result<()> {
     let job = context.specs.get(&context.store, &task, &context.settings.caps).await?;
     // A grant can be taken back.
     context.store.authorize(&job.spec).await?;
@@ -224,11 +238,12 @@ async fn attempt(context: Arc<Context>, task: Task, lease: Arc<Lease>) -> Result
     let worked = CancellationToken::new();
     let logged = tokio::spawn(lines::write(attempt.clone(), worked.clone()));
     let outcome = work(&attempt).await;
+    slot.free();
     worked.cancel();
     // Whoever sees that the task has ended finds its lines; they are not worth waiting for long.
     let _ = tokio::time::timeout(lines::LAST_LINES_MAX, logged).await;
     drop(renewer);
-    context.store.commit(&lease, &outcome?).await
+    context.commits.commit(lease, outcome?).await
 }
 
 async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
@@ -346,6 +361,11 @@ async fn give_up(store: &Store, lease: &Arc<Lease>, error: Error) {
         // Its lease will run out.
         Err(error) => tracing::warn!(task = %lease.task, %error, "could not end the attempt"),
     }
+}
+
+/// Hands back a task that was claimed ahead and not begun.
+pub(super) async fn hand_back(store: &Store, lease: &Arc<Lease>) {
+    give_up(store, lease, Error::Drained).await;
 }
 
 /// Hands a lease back through a failover. A repeat of what took effect matches nothing, which is then reported

@@ -1,24 +1,36 @@
 //! The loop: claim when a slot is free, run, sleep when there is nothing, drain when told to stop.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::doc;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Context};
+use super::commits::Commits;
+use super::slots::Slots;
 use super::spills::Spills;
 use crate::config::{self, Settings};
 use crate::error::Result;
 use crate::ids::WorkerId;
 use crate::store::Store;
-use crate::store::leases::Claimed;
+use crate::store::leases::{Claimed, Want};
 use crate::store::retry::{self, within};
 use crate::store::watch::WakeFor;
 use crate::wasm::Host;
+
+/// A task that was claimed ahead and not begun for so long is handed back: the ones before it take longer than was
+/// thought.
+const AHEAD_WAITS_MAX: Duration = Duration::from_millis(500);
+/// Attempts that have given their slot back and are still being committed, at most.
+const COMMITTING_MAX: usize = 64;
+/// How long a worker that stops waits for a claim that is on its way. What it gets later runs out.
+const LAST_CLAIM_MAX: Duration = Duration::from_secs(2);
 
 /// What a worker is given.
 #[derive(Debug, Clone)]
@@ -47,13 +59,13 @@ pub async fn run(
     if options.settings.watch {
         store.watch(WakeFor::Workers, bell.clone(), stop.child_token());
     }
-    let busy = Arc::new(AtomicI32::new(0));
+    let slots = Slots::new(options.slots);
     let pulse = tokio::spawn(report(
         store.clone(),
         id.clone(),
         options.slots,
         host.memory_bytes_max() >> 20,
-        busy.clone(),
+        slots.clone(),
         stop.child_token(),
     ));
     tracing::info!(worker = %id, slots = options.slots, shard = store.served_name(), "worker started");
@@ -64,45 +76,11 @@ pub async fn run(
         settings: options.settings.clone(),
         stop: stop.clone(),
         specs: attempt::SpecCache::default(),
+        commits: Commits::new(store.clone()),
         spills: options.spills,
     });
-    let mut running: JoinSet<()> = JoinSet::new();
-    while !stop.is_cancelled() {
-        let free = options.slots.saturating_sub(running.len());
-        let mut claimed = 0;
-        if free > 0 {
-            match claim(&context, free).await {
-                Ok(tasks) => {
-                    claimed = tasks.len();
-                    for task in tasks {
-                        busy.fetch_add(1, Ordering::AcqRel);
-                        let (context, busy) = (context.clone(), busy.clone());
-                        running.spawn(async move {
-                            attempt::run(&context, task).await;
-                            busy.fetch_sub(1, Ordering::AcqRel);
-                        });
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "could not claim; trying again"),
-            }
-        }
-        if claimed > 0 && running.len() < options.slots {
-            continue;
-        }
-        let poll = Duration::from_millis(options.settings.poll_ms)
-            .mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        tokio::select! {
-            Some(ended) = running.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "an attempt panicked; its lease will run out");
-                    busy.fetch_sub(1, Ordering::AcqRel);
-                }
-            }
-            () = bell.notified(), if running.len() < options.slots => {}
-            () = tokio::time::sleep(poll), if running.len() < options.slots => {}
-            () = stop.cancelled() => {}
-        }
-    }
+    let running = Work::new(context, slots).until_stopped(&bell).await;
+    let mut running = running;
     tracing::info!(worker = %id, tasks = running.len(), "draining");
     while running.join_next().await.is_some() {}
     // The pulse ends with `stop`; a panic in it has been reported.
@@ -115,12 +93,133 @@ pub async fn run(
     Ok(())
 }
 
-/// Claims tasks. A claim whose answer is late is one whose lease runs out.
-async fn claim(context: &Context, want: usize) -> Result<Vec<Claimed>> {
-    let (store, worker) = (context.store.clone(), context.worker.clone());
-    let settings = context.settings.clone();
-    let claiming = async move { store.claim(&worker, want, &settings).await };
-    within(retry::ANSWER_MAX, "claim tasks", claiming).await
+/// Tasks that run, that are to run, and that are being claimed.
+struct Work {
+    context: Arc<Context>,
+    slots: Slots,
+    running: JoinSet<()>,
+    /// Claimed ahead, with the time at which they were.
+    queue: VecDeque<(Claimed, Instant)>,
+    claiming: Option<BoxFuture<'static, Result<Vec<Claimed>>>>,
+    /// What the claim on its way asks for.
+    asked: usize,
+    /// Whether there may be tasks that have not been seen.
+    look: bool,
+}
+
+impl Work {
+    fn new(context: Arc<Context>, slots: Slots) -> Self {
+        Self {
+            context,
+            slots,
+            running: JoinSet::new(),
+            queue: VecDeque::new(),
+            claiming: None,
+            asked: 0,
+            look: true,
+        }
+    }
+
+    /// Claims and runs tasks until the worker is to stop. Returns those that still run.
+    async fn until_stopped(mut self, bell: &Notify) -> JoinSet<()> {
+        let (stop, slots) = (self.context.stop.clone(), self.slots.clone());
+        while !stop.is_cancelled() {
+            self.hand_back_late(AHEAD_WAITS_MAX);
+            self.begin();
+            self.look_for_more();
+            let poll = Duration::from_millis(self.context.settings.poll_ms)
+                .mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            let has_room = slots.free() > 0;
+            let waits_for_slot = !self.queue.is_empty() || self.look && self.claiming.is_none();
+            tokio::select! {
+                claimed = claimed(&mut self.claiming) => self.take(claimed),
+                Some(ended) = self.running.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "an attempt panicked; its lease will run out");
+                    }
+                    // Something may be ready that was not before.
+                    self.look = true;
+                }
+                () = slots.wait(), if waits_for_slot && !has_room => {}
+                () = tokio::time::sleep(AHEAD_WAITS_MAX), if !self.queue.is_empty() => {}
+                () = bell.notified(), if has_room => self.look = true,
+                () = tokio::time::sleep(poll), if has_room => self.look = true,
+                () = stop.cancelled() => {}
+            }
+        }
+        // A claim on its way may have got something.
+        if self.claiming.is_some()
+            && let Ok(Ok(claimed)) =
+                tokio::time::timeout(LAST_CLAIM_MAX, claimed(&mut self.claiming)).await
+        {
+            self.queue.extend(claimed.into_iter().map(|task| (task, Instant::now())));
+        }
+        self.hand_back_late(Duration::ZERO);
+        self.running
+    }
+
+    /// Begins what has been claimed, as far as there are slots.
+    fn begin(&mut self) {
+        while self.running.len() < self.slots.busy() + COMMITTING_MAX
+            && !self.queue.is_empty()
+            && let Some(slot) = self.slots.take()
+            && let Some((task, _)) = self.queue.pop_front()
+        {
+            let context = self.context.clone();
+            self.running.spawn(async move { attempt::run(&context, task, slot).await });
+        }
+    }
+
+    /// Claims more where it is time to.
+    fn look_for_more(&mut self) {
+        if !self.look || self.claiming.is_some() {
+            return;
+        }
+        let ahead = self.slots.ahead();
+        let now = self.slots.free().saturating_sub(self.queue.len());
+        // Half of them are left when it is time for more.
+        if now == 0 && self.queue.len() * 2 >= ahead {
+            return;
+        }
+        let want = Want { now, ahead: ahead.saturating_sub(self.queue.len()) };
+        (self.asked, self.look) = (now, false);
+        let (store, worker) = (self.context.store.clone(), self.context.worker.clone());
+        let settings = self.context.settings.clone();
+        let claiming = async move { store.claim(&worker, want, &settings).await };
+        // A claim whose answer is late is one whose lease runs out.
+        self.claiming = Some(within(retry::ANSWER_MAX, "claim tasks", claiming).boxed());
+    }
+
+    fn take(&mut self, claimed: Result<Vec<Claimed>>) {
+        self.claiming = None;
+        match claimed {
+            Ok(tasks) => {
+                // There is more where these came from.
+                self.look |= !tasks.is_empty() && tasks.len() >= self.asked;
+                let now = Instant::now();
+                self.queue.extend(tasks.into_iter().map(|task| (task, now)));
+            }
+            Err(error) => tracing::warn!(%error, "could not claim; trying again"),
+        }
+    }
+
+    /// Hands back what was claimed so long ago without being begun.
+    fn hand_back_late(&mut self, after: Duration) {
+        while let Some((task, _)) = self.queue.pop_front_if(|(_, since)| since.elapsed() >= after) {
+            let store = self.context.store.clone();
+            self.running.spawn(async move { attempt::hand_back(&store, &task.lease).await });
+        }
+    }
+}
+
+/// What a claim that is on its way brings. Never, if none is.
+async fn claimed(
+    claiming: &mut Option<BoxFuture<'static, Result<Vec<Claimed>>>>,
+) -> Result<Vec<Claimed>> {
+    match claiming {
+        Some(claiming) => claiming.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Finds out whether the link to the own shard may be trusted. While it may not, the router serves.
@@ -136,7 +235,7 @@ async fn report(
     id: WorkerId,
     slots: usize,
     memory_mb: usize,
-    busy: Arc<AtomicI32>,
+    of_slots: Slots,
     stop: CancellationToken,
 ) {
     let slots = i32::try_from(slots).unwrap_or(i32::MAX);
@@ -145,7 +244,7 @@ async fn report(
             "host": crate::telemetry::host_name(),
             "pid": i64::from(std::process::id()),
             "slots": slots,
-            "busy": busy.load(Ordering::Acquire),
+            "busy": i32::try_from(of_slots.busy()).unwrap_or(i32::MAX),
             "memory_mb": i64::try_from(memory_mb).unwrap_or(i64::MAX),
             "version": env!("CARGO_PKG_VERSION"),
         };

@@ -1,12 +1,13 @@
 //! The worker daemon: claims tasks of its shard and runs them, `slots` at a time.
 //!
-//! Reading order: [`daemon`] (the loop), `attempt` (one claimed task from claim to commit), `map`,
+//! Reading order: [`daemon`] (the loop), `slots` (what runs at once, what is claimed ahead), `attempt` (one claimed task from claim to commit), `commits` (commits that go together), `map`,
 //! `reduce` and `publish_task` (the work), `guest` (a function and its failures), `combiner`, `reducer` (what
 //! happens to emits and groups), `writer` (to the database, behind the lease), `lines` (what functions log).
 
 mod attempt;
 mod collation;
 pub mod combiner;
+mod commits;
 mod complete;
 pub mod daemon;
 pub mod deadline;
@@ -22,6 +23,7 @@ mod publish_task;
 mod reduce;
 pub mod reducer;
 mod runs;
+mod slots;
 pub mod spills;
 mod stream;
 mod writer;
