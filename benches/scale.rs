@@ -2,12 +2,16 @@
 //!
 //! * `-- --tasks`: jobs of more and more map tasks that do nothing, by what one task costs.
 //! * `-- --jobs`: the same tasks in more and more jobs at once.
+//! * `-- --latency`: a job over 100 documents from `aviary submit` to its result, in a new database and in one where 10,000
+//!   jobs have ended.
 //!
 //! `AVIARY_BENCH_TASKS=640,10000` says how many tasks, `AVIARY_BENCH_JOBS=1,8,32` how many jobs. One replica set of
 //! one member, one coordinator, one worker of two slots. `AVIARY_BENCH_AGAINST=PATH` measures another `aviary` in turn.
 
 #[path = "peers/bed.rs"]
 mod bed;
+#[path = "scale/latency.rs"]
+mod latency;
 #[path = "peers/process.rs"]
 mod process;
 #[path = "scale/tasks.rs"]
@@ -28,17 +32,18 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut tasks, mut jobs) = (false, false);
+    let (mut tasks, mut jobs, mut latency) = (false, false, false);
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             "--tasks" => tasks = true,
             "--jobs" => jobs = true,
+            "--latency" => latency = true,
             // What cargo itself passes.
             "--bench" => {}
-            other => bail!("{other} is none of --tasks and --jobs"),
+            other => bail!("{other} is none of --tasks, --jobs and --latency"),
         }
     }
-    let all = !tasks && !jobs;
+    let all = !tasks && !jobs && !latency;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         if tasks || all {
@@ -47,8 +52,18 @@ fn run() -> Result<()> {
         if jobs || all {
             tasks::more_jobs(&numbers("AVIARY_BENCH_JOBS", &[1, 8, 32])?).await?;
         }
+        if latency || all {
+            latency::run().await?;
+        }
         Ok(())
     })
+}
+
+/// What is measured: this binary, and another one if there is one to be compared with.
+fn programs() -> Vec<(&'static str, String)> {
+    let mut programs = vec![("", bed::AVIARY.to_owned())];
+    programs.extend(std::env::var("AVIARY_BENCH_AGAINST").ok().map(|other| ("the other: ", other)));
+    programs
 }
 
 fn numbers(name: &str, default: &[u32]) -> Result<Vec<u32>> {

@@ -64,8 +64,8 @@ pub const SPLITS_PER_SLOT: u64 = 4;
 pub const SPLIT_BYTES_MIN: u64 = 8 << 20;
 /// Ranges of one split: small chunks of a shard are read together.
 pub const RANGES_MAX: usize = 64;
-/// Map tasks of one job.
-pub const SPLITS_MAX: u32 = 65_536;
+/// Map tasks of one job: their numbers have five digits in their names.
+pub const SPLITS_MAX: u32 = 100_000;
 /// Ids sampled for every split, so that splits come out within about 20 % of each other.
 pub const SAMPLES_PER_SPLIT: u64 = 40;
 /// Ids sampled by one plan; more would cost more than better balanced splits give back.

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use bson::{Bson, Document, doc};
 use futures_util::future::try_join_all;
 
-use crate::bed::{AVIARY, Bed};
-use crate::process;
+use crate::bed::Bed;
+use crate::{process, programs};
 
 /// A map that does nothing, as small as the contract allows.
 const NOTHING: &str = r#"(module
@@ -75,13 +75,6 @@ pub async fn more_jobs(counts: &[u32]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What is measured: this binary, and another one if there is one to be compared with.
-fn programs() -> Vec<(&'static str, String)> {
-    let mut programs = vec![("", AVIARY.to_owned())];
-    programs.extend(std::env::var("AVIARY_BENCH_AGAINST").ok().map(|other| ("the other: ", other)));
-    programs
 }
 
 async fn measure(program: &str, tasks: u32, jobs: u32) -> Result<Cost> {

@@ -56,12 +56,9 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
     if settings.watch {
-        store.watch(WakeFor::Coordinator, bell.clone(), stop.child_token());
+        store.watch(WakeFor::Coordinator, bell.clone(), None, stop.child_token());
     }
     tracing::info!(coordinator = %id, "coordinator started");
-    if settings.watch {
-        store.watch(WakeFor::Intake, bell.clone(), stop.child_token());
-    }
     if let Err(error) = store.refresh_validator().await {
         tracing::warn!(%error, "could not bring the collection's validator up to date; run aviary init");
     }

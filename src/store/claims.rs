@@ -263,8 +263,9 @@ fn is_bad_hint(error: &mongodb::error::Error) -> bool {
 fn claimable_of(job: &OpenJob, shards: Bson, kinds: &[TaskKind], avoided: &[String]) -> Document {
     let mut filter = claimable(shards);
     let counts = [job.map_tasks, job.reduce_tasks];
+    // Fields of other types than a claim can compute with are found by trying, and the task is then avoided: a schema here
+    // would take the server longer than all the rest.
     filter.extend(own_tasks(&job.id, job.plan, counts, kinds));
-    filter.extend(well_typed());
     // With these two the index leads to this job's tasks alone. A task without a priority has that of most jobs.
     filter.insert(
         "priority",
@@ -321,8 +322,8 @@ pub(super) fn own_tasks_of(job: &Job, kinds: &[TaskKind]) -> Document {
     own_tasks(&job.id, job.plan, counts, kinds)
 }
 
-/// A condition: the fields that a claim computes with, or that a task is read with, have their types. One
-/// that has not could not be claimed, and an update of many that meets it would end there.
+/// A condition: the fields that an update computes with, or that a task is read with, have their types. An update of many
+/// that met one that has not would end there.
 ///
 /// A schema, because other conditions on types look into arrays. Its names are none of a task's own filter.
 pub(super) fn well_typed() -> Document {

@@ -35,7 +35,7 @@ pub(crate) async fn run_write(db: &Database, command: Document) -> Result<Docume
 
 /// Codes with which a server says that it is not, or no longer, the one to ask, by their names in
 /// the server's `error_codes.yml`.
-const TRANSIENT_CODES: [i32; 44] = [
+const TRANSIENT_CODES: [i32; 45] = [
     6,     // HostUnreachable
     7,     // HostNotFound
     43,    // CursorNotFound: the server that had it is no longer the one that answers
@@ -69,6 +69,7 @@ const TRANSIENT_CODES: [i32; 44] = [
     355,   // InterruptedDueToStorageChange
     365,   // TemporarilyUnavailable
     384,   // ConnectionError
+    388,   // TransactionTooLargeForCache: of a write alone, when all others have filled the cache
     407,   // PooledConnectionAcquisitionExceededTimeLimit
     9001,  // SocketException
     10107, // NotWritablePrimary
@@ -85,12 +86,12 @@ const TRANSIENT_CODES: [i32; 44] = [
 /// The user may not do this.
 const UNAUTHORIZED: i32 = 13;
 
-/// What an error means for the caller.
 /// Whether a failure with this code passes by itself.
 pub(crate) fn is_transient_code(code: i32) -> bool {
     TRANSIENT_CODES.contains(&code)
 }
 
+/// What an error means for the caller.
 pub(crate) fn classify(error: &DriverError) -> StoreError {
     let (code, mut message) = code_and_message(error);
     if code == Some(UNAUTHORIZED) {

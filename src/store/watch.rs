@@ -2,44 +2,58 @@
 //!
 //! One task owns the stream for its whole life. When it breaks, it is opened afresh from now: what
 //! was missed is found by the poll, which always runs.
+//!
+//! The server looks at every write of the deployment for every stream, also at those of results, which costs as much as a
+//! tenth of writing them. So a worker that has all hands full has no stream.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, doc};
 use futures_util::StreamExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Store;
+use super::{AVIARY, Store};
+use crate::request::REQUESTS;
 
 /// Which changes are worth waking for.
 #[derive(Debug, Clone, Copy)]
 pub enum WakeFor {
     /// A task became ready.
     Workers,
-    /// A request was inserted where everybody's are.
-    Intake,
-    /// A job was submitted or ended, or a task was committed or given up.
+    /// A request was inserted, a job was submitted or ended, or a task was committed or given up.
     Coordinator,
 }
 
 impl Store {
-    /// Rings `bell` whenever something that matters to `audience` changes, until `stop`.
-    pub fn watch(&self, audience: WakeFor, bell: Arc<Notify>, stop: CancellationToken) {
+    /// Rings `bell` whenever something that matters to `audience` changes, until `stop`; with `wanted` only while that
+    /// is true, and once whenever it has become so.
+    pub fn watch(
+        &self,
+        audience: WakeFor,
+        bell: Arc<Notify>,
+        mut wanted: Option<watch::Receiver<bool>>,
+        stop: CancellationToken,
+    ) {
         const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-        let collection = match audience {
-            // A stream on the own shard is spared the wait for the slowest of all.
-            WakeFor::Workers => self.aviary_of_served(),
-            WakeFor::Coordinator => self.aviary(),
-            WakeFor::Intake => self.database().collection(crate::request::REQUESTS),
-        };
+        // A stream on the own shard is spared the wait for the slowest of all.
+        let (tasks, database) = (self.aviary_of_served(), self.database().clone());
         tokio::spawn(async move {
             while !stop.is_cancelled() {
+                tokio::select! {
+                    () = until(&mut wanted) => {}
+                    () = stop.cancelled() => return,
+                }
                 // That something has changed is all that is asked for; the driver wants to know by what.
                 let least = doc! { "$project": { "_id": 1, "operationType": 1 } };
-                let pipeline = [doc! { "$match": wanted(audience) }, least];
-                match collection.watch().pipeline(pipeline).await {
+                let pipeline = [doc! { "$match": matters(audience) }, least];
+                let opened = match audience {
+                    WakeFor::Workers => tasks.watch().pipeline(pipeline).await,
+                    // One of a database costs less than two of collections.
+                    WakeFor::Coordinator => database.watch().pipeline(pipeline).await,
+                };
+                match opened {
                     Ok(mut stream) => {
                         // Something may have changed before the stream was open.
                         bell.notify_one();
@@ -48,6 +62,7 @@ impl Store {
                             // closes it on the server.
                             let event = tokio::select! {
                                 event = stream.next() => event,
+                                () = until_not(&mut wanted) => break,
                                 () = stop.cancelled() => return,
                             };
                             match event {
@@ -62,6 +77,9 @@ impl Store {
                     }
                     Err(error) => tracing::debug!(%error, "no change stream; polling goes on"),
                 }
+                if wanted.as_ref().is_some_and(|wanted| !*wanted.borrow()) {
+                    continue;
+                }
                 tokio::select! {
                     () = tokio::time::sleep(REOPEN_PAUSE) => {}
                     () = stop.cancelled() => return,
@@ -71,18 +89,47 @@ impl Store {
     }
 }
 
-fn wanted(audience: WakeFor) -> Document {
+/// Waits until a stream is wanted.
+async fn until(wanted: &mut Option<watch::Receiver<bool>>) {
+    if let Some(wanted) = wanted {
+        // Whoever is gone wants no more than before.
+        let _ = wanted.wait_for(|wanted| *wanted).await;
+    }
+}
+
+/// Waits until no stream has been wanted for a while: opening one costs more than having it for so long.
+async fn until_not(wanted: &mut Option<watch::Receiver<bool>>) {
+    const KEPT: Duration = Duration::from_millis(200);
+    let Some(wanted) = wanted else { return std::future::pending().await };
+    loop {
+        if wanted.wait_for(|wanted| !*wanted).await.is_err() {
+            return std::future::pending().await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(KEPT) => return,
+            _ = wanted.wait_for(|wanted| *wanted) => {}
+        }
+    }
+}
+
+fn matters(audience: WakeFor) -> Document {
     match audience {
         WakeFor::Workers => doc! { "$or": [
             { "fullDocument.state": "ready" },
             { "updateDescription.updatedFields.state": "ready" },
         ] },
-        WakeFor::Intake => doc! { "operationType": "insert" },
-        WakeFor::Coordinator => doc! { "$or": [
-            { "fullDocument.kind": "job" },
-            { "updateDescription.updatedFields.state": {
-                "$in": ["done", "quarantined", "cancelled", "failed", "submitted"],
-            } },
-        ] },
+        WakeFor::Coordinator => {
+            doc! {
+                // Exact names: with these, servers sort out writes to other collections before they make events of them.
+                "ns.coll": { "$in": [AVIARY, REQUESTS] },
+                "$or": [
+                    { "fullDocument.kind": "job" },
+                    { "updateDescription.updatedFields.state": {
+                        "$in": ["done", "quarantined", "cancelled", "failed", "submitted"],
+                    } },
+                    { "ns.coll": REQUESTS, "operationType": "insert" },
+                ],
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bson::doc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -56,8 +56,9 @@ pub async fn run(
     let id = WorkerId::generate(&crate::telemetry::host_name());
     verify(&store).await;
     let bell = Arc::new(Notify::new());
+    let (idle, is_idle) = watch::channel(true);
     if options.settings.watch {
-        store.watch(WakeFor::Workers, bell.clone(), stop.child_token());
+        store.watch(WakeFor::Workers, bell.clone(), Some(is_idle), stop.child_token());
     }
     let slots = Slots::new(options.slots);
     let pulse = tokio::spawn(report(
@@ -79,7 +80,7 @@ pub async fn run(
         commits: Commits::new(store.clone()),
         spills: options.spills,
     });
-    let running = Work::new(context, slots).until_stopped(&bell).await;
+    let running = Work::new(context, slots, idle).until_stopped(&bell).await;
     let mut running = running;
     tracing::info!(worker = %id, tasks = running.len(), "draining");
     while running.join_next().await.is_some() {}
@@ -105,10 +106,12 @@ struct Work {
     asked: usize,
     /// Whether there may be tasks that have not been seen.
     look: bool,
+    /// Whether there is a slot to be filled, and nothing to fill it with.
+    idle: watch::Sender<bool>,
 }
 
 impl Work {
-    fn new(context: Arc<Context>, slots: Slots) -> Self {
+    fn new(context: Arc<Context>, slots: Slots, idle: watch::Sender<bool>) -> Self {
         Self {
             context,
             slots,
@@ -117,6 +120,7 @@ impl Work {
             claiming: None,
             asked: 0,
             look: true,
+            idle,
         }
     }
 
@@ -130,6 +134,8 @@ impl Work {
             let poll = Duration::from_millis(self.context.settings.poll_ms)
                 .mul_f64(0.5 + rand::random::<f64>() / 2.0);
             let has_room = slots.free() > 0;
+            let is_idle = has_room && self.queue.is_empty();
+            self.idle.send_if_modified(|before| std::mem::replace(before, is_idle) != is_idle);
             let waits_for_slot = !self.queue.is_empty() || self.look && self.claiming.is_none();
             tokio::select! {
                 claimed = claimed(&mut self.claiming) => self.take(claimed),

@@ -13,7 +13,7 @@ const WRITES_MAX: u32 = 6;
 /// The same for a read: what matters of it is which writes it comes between.
 const READS_MAX: u32 = 2;
 /// Every so-many-th point is in the sample.
-const SAMPLE_EVERY: usize = 13;
+const SAMPLE_EVERY: usize = 29;
 
 /// One run to do.
 #[derive(Debug, Clone)]

@@ -34,7 +34,7 @@ async fn numbers_beyond_their_caps_fail_the_job_that_has_them() {
     // One that says that it is planned already.
     let mut job = scene.forger.submitted();
     job.extend(doc! { "state": "mapping", "plan": 1, "map_tasks": i64::from(u32::MAX), "reduce_tasks": 1_i64 });
-    cases.push((job, "map_tasks", "4294967295", "65536"));
+    cases.push((job, "map_tasks", "4294967295", "100000"));
     let mut job = scene.forger.submitted();
     job.extend(doc! { "plan": i32::MAX });
     cases.push((job, "plan", "2147483647", ""));
