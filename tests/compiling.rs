@@ -140,7 +140,7 @@ fn a_child_that_is_killed_or_gets_no_processor_is_the_machines_fault() {
             CompileLimits::default(),
             "was killed, as systems do that are short of memory",
         ),
-        ("kill -2 $$", CompileLimits::default(), "was ended by signal 2"),
+        ("kill -15 $$", CompileLimits::default(), "was ended by signal 15"),
         (
             "exec /bin/sleep 1000",
             CompileLimits { time, ..CompileLimits::default() },
