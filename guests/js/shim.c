@@ -429,6 +429,12 @@ EXPORT("finalize") void stage_finalize(const uint8_t *p, uint32_t len)
     stage_keyed(STAGE_FINALIZE, p, len);
 }
 
+/* Turns the fast paths off (0) or on. They make no difference but in time, which is what tests make sure of. */
+EXPORT("aviary_js_fast_paths") void aviary_js_fast_paths(int32_t on)
+{
+    fast_paths = on != 0;
+}
+
 /* Whether the reduce that was loaded streams; known once aviary_js_load has returned. */
 EXPORT("aviary_js_streams") int32_t aviary_js_streams(void)
 {

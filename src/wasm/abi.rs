@@ -11,6 +11,7 @@
 //! | `reduce_end` | `() -> ()` | as above |
 //! | `aviary_js_load` | `(ptr, len) -> ()` | only the JavaScript guest: takes the sources |
 //! | `aviary_js_streams` | `() -> (i32)` | only the JavaScript guest: whether the reduce that it took streams |
+//! | `aviary_js_fast_paths` | `(i32) -> ()` | only the JavaScript guest, never called by a worker: 0 turns its fast paths off, so that tests can compare |
 //!
 //! Input is concatenated BSON documents: for `map` the documents themselves, for `combine` and
 //! `reduce` one `{k, v: [..]}` a key, for `finalize` one `{k, v}` a key. A guest that fails stops
