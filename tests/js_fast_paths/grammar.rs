@@ -129,6 +129,10 @@ const PATCHES: &[(&str, &str)] = &[
         "Function.prototype.call = ph;",
     ),
     ("RegExp.prototype.compile.call(shared, 'b+', 'g');", "shared = /[a-z]+/g;"),
+    (
+        "var ij = Object.getPrototypeOf([][Symbol.iterator]()), pj = ij.next; ij.next = Object.getPrototypeOf(new Set()[Symbol.iterator]()).next;",
+        "ij.next = pj;",
+    ),
 ];
 
 /// What programs use of each other, as a map that is loaded before the first of them.
@@ -277,12 +281,15 @@ impl Writer<'_> {
         if self.random.one_in(3) {
             body.push_str("emit(d.s, 1);");
         }
-        let body = if self.random.one_in(12) {
+        if self.random.one_in(12) {
             // A function as a script, with helpers of its own.
             return format!("function helper(x) {{ return [x, x]; }} function map() {{ {body} }}");
-        } else {
-            body
-        };
+        }
+        if self.random.one_in(15) {
+            // What stands behind the function makes a lexical global, which hides one of the global object.
+            let (kind, number) = (self.random.pick(&["let", "const"]), self.random.below(3));
+            return format!("function () {{ {body} }}; {kind} g{number} = 'lexical';");
+        }
         format!("function () {{ {body} }}")
     }
 
