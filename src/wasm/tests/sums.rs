@@ -15,6 +15,9 @@ struct Total {
     emits: u64,
 }
 
+/// A key, its sum, what is no number, and how many emits.
+type Outcome = (Vec<u8>, String, Vec<Vec<u8>>, u64);
+
 /// Adds up what it is given, and wants sums or not.
 #[derive(Default)]
 struct Adding {
@@ -31,7 +34,7 @@ impl Adding {
     }
 
     /// What can be compared with another: for each key the result, what is no number, and how many emits.
-    fn results(&self) -> Vec<(Vec<u8>, String, Vec<Vec<u8>>, u64)> {
+    fn results(&self) -> Vec<Outcome> {
         let result = |(key, total): (&Vec<u8>, &Total)| {
             let mut others = total.others.clone();
             others.sort();
