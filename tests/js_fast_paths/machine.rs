@@ -4,8 +4,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use wasmtime::{
-    Caller, Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module,
-    OptLevel, PoolingAllocationConfig, Result, Store, StoreLimits, StoreLimitsBuilder, TypedFunc,
+    Caller, Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Memory,
+    Module, OptLevel, PoolingAllocationConfig, Result, Store, StoreLimits, StoreLimitsBuilder,
+    TypedFunc,
 };
 
 use crate::random::Random;
@@ -129,7 +130,8 @@ impl Machine {
             .total_memories(INSTANCES_MAX)
             .total_tables(INSTANCES_MAX)
             .max_memory_size(MEMORY_BYTES_MAX)
-            .linear_memory_keep_resident(4 << 20);
+            .linear_memory_keep_resident(1 << 20)
+            .pagemap_scan(Enabled::Auto);
         let mut config = Config::new();
         config
             .cranelift_opt_level(OptLevel::Speed)
