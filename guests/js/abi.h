@@ -10,6 +10,7 @@
 #define EXPORT(name) __attribute__((export_name(name), used))
 
 IMPORT("emit") void abi_emit(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len);
+IMPORT("emit_sum") void abi_emit_sum(const uint8_t *key, uint32_t key_len, double sum, uint32_t emits);
 IMPORT("count") void abi_count(const char *name, uint32_t name_len, int64_t delta);
 IMPORT("log") void abi_log(int32_t level, const char *text, uint32_t len);
 IMPORT("fail") __attribute__((noreturn)) void abi_fail(const char *text, uint32_t len);

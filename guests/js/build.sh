@@ -1,8 +1,8 @@
 #!/bin/sh
 # Builds quickjs.wasm and its digest beside this script, or into the directory given: build.sh [OUT]
 #
-# Needs cargo (which fetches and verifies the sources) and python3 (which installs the compiler). The same versions give
-# the same bytes, in any directory.
+# Needs cargo (which fetches and verifies the sources), patch, and python3 (which installs the compiler). The same
+# versions give the same bytes, in any directory.
 set -eu
 CRATE=libquickjs-ng-sys
 CRATE_VERSION=0.14.0
@@ -30,6 +30,14 @@ $CRATE = "=$CRATE_VERSION"
 END
 (cd "$work/fetch" && cargo vendor --quiet --versioned-dirs vendor > /dev/null)
 cp -R "$work/fetch/vendor/$CRATE-$CRATE_VERSION/embed/quickjs" "$work/quickjs"
+
+# The fast paths. A patch whose surroundings are not exactly as they were is refused.
+for patch in "$here"/patches/*.patch; do
+    patch --directory="$work/quickjs" --strip=1 --fuzz=0 --forward --silent --input="$patch" || {
+        echo "build.sh: cannot apply $(basename "$patch")" >&2
+        exit 1
+    }
+done
 
 # WebAssembly keeps most of a frame on the host's stack, which the interpreter cannot measure: it measures the shadow
 # stack in linear memory. The functions that recurse with little on the shadow stack are given a frame there too.
@@ -61,7 +69,7 @@ cp "$here"/*.h "$here/shim.c" "$here/prelude.js" "$work/"
 cd "$work"
 zig cc -target wasm32-wasi -mexec-model=reactor -std=gnu23 -O3 -s -DNDEBUG -D_GNU_SOURCE -w \
     -ffile-prefix-map="$work"=. -fdebug-compilation-dir=. -Wl,-z,stack-size="$STACK_BYTES" \
-    -Iquickjs shim.c quickjs/libregexp.c quickjs/libunicode.c quickjs/dtoa.c -o quickjs.wasm
+    -Iquickjs -I. shim.c quickjs/libregexp.c quickjs/libunicode.c quickjs/dtoa.c -o quickjs.wasm
 chmod 644 quickjs.wasm
 cp quickjs.wasm "$out/quickjs.wasm"
 cp quickjs/LICENSE "$out/LICENSE.quickjs"

@@ -23,6 +23,7 @@
 #include <wasi/api.h>
 
 #include "source.h"
+#include "sums.h"
 
 /* Bytes of the shadow stack that JavaScript may use. The host's stack, of 1 MiB, holds two to three times as much for
  * the same frames: the limit makes deep recursion an exception of the language before either is exhausted. */
@@ -110,6 +111,9 @@ static JSValue js_emit(JSContext *c, JSValueConst self, int argc, JSValueConst *
         return JS_ThrowTypeError(ctx, "emit takes exactly 2 arguments, a key and a value, but was given %d", argc);
     if (stage_running != STAGE_MAP)
         return JS_ThrowTypeError(ctx, "emit can be called only by map: reduce and finalize return their result");
+    if (sums_take(argv[0], argv[1]))
+        return JS_UNDEFINED;
+    sums_before(argv[0]);
     output.len = 0;
     /* MongoDB groups a missing key with null. */
     if (JS_IsUndefined(argv[0]))
@@ -366,6 +370,7 @@ EXPORT("map") void stage_map(const uint8_t *p, uint32_t len)
         p += doc_len;
     }
     JS_FreeValue(ctx, doc);
+    sums_flush();
     stage_end();
 }
 
@@ -427,6 +432,18 @@ EXPORT("reduce") void stage_reduce(const uint8_t *p, uint32_t len)
 EXPORT("finalize") void stage_finalize(const uint8_t *p, uint32_t len)
 {
     stage_keyed(STAGE_FINALIZE, p, len);
+}
+
+/* Tells that of what map emits only sums are wanted: 0 that they are not, 1 the sums of values, 2 the numbers of emits. */
+EXPORT("aviary_js_sums") void aviary_js_sums(int32_t wanted)
+{
+    sums_on = wanted != 0;
+}
+
+/* Turns the fast paths off (0) or on. They make no difference but in time, which is what tests make sure of. */
+EXPORT("aviary_js_fast_paths") void aviary_js_fast_paths(int32_t on)
+{
+    fast_paths = on != 0;
 }
 
 /* Whether the reduce that was loaded streams; known once aviary_js_load has returned. */

@@ -11,10 +11,16 @@
 //! | `reduce_end` | `() -> ()` | as above |
 //! | `aviary_js_load` | `(ptr, len) -> ()` | only the JavaScript guest: takes the sources |
 //! | `aviary_js_streams` | `() -> (i32)` | only the JavaScript guest: whether the reduce that it took streams |
+//! | `aviary_js_sums` | `(i32) -> ()` | only the JavaScript guest, optional: 1 tells that sums of the values that map emits are all that is wanted, so it may call `emit_sum` |
+//! | `aviary_js_fast_paths` | `(i32) -> ()` | only the JavaScript guest, never called by a worker: 0 turns its fast paths off, so that tests can compare |
 //!
 //! Input is concatenated BSON documents: for `map` the documents themselves, for `combine` and
 //! `reduce` one `{k, v: [..]}` a key, for `finalize` one `{k, v}` a key. A guest that fails stops
 //! its call; nothing that it emitted in that call may be kept.
+//!
+//! `emit_sum(key, key_len, sum, emits)` stands for so many calls of `emit` with one key, whose values are doubles that add up
+//! to `sum` without rounding. It counts as that many emits, and as their bytes. Only a map whose job reduces by `_sum` or
+//! `_count` may call it; others fail.
 //!
 //! A reduce in the streaming form need not be associative. For each key, `reduce_begin` is given one
 //! document `{k}`, then `reduce_next` one document `{v: [..]}` with the next values, as often as there
@@ -44,6 +50,8 @@ pub const EXPORT_INITIALIZE: &str = "_initialize";
 pub const EXPORT_JS_LOAD: &str = "aviary_js_load";
 /// The export by which the JavaScript guest says whether the reduce that it took streams.
 pub const EXPORT_JS_STREAMS: &str = "aviary_js_streams";
+/// The export by which the JavaScript guest is told that only sums of what its map emits are wanted.
+pub const EXPORT_JS_SUMS: &str = "aviary_js_sums";
 /// The exports that are a reduce in the streaming form, in the order in which they are called.
 pub const EXPORTS_STREAM: [&str; 3] = ["reduce_begin", "reduce_next", "reduce_end"];
 /// The import module that holds the contract's functions.
@@ -238,6 +246,7 @@ pub(crate) struct Signature {
 
 const I: ValType = ValType::I32;
 const L: ValType = ValType::I64;
+const F: ValType = ValType::F64;
 
 const fn signature(params: &'static [ValType], results: &'static [ValType]) -> Signature {
     Signature { params, results }
@@ -246,6 +255,7 @@ const fn signature(params: &'static [ValType], results: &'static [ValType]) -> S
 /// The functions that a guest may import: module, name, type. Whatever is not here is refused.
 pub(crate) const IMPORTS: &[(&str, &str, Signature)] = &[
     (IMPORT_AVIARY, "emit", signature(&[I, I, I, I], &[])),
+    (IMPORT_AVIARY, "emit_sum", signature(&[I, I, F, I], &[])),
     (IMPORT_AVIARY, "count", signature(&[I, I, L], &[])),
     (IMPORT_AVIARY, "log", signature(&[I, I, I], &[])),
     (IMPORT_AVIARY, "fail", signature(&[I, I], &[])),
@@ -285,6 +295,7 @@ pub(crate) const EXPORTS: &[(&str, Signature)] = &[
     ("reduce_next", signature(&[I, I], &[])),
     ("reduce_end", signature(&[], &[])),
     (EXPORT_JS_STREAMS, signature(&[], &[I])),
+    (EXPORT_JS_SUMS, signature(&[I], &[])),
 ];
 
 #[cfg(test)]

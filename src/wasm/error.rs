@@ -227,6 +227,9 @@ pub enum EmitFault {
     /// A pair was emitted while the guest was being set up, when it belongs to no input.
     #[error("emit was called outside of a stage")]
     OutsideOfStage,
+    /// Sums were given where the values themselves are wanted.
+    #[error("emit_sum was called where sums are not wanted")]
+    SumsNotWanted,
     /// A function of the host was called while the memory was not known yet.
     #[error("no memory is exported")]
     NoMemory,

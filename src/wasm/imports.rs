@@ -15,6 +15,7 @@ use super::value;
 /// Defines every function of the contract.
 pub(crate) fn define<S: Sink>(linker: &mut Linker<Guest<S>>) -> Result<()> {
     linker.func_wrap(IMPORT_AVIARY, "emit", emit::<S>)?;
+    linker.func_wrap(IMPORT_AVIARY, "emit_sum", emit_sum::<S>)?;
     linker.func_wrap(IMPORT_AVIARY, "count", count::<S>)?;
     linker.func_wrap(IMPORT_AVIARY, "log", log::<S>)?;
     linker.func_wrap(IMPORT_AVIARY, "fail", fail::<S>)?;
@@ -78,6 +79,37 @@ fn emit<S: Sink>(
                 return Err(guest.stop(Stop::Output));
             }
             guest.sink.emit(key, value).map_err(|error| guest.stop(Stop::Sink(error)))
+        }
+        Err(fault) => Err(guest.stop(Stop::Fault(fault))),
+    }
+}
+
+/// The bytes of a double, with its type.
+const DOUBLE_BYTES: u64 = 9;
+
+fn emit_sum<S: Sink>(
+    mut caller: Caller<'_, Guest<S>>,
+    key_ptr: u32,
+    key_len: u32,
+    sum: f64,
+    emits: u32,
+) -> Result<()> {
+    let (memory, guest) = parts(&mut caller)?;
+    let key = if !guest.in_stage {
+        Err(EmitFault::OutsideOfStage)
+    } else if !guest.sink.wants_sums() {
+        Err(EmitFault::SumsNotWanted)
+    } else {
+        bson(memory, "the key", key_ptr, key_len, KEY_BYTES_MAX)
+    };
+    match key {
+        Ok(key) => {
+            let each = key.len() as u64 + DOUBLE_BYTES;
+            guest.output_bytes = guest.output_bytes.saturating_add(each * u64::from(emits));
+            if guest.output_bytes > guest.output_bytes_max {
+                return Err(guest.stop(Stop::Output));
+            }
+            guest.sink.emit_sum(key, sum, emits).map_err(|error| guest.stop(Stop::Sink(error)))
         }
         Err(fault) => Err(guest.stop(Stop::Fault(fault))),
     }

@@ -71,6 +71,8 @@ struct Stages {
     js_load: Option<StageFunction>,
     /// How it says whether the reduce among them streams.
     js_streams: Option<TypedFunc<(), i32>>,
+    /// How it is told that sums are wanted.
+    js_sums: Option<TypedFunc<i32, ()>>,
 }
 
 impl<S: Sink> Instance<S> {
@@ -264,6 +266,12 @@ impl<S: Sink> Instance<S> {
             }
             None => false,
         };
+        if let Some(sums) = self.stages.js_sums.take()
+            && self.store.data().sink.wants_sums()
+        {
+            let told = sums.call(&mut self.store, 1);
+            told.map_err(|error| self.ended(Step::Load, Ended::Runtime(error)))?;
+        }
         // The interpreter exports every stage; those without a source do not exist.
         let has = script.stages();
         let keep = |stage, function| if has.contains(stage) { function } else { None };
@@ -276,6 +284,7 @@ impl<S: Sink> Instance<S> {
             stream: stages.stream.filter(|_| streams),
             js_load: None,
             js_streams: None,
+            js_sums: None,
         };
         if streams {
             self.stages.reduce = None;
@@ -374,6 +383,7 @@ fn instantiate<S: Sink>(
         stream,
         js_load,
         js_streams: typed(store, instance, exports.js_streams),
+        js_sums: typed(store, instance, exports.js_sums),
     };
     if let Some(initialize) = typed::<S, (), ()>(store, instance, exports.initialize) {
         let initialized = initialize.call(&mut *store, ());

@@ -13,6 +13,20 @@ pub trait Sink: Send + 'static {
     /// An error stops the guest; the call returns it unchanged in [`super::GuestError::Sink`].
     fn emit(&mut self, key: &[u8], value: &[u8]) -> Result<(), SinkError>;
 
+    /// Whether sums are all that is wanted of the values of a key, so that [`Sink::emit_sum`] may be called.
+    fn wants_sums(&self) -> bool {
+        false
+    }
+
+    /// Takes so many emits of one key at once, whose values are doubles with this exact sum. The key is as for
+    /// [`Sink::emit`].
+    ///
+    /// # Errors
+    /// As [`Sink::emit`].
+    fn emit_sum(&mut self, _key: &[u8], _sum: f64, _emits: u32) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Adds to a counter. The guest chooses the names, so the sink must bound how many it keeps.
     fn count(&mut self, name: &str, delta: i64);
 

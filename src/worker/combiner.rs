@@ -3,8 +3,9 @@
 use crate::config;
 use crate::error::{Error, Result};
 use crate::shuffle::block::{Block, BlockLimits};
+use crate::shuffle::builtin::Builtin;
 use crate::shuffle::table::{Combine, Table};
-use crate::shuffle::value::{RawVal, close_document, tag};
+use crate::shuffle::value::{RawVal, RawValBuf, close_document, tag};
 use crate::shuffle::writer::RunWriter;
 use crate::task::{Counters, PartManifest};
 use crate::wasm::{Level, Sink, SinkError};
@@ -117,12 +118,37 @@ impl Combiner {
     /// [`Error::Refused`] naming the key, and whatever a forced spill meets.
     pub fn add(&mut self, key: RawVal<'_>, value: RawVal<'_>) -> Result<()> {
         self.table.add(key, value).map_err(|e| refuse_emit(&e))?;
-        // One call may emit without end, so the budget is watched here too, though more loosely:
-        // a spill in mid-call counts against the function's time.
+        self.watch_budget()
+    }
+
+    /// One call may emit without end, so the budget is watched in it too, though more loosely: a spill in mid-call counts
+    /// against the function's time.
+    #[inline]
+    fn watch_budget(&mut self) -> Result<()> {
         if self.table.bytes() > self.budget_bytes * 2 {
             self.spill()?;
         }
         Ok(())
+    }
+
+    /// Whether each key's values are only summed or counted.
+    pub fn sums(&self) -> bool {
+        matches!(self.table.combine(), Combine::Builtin(Builtin::Sum | Builtin::Count))
+    }
+
+    /// Takes so many emits of doubles, whose exact sum this is.
+    ///
+    /// # Errors
+    /// As [`Combiner::add`].
+    pub fn add_sum(&mut self, key: RawVal<'_>, sum: f64, emits: u32) -> Result<()> {
+        let mut partial = RawValBuf::new();
+        match self.table.combine() {
+            Combine::Builtin(Builtin::Sum) => partial.set_f64(sum),
+            Combine::Builtin(Builtin::Count) => partial.set_i64(emits.into()),
+            other => return Err(Error::Internal(format!("sums were given to {other:?}"))),
+        }
+        self.table.add_partial(key, partial.as_raw()).map_err(|e| refuse_emit(&e))?;
+        self.watch_budget()
     }
 
     /// Makes room when the budget is used up; called between two calls of the function.
@@ -380,4 +406,78 @@ pub(super) fn boxed(error: Error) -> SinkError {
 /// An emit that cannot be taken is the function's fault, so another attempt would not help.
 pub(super) fn refuse_emit(error: &crate::shuffle::table::ShuffleError) -> Error {
     Error::refused(format!("an emit is refused: {error}"), "")
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::Bson;
+
+    use super::*;
+    use crate::shuffle::builtin::Accumulator;
+
+    struct NoBlocks;
+
+    impl TakeBlocks for NoBlocks {
+        fn take(&mut self, _partition: u32, _run: u32, _block: &Block) -> Result<()> {
+            Err(Error::Internal("nothing is spilled here".into()))
+        }
+        fn take_runs(&mut self, _partition: u32, _runs: &[u32]) -> Result<()> {
+            Ok(())
+        }
+        fn finish(self: Box<Self>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn combiner(how: Combine) -> Combiner {
+        Combiner::new(how, None, 1, 1 << 20, 1 << 20, Box::new(NoBlocks))
+    }
+
+    /// The result of the one key of a combiner.
+    fn result(mut combiner: Combiner, builtin: Builtin) -> String {
+        let mut results = Vec::new();
+        combiner
+            .table
+            .drain_sorted(1, |mut group| -> Result<()> {
+                let mut state = Accumulator::new(builtin);
+                state.merge(group.values.next().unwrap()).unwrap();
+                results.push(state.finish().as_raw().to_string());
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(results.len(), 1);
+        results.remove(0)
+    }
+
+    #[test]
+    fn a_sum_counts_as_the_emits_that_it_stands_for() {
+        let key = RawValBuf::from_bson(&Bson::from("k")).unwrap();
+        let values = [1.5, -3.0, 0.1, 1e300, 4.0, 7.0];
+        for builtin in [Builtin::Sum, Builtin::Count] {
+            let (mut single, mut summed) =
+                (combiner(Combine::Builtin(builtin)), combiner(Combine::Builtin(builtin)));
+            assert!(single.sums());
+            let add = |to: &mut Combiner, value: f64| {
+                let value = RawValBuf::from_bson(&Bson::from(value)).unwrap();
+                to.add(key.as_raw(), value.as_raw()).unwrap();
+            };
+            values.iter().for_each(|value| add(&mut single, *value));
+            // Two of them are the first ones of the key, and two come later.
+            summed.add_sum(key.as_raw(), -1.5, 2).unwrap();
+            values[2..4].iter().for_each(|value| add(&mut summed, *value));
+            summed.add_sum(key.as_raw(), 11.0, 2).unwrap();
+            assert_eq!(result(single, builtin), result(summed, builtin), "{builtin}");
+        }
+    }
+
+    #[test]
+    fn sums_are_for_sums_and_counts_only() {
+        for how in [Combine::Values, Combine::Builtin(Builtin::Max), Combine::Builtin(Builtin::Avg)]
+        {
+            let mut combiner = combiner(how);
+            assert!(!combiner.sums());
+            let key = RawValBuf::from_bson(&Bson::from("k")).unwrap();
+            assert!(combiner.add_sum(key.as_raw(), 1.0, 1).is_err());
+        }
+    }
 }

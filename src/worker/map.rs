@@ -96,6 +96,13 @@ impl Sink for MapSink {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
         self.take(key, value).map_err(boxed)
     }
+    fn wants_sums(&self) -> bool {
+        // Keys that are text are refused where there is a collation, when the first of them is emitted.
+        !self.collated && matches!(&self.emits, Emits::Shuffle(combiner) if combiner.sums())
+    }
+    fn emit_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> std::result::Result<(), SinkError> {
+        self.take_sum(key, sum, emits).map_err(boxed)
+    }
     fn count(&mut self, name: &str, delta: i64) {
         if !self.counters.count(name, delta) {
             self.tap.counter_refused(name);
@@ -121,6 +128,18 @@ impl MapSink {
                 self.counters.output += 1;
                 writer.push(document_of_emit(key, value)?)
             }
+        }
+    }
+}
+
+impl MapSink {
+    fn take_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> Result<()> {
+        let key = guest::raw(key)?;
+        self.counters.emit += i64::from(emits);
+        check_id(key)?;
+        match &mut self.emits {
+            Emits::Shuffle(combiner) => combiner.add_sum(key, sum, emits),
+            Emits::Output(_) => Err(Error::Internal("sums were given to a map-only job".into())),
         }
     }
 }

@@ -20,7 +20,7 @@ class Host:
 
     modules = {}
 
-    def __init__(self, path, scope=None, seed=7, memory_max=256 << 20, silent=False):
+    def __init__(self, path, scope=None, seed=7, memory_max=256 << 20, silent=False, sums=False):
         if path not in Host.modules:
             config = wasmtime.Config()
             config.cranelift_nan_canonicalization = True
@@ -34,19 +34,22 @@ class Host:
         self.store.set_epoch_deadline(1)
         self.scope = encode(scope) if scope is not None else b""
         self.seed = seed
-        self.emitted, self.counts, self.logs = [], {}, []
+        self.emitted, self.summed, self.counts, self.logs = [], [], {}, []
         linker = wasmtime.Linker(self.engine)
-        i32, i64 = wasmtime.ValType.i32(), wasmtime.ValType.i64()
+        i32, i64, f64 = wasmtime.ValType.i32(), wasmtime.ValType.i64(), wasmtime.ValType.f64()
 
         def define(name, args, results, function, space="aviary"):
             linker.define_func(space, name, wasmtime.FuncType(args, results), function)
 
         if silent:
-            quiet = wasmtime.Module(self.engine, '(module (func (export "emit") (param i32 i32 i32 i32)))')
-            quiet = wasmtime.Instance(self.store, quiet, [])
-            linker.define(self.store, "aviary", "emit", quiet.exports(self.store)["emit"])
+            quiet = """(module (func (export "emit") (param i32 i32 i32 i32))
+                (func (export "emit_sum") (param i32 i32 f64 i32)))"""
+            quiet = wasmtime.Instance(self.store, wasmtime.Module(self.engine, quiet), [])
+            for name in ("emit", "emit_sum"):
+                linker.define(self.store, "aviary", name, quiet.exports(self.store)[name])
         else:
             define("emit", [i32] * 4, [], self._emit)
+            define("emit_sum", [i32, i32, f64, i32], [], self._emit_sum)
         define("count", [i32, i32, i64], [], self._count)
         define("log", [i32] * 3, [], lambda level, p, n: self.logs.append((level, self._text(p, n))))
         define("fail", [i32, i32], [], self._fail)
@@ -60,6 +63,8 @@ class Host:
         if "_initialize" in [e.name for e in module.exports]:
             self.exports["_initialize"](self.store)
         self.boot_s = time.thread_time() - start
+        if sums:
+            self.exports["aviary_js_sums"](self.store, 1)
 
     def _read(self, p, n):
         p, n = p & 0xFFFFFFFF, n & 0xFFFFFFFF
@@ -70,6 +75,9 @@ class Host:
 
     def _emit(self, kp, kn, vp, vn):
         self.emitted.append((self._read(kp, kn), self._read(vp, vn)))
+
+    def _emit_sum(self, kp, kn, total, emits):
+        self.summed.append((self._read(kp, kn), total, emits))
 
     def _count(self, p, n, delta):
         name = self._text(p, n)

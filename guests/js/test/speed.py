@@ -47,8 +47,8 @@ five = {"_id": ObjectId(), "a": 1, "b": 2.5, "c": "text", "d": True, "e": 7}
 big = dict(five, pad=["x" * 100] * 9000)
 
 
-def js(map=None, **more):
-    return Host(QUICKJS, silent=True).load(**{k: v for k, v in dict(more, map=map).items() if v})
+def js(map=None, sums=False, **more):
+    return Host(QUICKJS, silent=True, sums=sums).load(**{k: v for k, v in dict(more, map=map).items() if v})
 
 
 Host(QUICKJS)
@@ -71,6 +71,9 @@ show("units by sku with for, an item",
      js("function() { for (var i = 0; i < this.items.length; i++) emit(this.items[i].sku, {count: 1, qty: this.items[i].qty}); }"), "map", order, each=3)
 show("words by match, a word", js("function() { this.text.toLowerCase().match(/[a-z]+/g).forEach(w => emit(w, 1)); }"), "map", {"text": text}, each=100)
 show("words by split, a word", js("function() { for (const w of this.text.split(' ')) emit(w.toLowerCase(), 1); }"), "map", {"text": text}, each=100)
+show("the same with sums wanted", js("function() { for (const w of this.text.split(' ')) emit(w.toLowerCase(), 1); }", sums=True), "map", {"text": text}, each=100)
+show("sums of keys that do not repeat", js("var n = 0; function map() { emit('key' + n++, 1); }", sums=True), "map", {"text": "t"})
+show("the same without sums", js("var n = 0; function map() { emit('key' + n++, 1); }"), "map", {"text": "t"})
 show("reduce of 1000 by Array.sum, a value", js(reduce="function(k, v) { return Array.sum(v); }"), "reduce", {"k": "a", "v": [1.0] * 1000}, each=1000)
 show("reduce of 2 by Array.sum, a key", js(reduce="function(k, v) { return Array.sum(v); }"), "reduce", {"k": "a", "v": [1.0, 2.0]})
 show("reduce of 1000 by loop, a value", js(reduce="function(k, v) { var s = 0; for (var i = 0; i < v.length; i++) s += v[i]; return s; }"),

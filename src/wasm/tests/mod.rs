@@ -7,6 +7,7 @@ mod javascript;
 mod limiting;
 mod output;
 mod streaming;
+mod sums;
 mod wasi;
 
 use std::sync::OnceLock;
