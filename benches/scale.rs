@@ -9,10 +9,12 @@
 //! one member, one coordinator, one worker of two slots. `AVIARY_BENCH_AGAINST=PATH` measures another `aviary` in turn.
 
 #[path = "peers/bed.rs"]
+#[expect(dead_code, reason = "the peers' bench needs more of it")]
 mod bed;
 #[path = "scale/latency.rs"]
 mod latency;
 #[path = "peers/process.rs"]
+#[expect(dead_code, reason = "the peers' bench needs more of it")]
 mod process;
 #[path = "scale/tasks.rs"]
 mod tasks;
