@@ -247,7 +247,10 @@ fn as_nobody_reads_a_mount(uri: &str) {
     let dir = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("aviary");
-    fs::copy(AVIARY, &program).unwrap();
+    // By another process: what this one has open for writing, the children of other tests have too for a moment, and a file
+    // that anybody writes cannot be run.
+    let copied = std::process::Command::new("cp").arg(AVIARY).arg(&program).status().unwrap();
+    assert!(copied.success());
     for (mode, code) in [(0o440, 6), (0o444, 8)] {
         let file = uri_file(dir.path(), &format!("{mode:o}"), uri, mode);
         chown(&file, Some(0), Some(NOGROUP)).unwrap();
