@@ -174,7 +174,9 @@ async fn a_function_that_is_being_removed_is_gone_for_new_jobs_only() {
     let marked = doc! { "$set": { "removing": true } };
     let catalogue = bed.coll("aviary-funcs");
     let mark = async || {
-        catalogue.update_one(doc! { "_id": &digest }, marked.clone()).await.unwrap();
+        // Aviary reads what a majority has, and a router does not ask for one by itself.
+        let marking = catalogue.update_one(doc! { "_id": &digest }, marked.clone());
+        marking.write_concern(mongodb::options::WriteConcern::majority()).await.unwrap();
     };
     mark().await;
     let refused = submit(&bed, "keys", "others").await;
