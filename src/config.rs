@@ -64,6 +64,8 @@ pub const SPLITS_PER_SLOT: u64 = 4;
 pub const SPLIT_BYTES_MIN: u64 = 8 << 20;
 /// Ranges of one split: small chunks of a shard are read together.
 pub const RANGES_MAX: usize = 64;
+/// Tasks that are claimed or committed by one command. The server takes more, but none is worth waiting for so many.
+pub const TASKS_TOGETHER_MAX: usize = 64;
 /// Map tasks of one job: their numbers have five digits in their names.
 pub const SPLITS_MAX: u32 = 100_000;
 /// Ids sampled for every split, so that splits come out within about 20 % of each other.

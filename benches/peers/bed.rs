@@ -110,7 +110,7 @@ impl Bed {
         Ok(path)
     }
 
-    /// Runs a job from submission to the collection in place.
+    /// Runs a job from submission to the collection in place. Returns its id.
     pub async fn submit(
         &self,
         program: &str,
@@ -119,7 +119,7 @@ impl Bed {
         reduce: &str,
         out: &str,
         more: &[&str],
-    ) -> Result<()> {
+    ) -> Result<String> {
         let output = tokio::process::Command::new(program)
             .args(["submit", "--quiet", "-o", "name", "-c", input, "--reduce", reduce])
             .args(["--out", &format!("replace:{out}")])
@@ -136,6 +136,6 @@ impl Bed {
         if !output.status.success() {
             bail!("aviary submit: {}", String::from_utf8_lossy(&output.stderr));
         }
-        Ok(())
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 }

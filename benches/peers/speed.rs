@@ -248,7 +248,7 @@ impl Bench {
         let map = if with == With::Wasm { &functions.module } else { &functions.map };
         let reduce = functions.reduce.to_string_lossy();
         let reduce = if with == With::JsReduce { reduce.as_ref() } else { "_sum" };
-        self.bed.submit(self.program(binary), job.input, map, reduce, out, more).await
+        self.bed.submit(self.program(binary), job.input, map, reduce, out, more).await.map(|_| ())
     }
 
     /// Runs the script that does the job.

@@ -1,10 +1,9 @@
 //! Tasks that do nothing, many of them: in one job, and in several at once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bson::{Bson, Document, doc};
 use futures_util::future::try_join_all;
 
@@ -79,13 +78,6 @@ pub async fn more_jobs(counts: &[u32]) -> Result<()> {
 
 async fn measure(program: &str, tasks: u32, jobs: u32) -> Result<Cost> {
     let bed = Bed::start().await?;
-    let init = tokio::process::Command::new(program)
-        .arg("init")
-        .env("AVIARY_URI", bed.uri())
-        .env("AVIARY_DB", bed.db().name())
-        .output()
-        .await?;
-    ensure!(init.status.success(), "aviary init: {}", String::from_utf8_lossy(&init.stderr));
     let pad = "x".repeat(DOC_BYTES - 30);
     let documents: Vec<Document> =
         (0..i64::from(tasks)).map(|n| doc! { "_id": n, "pad": &pad }).collect();
@@ -97,7 +89,7 @@ async fn measure(program: &str, tasks: u32, jobs: u32) -> Result<Cost> {
     let coordinator = bed.spawn(program, "coordinator", &["coordinator"], &split)?;
     let worker = bed.spawn(program, "worker", &["worker", "--slots", "2"], &[])?;
     // The first job of a fleet pays for what is done once.
-    submit(&bed, program, &map, 1).await?;
+    bed.submit(program, "input", &map, "_count", "first", &["--limit", "1"]).await?;
     let mongod = bed.mongod()?;
     let now = || -> Result<[f64; 3]> {
         let pids = [mongod, worker.pid(), coordinator.pid()];
@@ -106,7 +98,9 @@ async fn measure(program: &str, tasks: u32, jobs: u32) -> Result<Cost> {
     };
     let commands_before = commands(&bed).await?;
     let (before, began) = (now()?, Instant::now());
-    let jobs_done = try_join_all((0..jobs).map(|n| submit(&bed, program, &map, n + 2))).await?;
+    let outs: Vec<String> = (0..jobs).map(|n| format!("out{n}")).collect();
+    let submit = |out| bed.submit(program, "input", &map, "_count", out, &[]);
+    let jobs_done = try_join_all(outs.iter().map(|out| submit(out))).await?;
     let (after, wall) = (now()?, began.elapsed().as_secs_f64());
     let mut commands = commands(&bed).await?;
     for (name, count) in &mut commands {
@@ -135,25 +129,6 @@ fn count_of(value: Option<&Bson>) -> i64 {
         Some(Bson::Int64(n)) => *n,
         _ => 0,
     }
-}
-
-/// Runs a job to its end; its id.
-async fn submit(bed: &Bed, program: &str, map: &Path, n: u32) -> Result<String> {
-    let limit = if n == 1 { vec!["--limit", "1"] } else { Vec::new() };
-    let output = tokio::process::Command::new(program)
-        .args(["submit", "--quiet", "-o", "name", "-c", "input", "--reduce", "_count"])
-        .args(["--out", &format!("replace:out{n}")])
-        .arg("--map")
-        .arg(map)
-        .args(limit)
-        .env("AVIARY_URI", bed.uri())
-        .env("AVIARY_DB", bed.db().name())
-        .env_remove("AVIARY_CONFIG")
-        .kill_on_drop(true)
-        .output()
-        .await?;
-    ensure!(output.status.success(), "aviary submit: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// How often the server has been given each command.

@@ -10,9 +10,6 @@ use mongodb::error::Error as DriverError;
 use super::AVIARY;
 use super::error::run_write;
 
-/// Updates of one command at most. The server takes more, but none is worth waiting for so many.
-pub(super) const STATEMENTS_MAX: usize = 64;
-
 /// What became of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Applied {

@@ -12,7 +12,7 @@ use mongodb::options::{Acknowledgment, ReadConcern, ReturnDocument, WriteConcern
 use rand::seq::SliceRandom;
 
 use super::Store;
-use super::batches::{self, STATEMENTS_MAX};
+use super::batches;
 use super::claims::{Candidate, has_room, well_typed};
 use super::error::{Action, classify, is_transient_code};
 use super::readable::read;
@@ -169,7 +169,7 @@ impl Store {
         let claims = by_shard.into_iter().flat_map(|(shard, mut ids)| {
             let mut batches = Vec::new();
             while !ids.is_empty() {
-                let rest = ids.split_off(STATEMENTS_MAX.min(ids.len()));
+                let rest = ids.split_off(config::TASKS_TOGETHER_MAX.min(ids.len()));
                 batches.push((shard.clone(), std::mem::replace(&mut ids, rest)));
             }
             batches

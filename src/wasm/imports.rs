@@ -74,14 +74,21 @@ fn emit<S: Sink>(
     };
     match pair {
         Ok((key, value)) => {
-            guest.output_bytes += (key.len() + value.len()) as u64;
-            if guest.output_bytes > guest.output_bytes_max {
-                return Err(guest.stop(Stop::Output));
-            }
+            account(guest, (key.len() + value.len()) as u64)?;
             guest.sink.emit(key, value).map_err(|error| guest.stop(Stop::Sink(error)))
         }
         Err(fault) => Err(guest.stop(Stop::Fault(fault))),
     }
+}
+
+/// Counts bytes that a call emits, and stops it where they are too many.
+#[inline]
+fn account<S: Sink>(guest: &mut Guest<S>, bytes: u64) -> Result<()> {
+    guest.output_bytes = guest.output_bytes.saturating_add(bytes);
+    if guest.output_bytes > guest.output_bytes_max {
+        return Err(guest.stop(Stop::Output));
+    }
+    Ok(())
 }
 
 /// The bytes of a double, with its type.
@@ -105,10 +112,7 @@ fn emit_sum<S: Sink>(
     match key {
         Ok(key) => {
             let each = key.len() as u64 + DOUBLE_BYTES;
-            guest.output_bytes = guest.output_bytes.saturating_add(each * u64::from(emits));
-            if guest.output_bytes > guest.output_bytes_max {
-                return Err(guest.stop(Stop::Output));
-            }
+            account(guest, each * u64::from(emits))?;
             guest.sink.emit_sum(key, sum, emits).map_err(|error| guest.stop(Stop::Sink(error)))
         }
         Err(fault) => Err(guest.stop(Stop::Fault(fault))),

@@ -7,14 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
+use super::manifest;
+use crate::config;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::retry::within;
 use crate::task::{Lease, TaskResult};
 
-/// Commits that go together at most.
-const TOGETHER_MAX: usize = 64;
-/// Bytes of results that go together, about; a manifest alone may have some megabytes.
+/// Bytes of manifests that go together, about; one alone may have some megabytes.
 const TOGETHER_BYTES_MAX: usize = 4 << 20;
 
 /// A task that is to be committed.
@@ -42,7 +42,7 @@ impl Commits {
     /// Those of [`Store::commit`].
     pub(super) async fn commit(&self, lease: Arc<Lease>, result: TaskResult) -> Result<()> {
         let (done, outcome) = oneshot::channel();
-        let bytes = bson::serialize_to_vec(&result).map_or(TOGETHER_BYTES_MAX, |bytes| bytes.len());
+        let bytes = manifest::bytes_bound(&result.parts);
         let commit = Commit { lease, result: Arc::new(result), bytes, done };
         if self.lane(&commit.lease.shard).send(commit).is_err() {
             return Err(Error::Internal("commits have come to an end".into()));
@@ -74,7 +74,7 @@ async fn run(store: Store, mut commits: mpsc::UnboundedReceiver<Commit>) {
             },
         };
         let (mut bytes, mut together) = (first.bytes, vec![first]);
-        while together.len() < TOGETHER_MAX
+        while together.len() < config::TASKS_TOGETHER_MAX
             && let Ok(next) = commits.try_recv()
         {
             if bytes + next.bytes > TOGETHER_BYTES_MAX {

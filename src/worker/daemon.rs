@@ -80,8 +80,7 @@ pub async fn run(
         commits: Commits::new(store.clone()),
         spills: options.spills,
     });
-    let running = Work::new(context, slots, idle).until_stopped(&bell).await;
-    let mut running = running;
+    let mut running = Work::new(context, slots, idle).until_stopped(&bell).await;
     tracing::info!(worker = %id, tasks = running.len(), "draining");
     while running.join_next().await.is_some() {}
     // The pulse ends with `stop`; a panic in it has been reported.

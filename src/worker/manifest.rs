@@ -35,7 +35,7 @@ pub(super) fn fit(
 }
 
 /// More bytes than the manifest has in a document.
-fn bytes_bound(parts: &[PartManifest]) -> usize {
+pub(super) fn bytes_bound(parts: &[PartManifest]) -> usize {
     parts.iter().map(|part| PART_BYTES_MAX + part.runs.len() * RUN_BYTES_MAX).sum()
 }
 
