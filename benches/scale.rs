@@ -2,6 +2,8 @@
 //!
 //! * `-- --tasks`: jobs of more and more map tasks that do nothing, by what one task costs.
 //! * `-- --jobs`: the same tasks in more and more jobs at once.
+//! * `-- --data`: the same job over ten times as many small documents (20 million).
+//! * `-- --keys`: ten times as many distinct keys (5 million).
 //! * `-- --latency`: a job over 100 documents from `aviary submit` to its result, in a new database and in one where 10,000
 //!   jobs have ended.
 //!
@@ -11,8 +13,13 @@
 #[path = "peers/bed.rs"]
 #[expect(dead_code, reason = "the peers' bench needs more of it")]
 mod bed;
+#[path = "peers/data.rs"]
+#[expect(dead_code, reason = "the peers' bench needs more of it")]
+mod data;
 #[path = "scale/latency.rs"]
 mod latency;
+#[path = "scale/data.rs"]
+mod more;
 #[path = "peers/process.rs"]
 #[expect(dead_code, reason = "the peers' bench needs more of it")]
 mod process;
@@ -34,18 +41,21 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut tasks, mut jobs, mut latency) = (false, false, false);
+    let (mut tasks, mut jobs, mut more_data, mut keys, mut latency) =
+        (false, false, false, false, false);
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             "--tasks" => tasks = true,
             "--jobs" => jobs = true,
+            "--data" => more_data = true,
+            "--keys" => keys = true,
             "--latency" => latency = true,
             // What cargo itself passes.
             "--bench" => {}
-            other => bail!("{other} is none of --tasks, --jobs and --latency"),
+            other => bail!("{other} is none of --tasks, --jobs, --data, --keys and --latency"),
         }
     }
-    let all = !tasks && !jobs && !latency;
+    let all = !(tasks || jobs || more_data || keys || latency);
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         if tasks || all {
@@ -53,6 +63,12 @@ fn run() -> Result<()> {
         }
         if jobs || all {
             tasks::more_jobs(&numbers("AVIARY_BENCH_JOBS", &[1, 8, 32])?).await?;
+        }
+        if more_data || all {
+            more::more_data().await?;
+        }
+        if keys || all {
+            more::more_keys().await?;
         }
         if latency || all {
             latency::run().await?;

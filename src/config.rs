@@ -72,6 +72,9 @@ pub const SPLITS_MAX: u32 = 100_000;
 pub const SAMPLES_PER_SPLIT: u64 = 40;
 /// Ids sampled by one plan; more would cost more than better balanced splits give back.
 pub const SAMPLES_MAX: u64 = 200_000;
+/// Bytes of an input that is read in the order in which one member keeps it: all of it is read again if that member
+/// goes away.
+pub const NATURAL_BYTES_MAX: u64 = 32 << 30;
 /// Partitions of one job.
 pub const PARTITIONS_MAX: u32 = 1_024;
 /// Bytes of input for each partition when the job names no number.

@@ -212,8 +212,12 @@ async fn a_job_that_loses_its_input_publishes_nothing() {
     };
     for (out, words, ended) in [
         ("dropped", "was dropped, renamed or replaced", meanwhile(&bed, "dropped", dropped).await),
-        // The servers know that the new one was not there when the job began.
-        ("replaced", "was it replaced", meanwhile(&bed, "replaced", replaced).await),
+        // The servers know that the new one was not there when the job began, and so does Aviary.
+        (
+            "replaced",
+            "was dropped, renamed or replaced",
+            meanwhile(&bed, "replaced", replaced).await,
+        ),
     ] {
         assert_eq!(ended.code, 3, "{ended:#?}");
         assert!(ended.stderr.contains(words), "{ended:#?}");

@@ -53,6 +53,15 @@ pub async fn load_texts(db: &Database, name: &str, count: u32) -> Result<()> {
     load(db, name, count, move |id| text(id, &words)).await
 }
 
+/// Loads `count` small orders, `{_id, customer, total}`, of `customers` customers.
+pub async fn load_small(db: &Database, name: &str, count: u32, customers: u32) -> Result<()> {
+    load(db, name, count, move |id| {
+        let customer = format!("c{:07}", id % customers);
+        rawdoc! { "_id": i64::from(id), "customer": customer, "total": f64::from(id % 1_000) }
+    })
+    .await
+}
+
 /// How many texts have about this many bytes.
 pub fn texts_of_bytes(bytes: f64) -> u32 {
     let words = vocabulary();

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document};
 
 use crate::config;
-use crate::job::{Input, JobSpec, ReadMode};
+use crate::job::{Input, Job, JobSpec, ReadMode};
 use crate::shuffle::{key, value::RawValBuf};
 use crate::store::input::InputSize;
+use crate::store::natural::NaturalCuts;
 use crate::store::topology::{Chunk, Placement};
 use crate::task::{Range, Split, goes_down};
 
@@ -94,6 +95,35 @@ pub fn cut(placement: &Placement, samples: Vec<Vec<Bson>>, count: u32) -> Vec<Pi
         }
     }
     groups.finish()
+}
+
+/// Whether an input that is in one place may be read in the order in which one member keeps it.
+///
+/// If that member goes away, everything is mapped again, so not where that would take very long; and not where map
+/// tasks write results themselves, since those of a plan that was lost would stay.
+pub fn may_be_natural(job: &Job, partitions: u32, size: InputSize, splits: u32) -> bool {
+    job.spec.input.read == ReadMode::Snapshot
+        && !job.by_index
+        && partitions > 0
+        && splits > 1
+        && size.bytes <= config::NATURAL_BYTES_MAX
+}
+
+/// Cuts a member's own order of an input into about `count` pieces of about the same size.
+pub fn cut_natural(shard: &str, cuts: &NaturalCuts, count: u32) -> Vec<Piece> {
+    let count = count.max(1) as usize;
+    let mut pieces = Vec::with_capacity(count);
+    let mut after = None;
+    for n in 1..count {
+        let last = cuts.records.get(n * cuts.records.len() / count).copied();
+        if last.is_none() || last == after {
+            continue;
+        }
+        pieces.push(Split::natural(&cuts.member, after, last));
+        after = last;
+    }
+    pieces.push(Split::natural(&cuts.member, after, None));
+    pieces.into_iter().map(|split| Piece { shard: shard.to_owned(), split }).collect()
 }
 
 /// All of the input, to be read in one order.

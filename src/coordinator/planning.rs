@@ -29,6 +29,8 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
     let slots = by_shard.values().fold(0_u32, |sum, more| sum.saturating_add(*more));
     let Some((placement, time)) = place(store, job).await? else { return Ok(()) };
     let count = plan::split_count(&job.spec, size, settings.split_bytes, slots);
+    let partitions = plan::partition_count(&job.spec, size, slots);
+    let mut read_from = None;
     let pieces = if job.spec.input.has_one_reader() && store.is_sharded() {
         vec![plan::whole(&placement)]
     } else {
@@ -37,12 +39,25 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
             samples if samples == 0 || fields.is_empty() => Vec::new(),
             samples => store.sample(input, &fields, samples).await?,
         };
-        match plan::cut(&placement, samples, count) {
-            pieces if plan::is_torn(&placement, &pieces, input) => vec![plan::whole(&placement)],
-            pieces => pieces,
+        let natural = match &placement {
+            Placement::One(shard) if plan::may_be_natural(job, partitions, size, count) => {
+                let ids = samples.iter().filter_map(|row| row.first()).cloned().collect();
+                store.natural_cuts(input, time, ids).await.map(|cuts| (shard, cuts))
+            }
+            _ => None,
+        };
+        match natural {
+            Some((shard, cuts)) => {
+                let pieces = plan::cut_natural(shard, &cuts, count);
+                read_from = Some(cuts.member);
+                pieces
+            }
+            None => match plan::cut(&placement, samples, count) {
+                pieces if plan::is_torn(&placement, &pieces, input) => vec![plan::whole(&placement)],
+                pieces => pieces,
+            },
         }
     };
-    let partitions = plan::partition_count(&job.spec, size, slots);
     let reduce_on =
         if store.is_sharded() { plan::reduce_on(partitions, &by_shard) } else { Vec::new() };
 
@@ -71,6 +86,7 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
         "reduce_on": reduce_on,
         "input_bytes": i64::try_from(size.bytes).unwrap_or(i64::MAX),
         "input_documents": i64::try_from(size.documents).unwrap_or(i64::MAX),
+        "read_from": read_from,
     };
     set.extend(identity.map(|uuid| ("input_uuid".to_owned(), uuid)));
     // The ranges are those of this instant: a coordinator that has fixed another has to plan for it.

@@ -275,6 +275,7 @@ async fn view(store: &Store, job: &Job) -> Result<(View, Option<JobPhases>)> {
         mode: job.spec.output.mode,
         cancel: job.cancel,
         cleaned: job.cleaned,
+        plan_lost: job.by_index && job.read_from.is_some(),
         map_tasks: u64::from(job.map_tasks),
         reduce_tasks: u64::from(job.reduce_tasks),
         phases,
@@ -296,6 +297,10 @@ async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Re
         async |event, set| store.transition(&job.id, event, fence(job), set).await.map(|_| ());
     match one {
         Move::Take => transition(JobEvent::Taken, doc! {}).await,
+        Move::PlanAnew => {
+            planning::refuse_lost_input(store, job).await?;
+            transition(JobEvent::PlanLost, doc! {}).await
+        }
         Move::Plan => planning::make_plan(store, settings, job).await,
         Move::OpenMap => {
             crate::halt::point("mapping").await;

@@ -70,6 +70,13 @@ pub struct Job {
     /// The identity of the input collection when the job was planned: under its name another one may appear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_uuid: Option<Bson>,
+    /// The member whose own order of the input's documents the plan's splits go by; none where they are ranges of an
+    /// index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_from: Option<String>,
+    /// Whether the input is to be cut along an index, whatever else could be: a member could not be read from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_index: bool,
     /// Sums over all committed tasks, once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Document>,
@@ -118,6 +125,8 @@ impl Job {
             input_bytes: None,
             input_documents: None,
             input_uuid: None,
+            read_from: None,
+            by_index: false,
             counters: None,
             publish: None,
             role: 0,

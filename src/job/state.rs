@@ -1,11 +1,11 @@
 //! The states of a job, and the only ways between them.
 //!
 //! ```text
-//!   submitted ──▶ planning ──▶ mapping ──▶ reducing ──▶ publishing ──▶ succeeded
-//!       │            │            │ └──────────────────────▲ │  ▲│
-//!       │            │            │      (map-only)          │  │▼
-//!       │            │            │          │               │ stopped ──▶ cancelled
-//!       └────────────┴────────────┴──────────┴───────────────┴──▶ failed | cancelled
+//!   submitted ──▶ planning ◀──▶ mapping ──▶ reducing ──▶ publishing ──▶ succeeded
+//!       │            │             │ └──────────────────────▲ │  ▲│
+//!       │            │             │      (map-only)          │  │▼
+//!       │            │             │          │               │ stopped ──▶ cancelled
+//!       └────────────┴─────────────┴──────────┴───────────────┴──▶ failed | cancelled
 //! ```
 //!
 //! Every arrow is one conditional update of the job document. Its filter names the state it leaves, the
@@ -54,6 +54,8 @@ pub enum JobEvent {
     Taken,
     /// The map tasks of a plan are all written.
     Planned,
+    /// The member that the plan reads from cannot be read from any more.
+    PlanLost,
     /// Every map task has committed, and there is something to reduce.
     Mapped,
     /// Every map task has committed its output itself: the job has no reduce.
@@ -76,9 +78,10 @@ pub enum JobEvent {
 
 impl JobEvent {
     /// All events.
-    pub const ALL: [JobEvent; 11] = [
+    pub const ALL: [JobEvent; 12] = [
         JobEvent::Taken,
         JobEvent::Planned,
+        JobEvent::PlanLost,
         JobEvent::Mapped,
         JobEvent::MappedOnly,
         JobEvent::Reduced,
@@ -112,6 +115,7 @@ impl JobState {
         match (self, event) {
             (S::Submitted, E::Taken) => Some(S::Planning),
             (S::Planning, E::Planned) => Some(S::Mapping),
+            (S::Mapping, E::PlanLost) => Some(S::Planning),
             (S::Mapping, E::Mapped) => Some(S::Reducing),
             (S::Mapping, E::MappedOnly) => Some(S::Publishing),
             (S::Reducing, E::Reduced) => Some(S::Publishing),
@@ -131,7 +135,8 @@ impl JobState {
 
             (
                 S::Submitted,
-                E::Planned
+                E::PlanLost
+                | E::Planned
                 | E::Mapped
                 | E::MappedOnly
                 | E::Reduced
@@ -143,6 +148,7 @@ impl JobState {
             | (
                 S::Planning,
                 E::Taken
+                | E::PlanLost
                 | E::Mapped
                 | E::MappedOnly
                 | E::Reduced
@@ -164,6 +170,7 @@ impl JobState {
             | (
                 S::Reducing,
                 E::Taken
+                | E::PlanLost
                 | E::Planned
                 | E::Mapped
                 | E::MappedOnly
@@ -175,6 +182,7 @@ impl JobState {
             | (
                 S::Publishing,
                 E::Taken
+                | E::PlanLost
                 | E::Planned
                 | E::Mapped
                 | E::MappedOnly
@@ -185,6 +193,7 @@ impl JobState {
             | (
                 S::Stopped,
                 E::Taken
+                | E::PlanLost
                 | E::Planned
                 | E::Mapped
                 | E::MappedOnly
@@ -197,6 +206,7 @@ impl JobState {
             | (
                 S::Succeeded | S::Failed | S::Cancelled,
                 E::Taken
+                | E::PlanLost
                 | E::Planned
                 | E::Mapped
                 | E::MappedOnly
@@ -255,7 +265,7 @@ impl fmt::Display for JobState {
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 11] = JobEvent::ALL;
+    const EVENTS: [JobEvent; 12] = JobEvent::ALL;
 
     #[test]
     fn terminal_states_are_final() {

@@ -17,6 +17,8 @@ pub struct View {
     pub cancel: bool,
     /// Whether everything it no longer needs is gone.
     pub cleaned: bool,
+    /// Whether the plan's splits mean something on one member alone, and that one cannot be read from.
+    pub plan_lost: bool,
     /// Map tasks of the plan.
     pub map_tasks: u64,
     /// Reduce tasks of the plan.
@@ -43,6 +45,8 @@ pub enum Move {
     Take,
     /// Fix the snapshot, cut the input, write the tasks.
     Plan,
+    /// Plan the job anew: what was mapped is mapped again.
+    PlanAnew,
     /// Open the planned map tasks.
     OpenMap,
     /// Open the planned reduce tasks.
@@ -74,6 +78,8 @@ pub fn moves(view: &View) -> Vec<Move> {
     match view.state {
         JobState::Submitted => vec![Move::Take],
         JobState::Planning => vec![Move::Plan],
+        // Before anything else: its tasks may have been given up for just that reason.
+        JobState::Mapping if view.plan_lost => vec![Move::PlanAnew],
         JobState::Mapping if phases.map.quarantined > 0 => vec![Move::Fail],
         JobState::Mapping if phases.map.planned > 0 => vec![Move::OpenMap],
         JobState::Mapping if phases.map.done < needed(view.map_tasks) => Vec::new(),
@@ -133,6 +139,7 @@ mod tests {
             mode: OutputMode::Merge,
             cancel: false,
             cleaned: false,
+            plan_lost: false,
             map_tasks: 2,
             reduce_tasks: 1,
             phases: JobPhases::default(),
@@ -155,6 +162,18 @@ mod tests {
         assert_eq!(moves(&mapping), [Move::Publish(JobEvent::MappedOnly)]);
         let mut reducing = view(JobState::Reducing);
         assert_eq!(moves(&reducing), []);
+        reducing.phases.reduce = phase(1, 0);
+        assert_eq!(moves(&reducing), [Move::Publish(JobEvent::Reduced)]);
+    }
+
+    #[test]
+    fn a_plan_that_is_lost_is_made_anew_before_anything_fails_or_begins_to_reduce() {
+        for (done, quarantined) in [(0, 0), (1, 1), (2, 0)] {
+            let mut mapping = View { plan_lost: true, ..view(JobState::Mapping) };
+            mapping.phases.map = phase(done, quarantined);
+            assert_eq!(moves(&mapping), [Move::PlanAnew]);
+        }
+        let mut reducing = View { plan_lost: true, ..view(JobState::Reducing) };
         reducing.phases.reduce = phase(1, 0);
         assert_eq!(moves(&reducing), [Move::Publish(JobEvent::Reduced)]);
     }

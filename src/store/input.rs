@@ -15,6 +15,7 @@ use super::error::Action;
 use super::querying::{AtWork, LOOK_MAX, QueryTime, SAMPLE_MAX, explain_time};
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
+use crate::ids::JobId;
 use crate::job::{Caps, Input, ReadMode};
 use crate::shuffle::value::{Elements, tag};
 use crate::task::{Range, Split, goes_down};
@@ -28,23 +29,48 @@ pub struct InputSize {
     pub bytes: u64,
 }
 
-/// One reply of a cursor.
+/// One reply of a cursor, or its first documents.
 #[derive(Debug)]
-pub struct InputBatch(RawBatch);
+pub struct InputBatch {
+    reply: RawBatch,
+    most: usize,
+}
 
 impl InputBatch {
+    /// All documents of a reply.
+    pub(super) fn whole(reply: RawBatch) -> Self {
+        Self::first(reply, usize::MAX)
+    }
+
+    /// The first so many documents of a reply.
+    pub(super) fn first(reply: RawBatch, most: usize) -> Self {
+        Self { reply, most }
+    }
+
     /// Calls `each` with every document's bytes, in order, until it fails.
     ///
     /// # Errors
     /// What `each` returns, or [`Error::Internal`] for a reply that is no reply.
     pub fn for_each<'a>(&'a self, mut each: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
-        let array = self.0.doc_slices().action("read a reply")?;
-        let malformed = || Error::Internal("a reply is malformed".into());
-        for doc in documents(array.as_bytes()) {
+        let array = self.reply.doc_slices().action("read a reply")?;
+        for doc in documents(array.as_bytes()).take(self.most) {
             each(doc.ok_or_else(malformed)?)?;
         }
         Ok(())
     }
+}
+
+/// How many documents a reply has.
+///
+/// # Errors
+/// [`Error::Internal`] for a reply that is no reply.
+pub(super) fn batch_documents(reply: &RawBatch) -> Result<usize> {
+    let array = reply.doc_slices().action("read a reply")?;
+    documents(array.as_bytes()).try_fold(0, |count, doc| doc.map(|_| count + 1)).ok_or_else(malformed)
+}
+
+fn malformed() -> Error {
+    Error::Internal("a reply is malformed".into())
 }
 
 /// The documents of an array of documents; `None` where there is something else.
@@ -274,13 +300,18 @@ impl Store {
         // A driver future must be polled to its end, so the reading is a task of its own.
         let mut task = tokio::spawn(async move {
             let began = Instant::now();
-            let outcome = match &members {
-                Some(members) => store.read_beside(&reading, members, &tx, &working).await,
-                None => store.read_routed(&reading, &tx, &working).await,
+            let outcome = match (&reading.split.member, &members) {
+                (Some(member), _) => store.read_natural(&reading, member, &tx, &working).await,
+                (None, Some(members)) => store.read_beside(&reading, members, &tx, &working).await,
+                (None, None) => store.read_routed(&reading, &tx, &working).await,
             };
             if let Err(error) = outcome {
-                // A closed channel means that nobody wants to know.
                 let error = explain_time(explain_history(error), &reading.time, began.elapsed());
+                // What is refused is refused wherever it is read.
+                if reading.split.member.is_some() && !matches!(error, Error::Refused { .. }) {
+                    store.leave_natural(&reading.job, reading.plan, &error).await;
+                }
+                // A closed channel means that nobody wants to know.
                 let _ = tx.send(Err(error)).await;
             }
         });
@@ -387,14 +418,14 @@ impl Store {
                 let reply = reply.action(ACTION)?;
                 *begun = true;
                 let Some(room) = room_in(tx, client, &id).await else { return Ok(()) };
-                room.send(Ok(InputBatch(reply)));
+                room.send(Ok(InputBatch::whole(reply)));
             }
         }
         Ok(())
     }
 
     /// The latest time that the deployment is known to have reached, as its servers sign it.
-    async fn latest_cluster_time(&self) -> Result<Option<ClusterTime>> {
+    pub(super) async fn latest_cluster_time(&self) -> Result<Option<ClusterTime>> {
         const ACTION: &str = "ask for the cluster time";
         let mut session = self.client().start_session().await.action(ACTION)?;
         let ping = doc! { "ping": 1 };
@@ -433,7 +464,7 @@ impl Store {
 ///
 /// A function may be busy for longer than servers keep a session that nobody uses, which is half an hour, and
 /// its cursor would go with it: so the session is used.
-async fn room_in<'a>(
+pub(super) async fn room_in<'a>(
     tx: &'a mpsc::Sender<Result<InputBatch>>,
     client: &Client,
     session: &Document,
@@ -454,6 +485,10 @@ async fn room_in<'a>(
 /// What is read of an input, and for whom.
 #[derive(Debug, Clone)]
 pub struct Reading {
+    /// The job that it is read for.
+    pub job: JobId,
+    /// The number of that job's plan.
+    pub plan: i32,
     /// The input.
     pub input: Input,
     /// The piece of it.
@@ -466,6 +501,13 @@ pub struct Reading {
     pub comment: Document,
     /// How long the server may take.
     pub time: QueryTime,
+}
+
+impl Reading {
+    /// Documents of one reply.
+    pub(super) fn batch_size(&self) -> u32 {
+        batch_size(self.size)
+    }
 }
 
 /// One find.
@@ -515,12 +557,17 @@ fn reads_of_range(input: &Input, split: &Split, range: &Range, options: &FindOpt
     ]
 }
 
-fn find_options(input: &Input, size: InputSize) -> FindOptions {
+/// Documents of one reply, for documents of an average size.
+fn batch_size(size: InputSize) -> u32 {
     const DOC_BYTES_GUESS: u64 = 1 << 10;
+    const MOST: u32 = 100_000;
     let average = size.bytes.checked_div(size.documents).unwrap_or(DOC_BYTES_GUESS).max(16);
-    let batch = (config::READ_BATCH_BYTES / average).clamp(1, 100_000);
+    u32::try_from(config::READ_BATCH_BYTES / average).map_or(MOST, |batch| batch.clamp(1, MOST))
+}
+
+fn find_options(input: &Input, size: InputSize) -> FindOptions {
     let mut options = FindOptions::default();
-    options.batch_size = u32::try_from(batch).ok();
+    options.batch_size = Some(batch_size(size));
     options.no_cursor_timeout = Some(true);
     options.projection = input.projection.clone();
     options.sort = input.sort.clone();

@@ -173,7 +173,7 @@ impl Store {
 }
 
 /// The options of a client that soon takes a server for away: there is another to ask.
-fn impatient(mut options: ClientOptions) -> ClientOptions {
+pub(super) fn impatient(mut options: ClientOptions) -> ClientOptions {
     let limit = options.server_selection_timeout.unwrap_or(config::CONNECT_TIMEOUT);
     options.server_selection_timeout = Some(limit.min(config::BESIDE_TIMEOUT));
     options

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bson::doc;
-use mongodb::options::ServerAddress;
+use mongodb::options::{ClientOptions, ServerAddress};
 use mongodb::{Client, Database};
 use tokio::task::JoinSet;
 
@@ -149,8 +149,16 @@ impl Store {
 
     /// A client of one member alone, as the same user.
     pub(super) fn to_member(&self, member: ServerAddress) -> Result<Client> {
+        self.to_member_with((*self.options).clone(), member)
+    }
+
+    /// A client of one member alone that soon takes it for away.
+    pub(super) fn to_member_impatient(&self, member: ServerAddress) -> Result<Client> {
+        self.to_member_with(links::impatient((*self.options).clone()), member)
+    }
+
+    fn to_member_with(&self, mut options: ClientOptions, member: ServerAddress) -> Result<Client> {
         let shown = member.to_string();
-        let mut options = (*self.options).clone();
         options.hosts = vec![member];
         options.repl_set_name = None;
         options.direct_connection = Some(true);

@@ -19,6 +19,7 @@ pub mod logs;
 pub mod manifests;
 mod members;
 pub mod merging;
+pub mod natural;
 pub mod output;
 mod pinning;
 pub mod querying;
@@ -78,6 +79,8 @@ pub struct Store {
     avoided: Arc<readable::Avoided>,
     open_jobs: Arc<claims::OpenJobs>,
     trusted: Arc<BTreeSet<String>>,
+    /// The member whose own order of an input was read last.
+    natural: Arc<tokio::sync::Mutex<Option<(String, Client)>>>,
     wire_version: i32,
 }
 
@@ -146,6 +149,7 @@ impl Store {
             avoided: Arc::default(),
             open_jobs: Arc::default(),
             trusted: Arc::new(options.trusted.clone()),
+            natural: Arc::default(),
             wire_version,
         };
         store.serving(options, &name).await

@@ -22,7 +22,7 @@ use crate::request::REQUESTS;
 pub enum WakeFor {
     /// A task became ready.
     Workers,
-    /// A request was inserted, a job was submitted or ended, or a task was committed or given up.
+    /// A request was inserted, a job was submitted or ended or its plan lost, or a task was committed or given up.
     Coordinator,
 }
 
@@ -127,6 +127,7 @@ fn matters(audience: WakeFor) -> Document {
                     { "updateDescription.updatedFields.state": {
                         "$in": ["done", "quarantined", "cancelled", "failed", "submitted"],
                     } },
+                    { "updateDescription.updatedFields.by_index": true },
                     { "ns.coll": REQUESTS, "operationType": "insert" },
                 ],
             }

@@ -1,6 +1,6 @@
 //! The task as a document in the `aviary` collection: made to be read in mongosh.
 
-use bson::{Bson, DateTime, Document};
+use bson::{Bson, DateTime, Document, doc};
 use serde::{Deserialize, Serialize};
 
 use super::state::TaskState;
@@ -210,6 +210,29 @@ pub struct Split {
     /// several shards in one order.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_all_shards: bool,
+    /// The member whose own order of its documents the ranges go by ([`NATURAL`]). Only there do they mean
+    /// anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+}
+
+/// The pseudo-index of a member's own order of its documents: that of their record ids, which differ between
+/// members. Servers refuse bounds of it, so that a program which does not know of [`Split::member`] reads nothing
+/// rather than everything.
+pub const NATURAL: &str = "$natural";
+
+impl Split {
+    /// Documents between two records of a member: those after the first, up to and including the last. A missing
+    /// bound is open.
+    pub fn natural(member: &str, after: Option<i64>, last: Option<i64>) -> Self {
+        let bound = |record: Option<i64>| record.map(|record| doc! { NATURAL: record });
+        Self {
+            by: doc! { NATURAL: 1 },
+            ranges: vec![Range { min: bound(after), max: bound(last) }],
+            member: Some(member.to_owned()),
+            ..Self::default()
+        }
+    }
 }
 
 /// Whether a field of an index is ordered from its greatest value to its least.
@@ -222,7 +245,7 @@ pub fn goes_down(direction: &Bson) -> bool {
     }
 }
 
-/// `min ≤ key < max` in index order. A missing bound is open.
+/// `min ≤ key < max` in index order, `min < record ≤ max` in [`NATURAL`] order. A missing bound is open.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Range {
     /// The first key, included.

@@ -40,6 +40,8 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let size =
         InputSize { documents: unsigned(job.input_documents), bytes: unsigned(job.input_bytes) };
     let reading = Reading {
+        job: job.id.clone(),
+        plan: attempt.task.plan,
         input: job.spec.input.clone(),
         split,
         snapshot: job.snapshot,

@@ -74,6 +74,7 @@ impl Lane {
             state: JobState::Submitted,
             cancel: false,
             cleaned: false,
+            plan_lost: false,
             role: 0,
             plan: 0,
             snapshot: 0,
@@ -155,6 +156,7 @@ impl Lane {
             mode: scenario.mode(self.job),
             cancel: snap.cancel,
             cleaned: snap.cleaned,
+            plan_lost: snap.plan_lost,
             map_tasks: u64::from(scenario.map_tasks),
             reduce_tasks: u64::from(scenario.reduce_tasks),
             phases: if counts { phases } else { JobPhases::default() },
@@ -171,6 +173,7 @@ impl Lane {
 
         self.pc = match one {
             Move::Take => Pc::Move(self.arrow(JobEvent::Taken)),
+            Move::PlanAnew => Pc::Move(self.arrow(JobEvent::PlanLost)),
             Move::Plan => Pc::PlanSnapshot,
             Move::OpenMap => Pc::Open(Kind::Map),
             Move::OpenReduce => Pc::Open(Kind::Reduce),

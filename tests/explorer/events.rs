@@ -60,6 +60,8 @@ pub enum Event {
     /// A stale server counts the results.
     StaleCount(Key),
     BlockVanishes(u8),
+    /// The member goes away that the job's plan reads from, and a worker notices.
+    MemberGone(J),
 }
 
 /// What a sweep removes.

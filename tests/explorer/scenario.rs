@@ -100,6 +100,7 @@ impl Scenario {
             cancels: 0,
             resumes: 0,
             removals: 0,
+            members: 0,
         },
         lost: 0,
         bugs: Bugs {
@@ -143,6 +144,7 @@ impl Scenario {
             state: JobState::Submitted,
             cancel: false,
             cleaned: false,
+            plan_lost: false,
             role: 1,
             plan: 0,
             snapshot: 0,

@@ -91,11 +91,18 @@ pub fn tasks() -> Vec<Scenario> {
     let left = Left { faults: 1, ..NONE };
     let rolled_back = Left { rollbacks: 1, ..left };
     let blocks = Left { blocks: 1, ..left };
+    let member = Left { members: 1, ..left };
     let cancel = Left { cancels: 1, ..left };
     let remove = Left { removals: 1, ..cancel };
     vec![
         whole("map and reduce, claims roll back", Start::Mapping, rolled_back),
         whole("map and reduce, blocks vanish", Start::Mapping, blocks),
+        whole("map and reduce, a member goes away", Start::Mapping, member),
+        Scenario {
+            coordinators: 2,
+            workers: 1,
+            ..whole("two coordinators, a member goes away", Start::Mapping, member)
+        },
         Scenario {
             map_tasks: 2,
             reduce_tasks: 0,

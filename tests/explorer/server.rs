@@ -381,6 +381,9 @@ fn transition(world: &mut World, scenario: &Scenario, arrow: Arrow) -> bool {
     if arrow.uuid != 0 {
         job.snap.uuid = arrow.uuid;
     }
+    if event == JobEvent::PlanLost {
+        job.snap.plan_lost = false;
+    }
     if event == JobEvent::Resumed {
         job.said = false;
     }

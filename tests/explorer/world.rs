@@ -132,6 +132,8 @@ pub struct Snap {
     pub state: JobState,
     pub cancel: bool,
     pub cleaned: bool,
+    /// Whether the member that the plan reads from cannot be read from.
+    pub plan_lost: bool,
     pub role: u8,
     pub plan: u8,
     /// Which coordinator's instant the input is read at.
@@ -312,6 +314,8 @@ pub struct Left {
     pub cancels: u8,
     pub resumes: u8,
     pub removals: u8,
+    /// How often the member goes away that a plan reads from.
+    pub members: u8,
 }
 
 /// What the checks remember, and no process sees.

@@ -79,6 +79,17 @@ pub(super) fn server_steps(world: &World, scenario: &Scenario, add: &mut impl Fn
             add(Event::ClaimRolledBack(task.key), after);
         }
     }
+    if let Some(left) = world.left.members.checked_sub(1) {
+        for j in scenario.jobs() {
+            let mut after = *world;
+            after.left.members = left;
+            let job = &mut after.jobs[usize::from(j)];
+            if job.there && job.snap.state == JobState::Mapping {
+                job.snap.plan_lost = true;
+                add(Event::MemberGone(j), after);
+            }
+        }
+    }
     if let Some(left) = world.left.blocks.checked_sub(1) {
         for block in world.blocks.iter() {
             let mut after = *world;
