@@ -98,6 +98,15 @@ pub const CALL_BYTES_TARGET: usize = 256 << 10;
 pub const CALL_TARGET_MS: u128 = 20;
 /// Bytes of a map task's manifest in the task's document; what a larger one names is written beside the blocks.
 pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
+/// Bytes of input that one task may map and reduce: one reducer is done with as much before a second has started.
+pub const ONE_TASK_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of blocks that such a task keeps in memory between map and reduce; more go through the database.
+pub const ONE_TASK_KEPT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of blocks in a map task's own document: below this, a write and a read for each partition cost more than
+/// that document's growth.
+pub const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of such blocks that a reduce task reads together with the manifest; more are read as they are merged.
+pub const KEPT_READ_BYTES_MAX: usize = 32 << 20;
 /// Emits held in memory by one map task before they are combined and spilled.
 pub const TABLE_BYTES_MAX: usize = 48 << 20;
 /// Bytes of values gathered for one call of a user's reduce or combine.
@@ -193,8 +202,13 @@ pub struct Settings {
     pub watch: bool,
     /// Bytes of input a map task should read; only the coordinator's value counts.
     pub split_bytes: u64,
+    /// Bytes of input below which one task does a whole job, if one reducer is enough for it; only the coordinator's
+    /// value counts.
+    pub one_task_bytes: u64,
     /// Bytes of a map task's manifest in the task's document.
     pub manifest_bytes_max: usize,
+    /// Bytes of blocks that a map task may leave in its own document, all of its blocks or none.
+    pub kept_bytes_max: usize,
     /// What jobs may ask for in this fleet.
     pub caps: crate::job::Caps,
 }
@@ -207,15 +221,17 @@ impl Default for Settings {
             poll_ms: POLL_MS,
             watch: true,
             split_bytes: SPLIT_BYTES_TARGET,
+            one_task_bytes: ONE_TASK_BYTES_MAX,
             manifest_bytes_max: MANIFEST_BYTES_MAX,
+            kept_bytes_max: KEPT_BYTES_MAX,
             caps: crate::job::Caps::default(),
         }
     }
 }
 
 impl Settings {
-    /// Reads `AVIARY_LEASE_TTL_MS`, `AVIARY_POLL_MS`, `AVIARY_WATCH`, `AVIARY_SPLIT_BYTES` and
-    /// `AVIARY_MANIFEST_BYTES`.
+    /// Reads `AVIARY_LEASE_TTL_MS`, `AVIARY_POLL_MS`, `AVIARY_WATCH`, `AVIARY_SPLIT_BYTES`,
+    /// `AVIARY_ONE_TASK_BYTES`, `AVIARY_MANIFEST_BYTES` and `AVIARY_KEPT_BYTES`.
     ///
     /// # Errors
     /// Names the variable whose value is no number, or a time to live too short to be renewed.
@@ -241,9 +257,16 @@ impl Settings {
         if let Some(bytes) = number("AVIARY_SPLIT_BYTES")? {
             settings.split_bytes = bytes.max(1);
         }
+        if let Some(bytes) = number("AVIARY_ONE_TASK_BYTES")? {
+            settings.one_task_bytes = bytes.min(ONE_TASK_BYTES_MAX);
+        }
         if let Some(bytes) = number("AVIARY_MANIFEST_BYTES")? {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             settings.manifest_bytes_max = bytes.min(MANIFEST_BYTES_MAX);
+        }
+        if let Some(bytes) = number("AVIARY_KEPT_BYTES")? {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            settings.kept_bytes_max = bytes.min(KEPT_BYTES_MAX);
         }
         settings.watch = std::env::var("AVIARY_WATCH").map_or(true, |v| v != "0");
         Ok(settings)

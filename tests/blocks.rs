@@ -8,6 +8,7 @@ mod common;
 #[allow(dead_code, clippy::allow_attributes, reason = "these tests use a part of this")]
 mod jobs;
 
+use aviary_testcontainers::Managed;
 use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use common::Bed;
 use futures_util::TryStreamExt;
@@ -20,6 +21,11 @@ async fn mapped(bed: &Bed, ask: &Ask) -> String {
     let id = ask.submit(bed).await;
     jobs::kill_at(&doomed, "reducing").await;
     id
+}
+
+/// A worker whose map tasks leave no blocks in their own documents, however small these are.
+fn apart(bed: &Bed) -> Managed {
+    bed.spawn("worker", &["worker", "--slots", "1"], &[("AVIARY_KEPT_BYTES", "0")])
 }
 
 /// A job's blocks in the order of their names.
@@ -57,7 +63,7 @@ fn of_kind<'a>(tasks: &'a [Document], kind: &str) -> Vec<&'a Document> {
 async fn a_damaged_block_is_made_again() {
     let bed = Bed::start(1).await;
     jobs::load_many(&bed).await;
-    let worker = bed.worker();
+    let worker = apart(&bed);
     let id = mapped(&bed, &Ask::new("many", "damaged")).await;
     let whole = blocks(&bed, &id).await;
     // One block of each of four map tasks, each damaged in its own way.
@@ -104,10 +110,55 @@ async fn a_damaged_block_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_in_its_tasks_document_is_made_again() {
+    let bed = Bed::start(1).await;
+    jobs::load_many(&bed).await;
+    let worker = bed.worker();
+    let id = mapped(&bed, &Ask::new("many", "inside")).await;
+    assert!(blocks(&bed, &id).await.is_empty(), "little is left behind");
+    let tasks = jobs::tasks(&bed, &id).await;
+    let maps = of_kind(&tasks, "map");
+    let kept = |n: usize| {
+        let parts = maps[n].get_document("result").and_then(|result| result.get_array("parts"));
+        let part = parts.expect("parts")[0].as_document().expect("a part");
+        part.get_array("kept").expect("blocks")[0].as_document().expect("a block").clone()
+    };
+    let mut flipped = data(&kept(0));
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x10;
+    let damages = [
+        doc! { "$set": { "result.parts.0.kept.0.data": binary(flipped) } },
+        doc! { "$set": { "result.parts.0.kept.0.records": 1_i64 } },
+        doc! { "$set": { "result.parts.0.kept": [] } },
+        doc! { "$set": { "result.parts.0.kept.0.seq": 5_i64 } },
+    ];
+    for (map, damage) in maps.iter().zip(&damages) {
+        let this = doc! { "_id": map.get("_id"), "shard": map.get("shard") };
+        let changed = bed.coll("aviary").update_one(this, damage.clone()).await.expect("changed");
+        assert_eq!(changed.modified_count, 1);
+    }
+
+    let coordinator = jobs::coordinator(&bed);
+    jobs::succeeded(&bed, &id).await;
+    jobs::assert_recounted(&bed, "many", &bed.all("inside").await).await;
+    let tasks = jobs::tasks(&bed, &id).await;
+    for task in of_kind(&tasks, "map") {
+        let again = jobs::number(task, "n") < 4;
+        let expected: &[&str] = if again { &["done", "done"] } else { &["done"] };
+        assert_eq!(jobs::outcomes(task), expected, "{task:#?}");
+        // What nobody needs any more is gone.
+        assert!(!task.to_string().contains("kept"), "{task}");
+    }
+    jobs::nothing_left(&bed).await;
+    jobs::stop(&worker).await;
+    jobs::stop(&coordinator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn blocks_that_are_damaged_again_and_again_end_the_job() {
     let bed = Bed::start(1).await;
     jobs::load_few(&bed).await;
-    let worker = bed.worker();
+    let worker = apart(&bed);
     let id = mapped(&bed, &Ask::new("few", "kept")).await;
     // A reduce task that has been through this so often that chance is no explanation any more.
     let before: Vec<Document> = (0..8_i64)

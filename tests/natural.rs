@@ -110,7 +110,11 @@ async fn each_document_is_in_one_split_whatever_is_written_and_asked_for() {
     bed.load("docs", documents()).await;
     let few = r#"{"n": {"$mod": [7, 0]}}"#;
     for (query, fields, of) in [
-        (few, r#"{"_id": 0, "g": 1, "n": 1}"#, (0..DOCS).filter(|n| n % 7 == 0).collect::<Vec<_>>()),
+        (
+            few,
+            r#"{"_id": 0, "g": 1, "n": 1}"#,
+            (0..DOCS).filter(|n| n % 7 == 0).collect::<Vec<_>>(),
+        ),
         ("{}", r#"{"pad": 0}"#, (0..DOCS).collect()),
         (r#"{"n": 1234}"#, r#"{"g": 1, "n": 1}"#, vec![1_234]),
         (r#"{"n": -1}"#, r#"{"g": 1, "n": 1}"#, Vec::new()),
@@ -135,7 +139,11 @@ async fn a_member_that_goes_away_has_the_job_planned_anew() {
     ended(&bed, &id).await;
     assert_eq!(results(&bed, "killed").await, sums(0..DOCS));
     let done = job(&bed, &id).await;
-    assert_eq!((done.get_bool("by_index"), done.get_i32("plan")), (Ok(true), Ok(2)), "{done}");
+    assert_eq!(
+        (done.get_bool("by_index").ok(), done.get_i32("plan").ok()),
+        (Some(true), Some(2)),
+        "{done}"
+    );
     assert!(!map_tasks(&bed, &id).await.iter().any(is_natural));
     bed.nothing_left("killed").await;
 }
@@ -149,15 +157,13 @@ async fn a_primary_that_steps_down_is_read_on() {
     let primary = bed.set().wait_primary().await.expect("a primary");
     let down = doc! { "replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 10 };
     bed.set().run_on_member(primary, down).await.expect("stepped down");
-    wait_for("another primary", async || {
-        bed.set().primary().await.filter(|now| *now != primary)
-    })
-    .await;
+    wait_for("another primary", async || bed.set().primary().await.filter(|now| *now != primary))
+        .await;
     worker.go_on();
     ended(&bed, &id).await;
     assert_eq!(results(&bed, "down").await, sums(0..DOCS));
     let done = job(&bed, &id).await;
-    assert_eq!(done.get_i32("plan"), Ok(1), "{done}");
+    assert_eq!(done.get_i32("plan").ok(), Some(1), "{done}");
     assert!(map_tasks(&bed, &id).await.iter().all(is_natural));
 }
 

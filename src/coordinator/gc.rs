@@ -27,6 +27,7 @@ pub async fn clean_up(store: &Store, job: &Job) -> Result<()> {
     store.delete_stale_plans(job.plan, &job.id).await?;
     if !job.spec.keep_intermediates {
         store.delete_blocks(&job.id).await?;
+        store.drop_kept(&job.id).await?;
     }
     crate::halt::point("clean").await;
     let output = &job.spec.output;

@@ -48,7 +48,8 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     const FAILURES_MAX: u32 = 3;
     /// How often new shards are looked for.
     const LOOK_FOR_SHARDS_EVERY: Duration = Duration::from_secs(5);
-    /// A look follows the one before after so many times what that took, so that many changes cost a few looks...
+    /// A look that moved nothing on is followed by the next after so many times what it took, so that many changes cost a
+    /// few looks. What moves on does so a few times only...
     const PAUSE_SHARE: u32 = 2;
     /// ...but no later than that.
     const PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -81,14 +82,14 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
             }
             looked = Instant::now();
         }
-        let began = Instant::now();
+        let (began, mut moved) = (Instant::now(), false);
         if keeper.role.epoch().is_some() {
             // What cannot be taken in now must not keep the jobs that run from going on.
             if let Err(error) = intake.look().await {
                 tracing::warn!(%error, "could not look for requests; trying again");
             }
             match reconciler.look().await {
-                Ok(()) => failures = 0,
+                Ok(some) => (failures, moved) = (0, some),
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(%error, failures, "could not tend the jobs; trying again");
@@ -107,7 +108,10 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
                 swept = Some(Instant::now());
             }
         }
-        let pause = (began.elapsed() * PAUSE_SHARE).min(PAUSE_MAX);
+        let pause = match moved {
+            true => Duration::ZERO,
+            false => (began.elapsed() * PAUSE_SHARE).min(PAUSE_MAX),
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}

@@ -97,6 +97,23 @@ pub fn cut(placement: &Placement, samples: Vec<Vec<Bson>>, count: u32) -> Vec<Pi
     groups.finish()
 }
 
+/// Whether one task does the whole job: it reduces what it maps, without a barrier between, and writes the results.
+///
+/// Not without a snapshot, under which alone a task that is tried again writes the same results.
+pub fn fits_one_task(
+    spec: &JobSpec,
+    partitions: u32,
+    pieces: usize,
+    size: InputSize,
+    bytes_max: u64,
+) -> bool {
+    spec.reduce.is_some()
+        && spec.input.read == ReadMode::Snapshot
+        && !spec.keep_intermediates
+        && (partitions, pieces) == (1, 1)
+        && size.bytes < bytes_max
+}
+
 /// Whether an input that is in one place may be read in the order in which one member keeps it.
 ///
 /// If that member goes away, everything is mapped again, so not where that would take very long; and not where map
@@ -319,9 +336,7 @@ pub fn partition_count(spec: &JobSpec, size: InputSize, slots: u32) -> u32 {
     if spec.partitions > 0 {
         return spec.partitions;
     }
-    /// Below this much input a single reducer is done before a second has started.
-    const ONE_REDUCER_BYTES: u64 = 8 << 20;
-    if size.bytes < ONE_REDUCER_BYTES {
+    if size.bytes < config::ONE_TASK_BYTES_MAX {
         return 1;
     }
     let by_size = size.bytes.div_ceil(config::PARTITION_BYTES_TARGET);

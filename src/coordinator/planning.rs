@@ -53,13 +53,21 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
                 pieces
             }
             None => match plan::cut(&placement, samples, count) {
-                pieces if plan::is_torn(&placement, &pieces, input) => vec![plan::whole(&placement)],
+                pieces if plan::is_torn(&placement, &pieces, input) => {
+                    vec![plan::whole(&placement)]
+                }
                 pieces => pieces,
             },
         }
     };
-    let reduce_on =
-        if store.is_sharded() { plan::reduce_on(partitions, &by_shard) } else { Vec::new() };
+    let one_task =
+        plan::fits_one_task(&job.spec, partitions, pieces.len(), size, settings.one_task_bytes);
+    let reduce_on = match pieces.first() {
+        _ if !store.is_sharded() => Vec::new(),
+        Some(piece) if one_task => vec![piece.shard.clone()],
+        _ => plan::reduce_on(partitions, &by_shard),
+    };
+    let reduce_tasks = if one_task { 0 } else { partitions };
 
     let hidden = Output::hidden(&job.id);
     store.create_hidden(&job.spec.output.db, &hidden, &target_options).await?;
@@ -74,14 +82,15 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
         tasks.push(Task { split: Some(piece.split), ..planned(TaskKind::Map, n, &piece.shard) });
     }
     let placed = Job { reduce_on: reduce_on.clone(), ..job.clone() };
-    for partition in 0..partitions {
+    for partition in 0..reduce_tasks {
         tasks.push(planned(TaskKind::Reduce, partition, placed.reducing_shard(partition)));
     }
     store.insert_tasks(&tasks).await?;
     crate::halt::point("plan.written").await;
     let mut set = doc! {
         "map_tasks": i64::try_from(map_tasks).unwrap_or(i64::MAX),
-        "reduce_tasks": i64::from(partitions),
+        "reduce_tasks": i64::from(reduce_tasks),
+        "one_task": one_task,
         "spec.partitions": i64::from(partitions),
         "reduce_on": reduce_on,
         "input_bytes": i64::try_from(size.bytes).unwrap_or(i64::MAX),

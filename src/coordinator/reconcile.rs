@@ -51,6 +51,8 @@ pub(super) struct Reconciler<H> {
 /// Whether a job is to be tended again as soon as may be.
 enum Tended {
     Well,
+    /// It has got to another state.
+    Moved,
     /// Its turn comes again later.
     Failed,
 }
@@ -74,8 +76,8 @@ impl<H: Held> Reconciler<H> {
     }
 
     /// Tends every open job once, or a part of them where there are very many. A job that cannot go on fails; the
-    /// others are not held up by it.
-    pub(super) async fn look(&mut self) -> Result<()> {
+    /// others are not held up by it. Says whether any of them got to another state.
+    pub(super) async fn look(&mut self) -> Result<bool> {
         let (store, after) = (self.store.clone(), self.after.take());
         let listing = async move {
             let jobs = store.jobs_to_tend(after.as_ref()).await?;
@@ -104,10 +106,15 @@ impl<H: Held> Reconciler<H> {
             });
             tending.push((id, handle));
         }
+        let mut moved = false;
         let until = tokio::time::Instant::now() + config::MOVE_MAX;
         for (id, mut handle) in tending {
             match tokio::time::timeout_at(until, &mut handle).await {
                 Ok(Ok(Tended::Well)) => self.backoff.worked(&id),
+                Ok(Ok(Tended::Moved)) => {
+                    self.backoff.worked(&id);
+                    moved = true;
+                }
                 Ok(Ok(Tended::Failed)) => {
                     let now = self.now_ms();
                     self.backoff.failed(&id, now);
@@ -119,7 +126,7 @@ impl<H: Held> Reconciler<H> {
                 }
             }
         }
-        Ok(())
+        Ok(moved)
     }
 
     fn now_ms(&self) -> u64 {
@@ -143,18 +150,17 @@ async fn tend<H: Held>(
             return if error.is_transient() { Tended::Well } else { Tended::Failed };
         }
     };
-    let waited = seen.waiting.is_some();
+    let (waited, state) = (seen.waiting.is_some(), seen.state);
     match reconcile(store, settings, role, seen).await {
         Ok(now) => {
             if waited && let Err(error) = store.note_moving(&id).await {
                 tracing::debug!(job = %id, %error, "could not note that the job moves");
             }
-            if let Some((job, counted)) = now
-                && let Err(error) = told.tell(store, &job, counted).await
-            {
+            let Some((job, counted)) = now else { return Tended::Well };
+            if let Err(error) = told.tell(store, &job, counted).await {
                 tracing::debug!(job = %id, %error, "could not tell how the job fares");
             }
-            Tended::Well
+            if job.state == state { Tended::Well } else { Tended::Moved }
         }
         Err(error) => {
             tracing::warn!(job = %id, %error, "the job has to wait");

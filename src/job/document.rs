@@ -58,6 +58,9 @@ pub struct Job {
     /// Reduce tasks of the plan.
     #[serde(default)]
     pub reduce_tasks: u32,
+    /// Whether the one map task also reduces, and writes the results itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_task: bool,
     /// Where the partitions are reduced: partition `p` on the `p`-th of these shards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reduce_on: Vec<String>,
@@ -101,6 +104,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether what map tasks emit goes through the shuffle, rather than being the results.
+    pub fn is_shuffled(&self) -> bool {
+        self.reduce_tasks > 0 || self.one_task
+    }
+
     /// A new job, of which nothing has been done.
     pub fn new(id: JobId, shard: &str, spec: JobSpec, created: DateTime) -> Self {
         Self {
@@ -121,6 +129,7 @@ impl Job {
             plan: 0,
             map_tasks: 0,
             reduce_tasks: 0,
+            one_task: false,
             reduce_on: Vec::new(),
             input_bytes: None,
             input_documents: None,

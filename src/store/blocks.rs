@@ -193,6 +193,7 @@ impl Store {
                 n,
                 token: Token::from_text(token),
                 runs,
+                blocks: super::tasks::Blocks::Apart,
             })
             .collect())
     }

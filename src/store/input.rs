@@ -66,7 +66,9 @@ impl InputBatch {
 /// [`Error::Internal`] for a reply that is no reply.
 pub(super) fn batch_documents(reply: &RawBatch) -> Result<usize> {
     let array = reply.doc_slices().action("read a reply")?;
-    documents(array.as_bytes()).try_fold(0, |count, doc| doc.map(|_| count + 1)).ok_or_else(malformed)
+    documents(array.as_bytes())
+        .try_fold(0, |count, doc| doc.map(|_| count + 1))
+        .ok_or_else(malformed)
 }
 
 fn malformed() -> Error {

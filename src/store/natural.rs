@@ -64,8 +64,8 @@ impl Store {
         ids: Vec<Bson>,
     ) -> Result<Option<NaturalCuts>> {
         const TOGETHER: usize = 5_000;
-        let hello = self.client().database("admin").run_command(doc! { "hello": 1 });
-        let hello = hello.await.action("ask for the primary")?;
+        let admin = self.client().database("admin");
+        let hello = admin.run_command(doc! { "hello": 1 }).await.action("ask for the primary")?;
         let Ok(member) = hello.get_str("me").map(str::to_owned) else { return Ok(None) };
         let client = self.client_of(&member).await?;
         let mut session = at(&client, time).await?;
@@ -163,8 +163,9 @@ impl Store {
     async fn connect_to(&self, member: &str) -> Result<Client> {
         if self.options.direct_connection == Some(true) {
             // The own link leads to one server, by a shorter way perhaps.
-            let any =
-                SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None });
+            let any = SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred {
+                options: None,
+            });
             let admin = self.client().database("admin");
             let hello = admin.run_command(doc! { "hello": 1 }).selection_criteria(any).await;
             if hello.action(ACTION)?.get_str("me").is_ok_and(|me| me == member) {
@@ -174,10 +175,9 @@ impl Store {
         let listed = self.members().await?;
         let address = listed.into_iter().find(|address| address.to_string() == member);
         let address = address.ok_or_else(|| {
-            Error::refused(
-                format!("{member} is no member of the replica set"),
-                "the input is to be read from it; submit the job again",
-            )
+            Error::NotYet(format!(
+                "{member}, which the input is to be read from, is no member of the replica set"
+            ))
         })?;
         self.to_member_impatient(address)
     }

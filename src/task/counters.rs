@@ -43,6 +43,20 @@ impl Counters {
         true
     }
 
+    /// Adds what another stage of the same attempt has counted; `refused` is told of names that there is no room for.
+    pub fn add(&mut self, other: Counters, mut refused: impl FnMut(&str)) {
+        let Counters { input, emit, reduce, output, user } = other;
+        self.input += input;
+        self.emit += emit;
+        self.reduce += reduce;
+        self.output += output;
+        for (name, value) in user {
+            if !self.count(&name, value) {
+                refused(&name);
+            }
+        }
+    }
+
     /// The counters as they stand in the task document. A function's own counter that is named like
     /// one of ours, or that could not be a field name, is set apart by `user_`, and each such character becomes an
     /// underscore.

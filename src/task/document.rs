@@ -1,6 +1,6 @@
 //! The task as a document in the `aviary` collection: made to be read in mongosh.
 
-use bson::{Bson, DateTime, Document, doc};
+use bson::{Binary, Bson, DateTime, Document, doc};
 use serde::{Deserialize, Serialize};
 
 use super::state::TaskState;
@@ -284,6 +284,29 @@ pub struct PartManifest {
     pub records: i64,
     /// Bytes of all of them as stored.
     pub bytes: i64,
+    /// The blocks themselves, where a task left so little behind that they are no documents of their own. Then `apart`
+    /// says how many runs there are, as for runs that are named elsewhere. They go once the job is cleaned up after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptBlock>,
+}
+
+/// A block that lies in its task's document. Its fields are those of a block's own document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptBlock {
+    /// The run.
+    pub run: u32,
+    /// The place in the run.
+    pub seq: u32,
+    /// Records that end in it.
+    pub records: u32,
+    /// Length of the payload before compression.
+    pub raw_bytes: u32,
+    /// The checksum of the fields and the data.
+    pub crc32: u32,
+    /// How the payload is stored.
+    pub codec: u8,
+    /// The bytes.
+    pub data: Binary,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]

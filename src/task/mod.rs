@@ -42,8 +42,8 @@ pub mod state;
 
 pub use counters::Counters;
 pub use document::{
-    Marks, NATURAL, PartManifest, Publish, Range, Split, Task, TaskKind, TaskResult, Waiting,
-    goes_down,
+    KeptBlock, Marks, NATURAL, PartManifest, Publish, Range, Split, Task, TaskKind, TaskResult,
+    Waiting, goes_down,
 };
 pub use lease::Lease;
 pub use phases::{JobPhases, PhaseCounts};

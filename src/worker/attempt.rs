@@ -54,6 +54,8 @@ pub(super) struct Attempt {
     confirmed: OnceCell<()>,
     /// Bytes that a map task's manifest may have in the task's document.
     pub(super) manifest_bytes_max: usize,
+    /// Bytes of blocks that a map task may leave in its document.
+    pub(super) kept_bytes_max: usize,
     /// What jobs may ask of this worker.
     pub(super) caps: Caps,
     /// The room for temporary files.
@@ -228,6 +230,7 @@ async fn attempt(
         progress: AtomicI64::new(0),
         confirmed: OnceCell::new(),
         manifest_bytes_max: context.settings.manifest_bytes_max,
+        kept_bytes_max: context.settings.kept_bytes_max,
         caps: context.settings.caps,
         spills: context.spills.clone(),
         stop: context.stop.clone(),

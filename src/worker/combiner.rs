@@ -28,11 +28,22 @@ pub trait TakeBlocks: Send {
     /// Whatever keeps them from being written.
     fn take_runs(&mut self, partition: u32, runs: &[u32]) -> Result<()>;
 
-    /// Sends what is still waiting.
+    /// Sends what is still waiting, and gives back the blocks that are to go with the manifest: all of them or none.
     ///
     /// # Errors
     /// Whatever keeps it from being written.
-    fn finish(self: Box<Self>) -> Result<()>;
+    fn finish(self: Box<Self>) -> Result<Vec<Kept>>;
+}
+
+/// A block that is not written by itself.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The partition.
+    pub partition: u32,
+    /// The run of the partition.
+    pub run: u32,
+    /// The block.
+    pub block: Block,
 }
 
 /// How many times as large as the table of emits that of combined values may become.
@@ -174,7 +185,8 @@ impl Combiner {
         self.spill()?;
         self.parts.sort_by_key(|part| part.p);
         manifest::fit(&mut self.parts, self.manifest_bytes_max, self.blocks.as_mut())?;
-        self.blocks.finish()?;
+        let kept = self.blocks.finish()?;
+        manifest::keep(&mut self.parts, kept)?;
         let counters = self
             .combine
             .as_mut()
@@ -316,6 +328,7 @@ impl OpenRun {
                     apart: 0,
                     records: 0,
                     bytes: 0,
+                    kept: Vec::new(),
                 });
                 parts.last_mut().ok_or_else(|| Error::Internal("no part".into()))?
             }
@@ -424,8 +437,8 @@ mod tests {
         fn take_runs(&mut self, _partition: u32, _runs: &[u32]) -> Result<()> {
             Ok(())
         }
-        fn finish(self: Box<Self>) -> Result<()> {
-            Ok(())
+        fn finish(self: Box<Self>) -> Result<Vec<Kept>> {
+            Ok(Vec::new())
         }
     }
 

@@ -5,12 +5,17 @@
 //! too large is taken apart: the runs of each partition go into a document of their own among the
 //! partition's blocks, written like these before the task commits.
 
-use super::combiner::TakeBlocks;
+use bson::Binary;
+use bson::spec::BinarySubtype;
+
+use super::combiner::{Kept, TakeBlocks};
 use crate::error::{Error, Result};
-use crate::task::PartManifest;
+use crate::task::{KeptBlock, PartManifest};
 
 /// Most bytes of a partition in a task's document, without its runs.
 const PART_BYTES_MAX: usize = 96;
+/// Most bytes of a block in a task's document, without its data: seven fields with their names, and its place.
+pub(super) const KEPT_BYTES_MORE: usize = 128;
 /// Most bytes of a run: its type, its place in digits and the end of these, its number of blocks.
 const RUN_BYTES_MAX: usize = 20;
 
@@ -34,9 +39,38 @@ pub(super) fn fit(
     Ok(())
 }
 
+/// Puts blocks into the manifest that are not written by themselves: all that there are, in the order of their runs.
+///
+/// # Errors
+/// [`Error::Internal`] for a block of no part.
+pub(super) fn keep(parts: &mut [PartManifest], kept: Vec<Kept>) -> Result<()> {
+    for Kept { partition, run, block } in kept {
+        let part = parts.iter_mut().find(|part| part.p == partition);
+        let part = part.ok_or_else(|| Error::Internal("a block of no part is kept".into()))?;
+        if !part.runs.is_empty() {
+            let runs = std::mem::take(&mut part.runs);
+            part.apart = u32::try_from(runs.len()).map_err(|_| too_many(part.p))?;
+        }
+        part.kept.push(KeptBlock {
+            run,
+            seq: block.seq,
+            records: block.records,
+            raw_bytes: block.raw_bytes,
+            crc32: block.crc32,
+            codec: block.codec,
+            data: Binary { subtype: BinarySubtype::Generic, bytes: block.data },
+        });
+    }
+    Ok(())
+}
+
 /// More bytes than the manifest has in a document.
 pub(super) fn bytes_bound(parts: &[PartManifest]) -> usize {
-    parts.iter().map(|part| PART_BYTES_MAX + part.runs.len() * RUN_BYTES_MAX).sum()
+    let kept = |block: &KeptBlock| KEPT_BYTES_MORE + block.data.bytes.len();
+    let part = |part: &PartManifest| {
+        PART_BYTES_MAX + part.runs.len() * RUN_BYTES_MAX + part.kept.iter().map(kept).sum::<usize>()
+    };
+    parts.iter().map(part).sum()
 }
 
 /// What is said of a partition that has more runs than a document can name.
@@ -70,13 +104,13 @@ mod tests {
             self.0.push((partition, runs.to_vec()));
             Ok(())
         }
-        fn finish(self: Box<Self>) -> Result<()> {
-            Ok(())
+        fn finish(self: Box<Self>) -> Result<Vec<Kept>> {
+            Ok(Vec::new())
         }
     }
 
     fn part(p: u32, runs: Vec<u32>) -> PartManifest {
-        PartManifest { p, runs, records: i64::MAX, bytes: i64::MAX, apart: 0 }
+        PartManifest { p, runs, records: i64::MAX, bytes: i64::MAX, apart: 0, kept: Vec::new() }
     }
 
     fn stored_bytes(parts: &[PartManifest]) -> usize {
@@ -114,6 +148,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn kept_blocks_have_no_more_bytes_than_they_are_said_to_have() {
+        let block = Block {
+            seq: u32::MAX,
+            records: u32::MAX,
+            raw_bytes: u32::MAX,
+            crc32: u32::MAX,
+            codec: u8::MAX,
+            data: vec![7; 1_000],
+        };
+        let mut parts = vec![part(1, vec![1, 2]), part(2, vec![1])];
+        let of =
+            |partition, run, seq| Kept { partition, run, block: Block { seq, ..block.clone() } };
+        keep(&mut parts, vec![of(1, 0, 0), of(1, 1, 0), of(1, 1, 1), of(2, 0, 0)]).unwrap();
+        assert!(stored_bytes(&parts) <= bytes_bound(&parts) + REST_BYTES);
+        assert_eq!((parts[0].apart, parts[0].runs.len(), parts[0].kept.len()), (2, 0, 3));
+        assert_eq!((parts[1].apart, parts[1].kept.len()), (1, 1));
+        assert!(keep(&mut parts, vec![of(3, 0, 0)]).is_err());
     }
 
     #[test]

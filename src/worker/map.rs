@@ -7,12 +7,12 @@ use bson::{RawDocumentBuf, doc};
 use tokio::sync::mpsc;
 
 use super::attempt::Attempt;
-use super::combiner::{Collect, Combiner, TakeBlocks, boxed};
+use super::combiner::{Collect, Combiner, Kept, TakeBlocks, boxed};
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
 use super::loader::{self, Loaded, Surroundings};
 use super::writer::{self, Target, Writer};
-use super::{manifest, once_more};
+use super::{manifest, once_more, reduce};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job::{OutputMode, Reducer};
@@ -25,6 +25,7 @@ use crate::store::blocks::BlockName;
 use crate::store::input::{InputBatch, InputSize, Reading};
 use crate::store::manifests::runs_document;
 use crate::store::querying::QueryTime;
+use crate::store::tasks::{Blocks, MapRuns};
 use crate::task::{Counters, PartManifest, TaskResult};
 use crate::wasm::{Level, Sink, SinkError, Stage};
 
@@ -52,14 +53,44 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         time: QueryTime::of(&job.spec.input, &attempt.caps, attempt.deadline.map(|d| d.left())),
     };
     let input = store.read_split(&attempt.task.shard, reading, attempt.clone().ended());
-    let target = if job.reduce_tasks > 0 { Target::Blocks } else { Target::Output };
+    let target = if job.is_shuffled() { Target::Blocks } else { Target::Output };
     let (writer, written) = writer::start(attempt, target);
     let work = attempt.clone();
     let computed = tokio::task::spawn_blocking(move || compute(&work, map, combine, input, writer))
         .await
         .unwrap_or_else(|e| Err(Error::Internal(format!("the map task panicked: {e}"))));
-    let (parts, counters) = written.and(computed).await?;
+    let (mut parts, mut counters) = written.and(computed).await?;
+    if job.one_task {
+        let reduced = reduced(attempt, &around, std::mem::take(&mut parts)).await?;
+        counters.add(reduced, |name| {
+            Tap::kept(Stage::Reduce, &attempt.lines).counter_refused(name);
+        });
+    }
     Ok(TaskResult { token: attempt.lease.token.clone(), parts, counters: counters.to_document() })
+}
+
+/// Reduces what this task itself has mapped, the only one of its job.
+async fn reduced(
+    attempt: &Arc<Attempt>,
+    around: &Surroundings,
+    parts: Vec<PartManifest>,
+) -> Result<Counters> {
+    let functions = reduce::Functions::load(attempt, around).await?;
+    let task = &attempt.task;
+    let runs = |part| -> Result<MapRuns> {
+        let mut of = MapRuns {
+            task: task.id.clone(),
+            shard: task.shard.clone(),
+            n: task.n,
+            token: attempt.lease.token.clone(),
+            runs: Vec::new(),
+            blocks: Blocks::Apart,
+        };
+        of.take(part, &mut usize::MAX.clone())?;
+        Ok(of)
+    };
+    let manifest = parts.into_iter().map(runs).collect::<Result<_>>()?;
+    reduce::merged(attempt, manifest, functions).await
 }
 
 /// The function that shrinks values on the map side: the job's combine, else its reduce, which is
@@ -227,7 +258,7 @@ fn compute(
     writer: Writer,
 ) -> Result<(Vec<PartManifest>, Counters)> {
     let emits = match &attempt.job.spec.reduce {
-        None if attempt.job.reduce_tasks == 0 => Emits::Output(writer),
+        None if !attempt.job.is_shuffled() => Emits::Output(writer),
         reduce => {
             let how = match reduce {
                 Some(Reducer::Builtin(name)) => Combine::Builtin(builtin(name)?),
@@ -252,7 +283,8 @@ fn compute(
                 combine,
                 attempt.job.spec.partitions,
                 config::TABLE_BYTES_MAX,
-                attempt.manifest_bytes_max,
+                // What this very task reads need not fit a document.
+                if attempt.job.one_task { usize::MAX } else { attempt.manifest_bytes_max },
                 block_sink(attempt, writer),
             )))
         }
@@ -294,12 +326,20 @@ fn compute(
 
 /// A combiner's blocks as documents on their way to the database.
 fn block_sink(attempt: &Arc<Attempt>, writer: Writer) -> Box<dyn TakeBlocks> {
-    Box::new(ToDatabase { attempt: attempt.clone(), writer })
+    let room = match attempt.job.one_task {
+        true => config::ONE_TASK_KEPT_BYTES_MAX,
+        false => attempt.kept_bytes_max,
+    };
+    Box::new(ToDatabase { attempt: attempt.clone(), writer, kept: Some(Vec::new()), room })
 }
 
+/// Blocks on their way to the database: with the manifest as long as there is room for them, all by themselves
+/// otherwise.
 struct ToDatabase {
     attempt: Arc<Attempt>,
     writer: Writer,
+    kept: Option<Vec<Kept>>,
+    room: usize,
 }
 
 impl ToDatabase {
@@ -317,21 +357,48 @@ impl ToDatabase {
     }
 }
 
-impl TakeBlocks for ToDatabase {
-    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
-        self.attempt.check()?;
+impl ToDatabase {
+    fn write(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
         let name = self.name(partition, run, block.seq);
         self.writer.push(Store::block_document(&name, block))
     }
 
+    /// Writes what was to go with the manifest, and what comes after it.
+    fn keep_nothing(&mut self) -> Result<()> {
+        for Kept { partition, run, block } in self.kept.take().unwrap_or_default() {
+            self.write(partition, run, &block)?;
+        }
+        Ok(())
+    }
+}
+
+impl TakeBlocks for ToDatabase {
+    fn take(&mut self, partition: u32, run: u32, block: &Block) -> Result<()> {
+        self.attempt.check()?;
+        let bytes = block.data.len() + manifest::KEPT_BYTES_MORE;
+        match (&mut self.kept, self.room.checked_sub(bytes)) {
+            (Some(kept), Some(room)) => {
+                kept.push(Kept { partition, run, block: block.clone() });
+                self.room = room;
+                Ok(())
+            }
+            _ => {
+                self.keep_nothing()?;
+                self.write(partition, run, block)
+            }
+        }
+    }
+
     fn take_runs(&mut self, partition: u32, runs: &[u32]) -> Result<()> {
         self.attempt.check()?;
+        self.keep_nothing()?;
         let document = runs_document(&self.name(partition, 0, 0), runs);
         self.writer.push(document.ok_or_else(|| manifest::too_many(partition))?)
     }
 
-    fn finish(self: Box<Self>) -> Result<()> {
-        self.writer.finish()
+    fn finish(self: Box<Self>) -> Result<Vec<Kept>> {
+        self.writer.finish()?;
+        Ok(self.kept.unwrap_or_default())
     }
 }
 

@@ -26,30 +26,10 @@ use crate::wasm::Stage;
 
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
-    let spec = &attempt.job.spec;
-    let (store, host) = (&attempt.store, &attempt.host);
-    let around = Surroundings::of_attempt(attempt)?;
-    let load = async |function: Option<&job::FunctionRef>, stage| match function {
-        Some(function) => loader::load(store, host, function, stage, &around).await.map(Some),
-        None => Ok(None),
-    };
-    let reduce = match &spec.reduce {
-        Some(job::Reducer::Function(function)) => Some(function),
-        Some(job::Reducer::Builtin(_)) | None => None,
-    };
-    let functions = Functions {
-        reduce: load(reduce, Stage::Reduce).await?,
-        combine: load(spec.combine.as_ref(), Stage::Combine).await?,
-        finalize: load(spec.finalize.as_ref(), Stage::Finalize).await?,
-    };
-    let manifest = store.manifest(&attempt.task, attempt.job.map_tasks).await;
+    let functions = Functions::load(attempt, &Surroundings::of_attempt(attempt)?).await?;
+    let manifest = attempt.store.manifest(&attempt.task, attempt.job.map_tasks).await;
     let manifest = manifest.map_err(|error| unless_in_vain(attempt, error))?;
-    let (writer, written) = writer::start(attempt, Target::Output);
-    let work = attempt.clone();
-    let computed = tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer))
-        .await
-        .unwrap_or_else(|e| Err(Error::Internal(format!("the reduce task panicked: {e}"))));
-    let counters = written.and(computed).await?;
+    let counters = merged(attempt, manifest, functions).await?;
     Ok(TaskResult {
         token: attempt.lease.token.clone(),
         parts: Vec::new(),
@@ -57,11 +37,49 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     })
 }
 
+/// Reduces what map tasks have left behind, and writes the results.
+pub(super) async fn merged(
+    attempt: &Arc<Attempt>,
+    manifest: Vec<MapRuns>,
+    functions: Functions,
+) -> Result<Counters> {
+    let (writer, written) = writer::start(attempt, Target::Output);
+    let work = attempt.clone();
+    let computed = tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer))
+        .await
+        .unwrap_or_else(|e| Err(Error::Internal(format!("the reduce task panicked: {e}"))));
+    written.and(computed).await
+}
+
 /// A job's functions on the reduce side.
-struct Functions {
+pub(super) struct Functions {
     reduce: Option<Loaded>,
     combine: Option<Loaded>,
     finalize: Option<Loaded>,
+}
+
+impl Functions {
+    /// Loads those that the job has.
+    ///
+    /// # Errors
+    /// Those of loading a function.
+    pub(super) async fn load(attempt: &Attempt, around: &Surroundings) -> Result<Self> {
+        let spec = &attempt.job.spec;
+        let (store, host) = (&attempt.store, &attempt.host);
+        let load = async |function: Option<&job::FunctionRef>, stage| match function {
+            Some(function) => loader::load(store, host, function, stage, around).await.map(Some),
+            None => Ok(None),
+        };
+        let reduce = match &spec.reduce {
+            Some(job::Reducer::Function(function)) => Some(function),
+            Some(job::Reducer::Builtin(_)) | None => None,
+        };
+        Ok(Self {
+            reduce: load(reduce, Stage::Reduce).await?,
+            combine: load(spec.combine.as_ref(), Stage::Combine).await?,
+            finalize: load(spec.finalize.as_ref(), Stage::Finalize).await?,
+        })
+    }
 }
 
 /// Starts what the groups of a task go through.

@@ -14,7 +14,7 @@ use crate::shuffle::block::Block;
 use crate::shuffle::merge::MergeError;
 use crate::shuffle::reader::{RunError, RunSource, SourceError};
 use crate::store::blocks::BlockName;
-use crate::store::tasks::MapRuns;
+use crate::store::tasks::{Blocks, MapRuns};
 
 /// A run that a map task wrote. There may be very many, so what a task's runs have in common is held once.
 #[derive(Clone)]
@@ -68,33 +68,51 @@ struct StoredRun {
     runtime: Handle,
     of: RunOf,
     next: u32,
-    ahead: Option<JoinHandle<Result<Block>>>,
+    ahead: Option<Ahead>,
+}
+
+/// A block that is there, or on its way.
+enum Ahead {
+    Here(Block),
+    OnItsWay(JoinHandle<Result<Block>>),
 }
 
 impl StoredRun {
-    fn fetch(&mut self) -> Option<JoinHandle<Result<Block>>> {
-        let task = &self.of.task;
-        let blocks = usize::try_from(self.of.run).ok().and_then(|run| task.runs.get(run));
+    fn fetch(&mut self) -> Option<Ahead> {
+        let RunOf { task, run } = &self.of;
+        let blocks = usize::try_from(*run).ok().and_then(|run| task.runs.get(run));
         if self.next >= blocks.copied().unwrap_or(0) {
             return None;
         }
         let name = self.of.block(&self.attempt, self.next);
+        let place = (*run, self.next);
         self.next += 1;
+        if let Blocks::Here(here) = &task.blocks
+            && let Some(block) = here.get(&place)
+        {
+            return Some(Ahead::Here(block.clone()));
+        }
         let (attempt, task) = (self.attempt.clone(), task.clone());
-        Some(
-            self.runtime
-                .spawn(async move { attempt.store.block(&name, &task.task, &task.shard).await }),
-        )
+        Some(Ahead::OnItsWay(self.runtime.spawn(async move {
+            let store = &attempt.store;
+            match &task.blocks {
+                Blocks::Apart => store.block(&name, &task.task, &task.shard).await,
+                Blocks::Here(_) | Blocks::InTask => {
+                    store.kept_block(&task, name.partition, name.run, name.seq).await
+                }
+            }
+        })))
     }
 }
 
 impl RunSource for StoredRun {
     fn next_block(&mut self) -> std::result::Result<Option<Block>, SourceError> {
         let Some(pending) = self.ahead.take().or_else(|| self.fetch()) else { return Ok(None) };
-        let block = self
-            .runtime
-            .block_on(pending)
-            .map_err(|e| Box::new(Error::Internal(format!("reading a block panicked: {e}"))))??;
+        let panicked = |e| Box::new(Error::Internal(format!("reading a block panicked: {e}")));
+        let block = match pending {
+            Ahead::Here(block) => block,
+            Ahead::OnItsWay(pending) => self.runtime.block_on(pending).map_err(panicked)??,
+        };
         self.ahead = self.fetch();
         Ok(Some(block))
     }

@@ -13,7 +13,7 @@
 //!   and a lease can run out in between); lose the answer to a command that took effect; meet a refusal that passes; or give
 //!   a command up that arrives later, at any time, once. A merge whose sender is gone goes on.
 //! * **The database** gives up a claim that no majority had (with its epoch, which is then used again), loses blocks,
-//!   refuses a result half-way, and answers a look from a server that is behind.
+//!   refuses a result half-way, answers a look from a server that is behind, and loses the member that a plan reads from.
 //! * **People** cancel, resume and remove jobs.
 //!
 //! # What must hold

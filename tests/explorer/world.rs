@@ -271,7 +271,7 @@ pub struct Op {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct World {
     pub jobs: [Job; 2],
-    pub tasks: Bag<Task, 6>,
+    pub tasks: Bag<Task, 8>,
     pub colls: Bag<Coll, 8>,
     pub blocks: Bag<Block, 4>,
     /// The job that the target's turn names.
