@@ -40,7 +40,6 @@ typedef struct Document {
     Cached cache_inline[CACHE_INLINE_MAX];
 } Document;
 
-static JSClassID document_class;
 static struct list_head live_documents;
 
 static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner owner);
@@ -67,6 +66,45 @@ static void documents_outlive_batch(void)
         list_del(el);
         document_own(list_entry(el, Document, link));
     }
+}
+
+static void cache_clear(JSRuntime *runtime, Document *d)
+{
+    while (d->cache_len > 0) {
+        d->cache_len--;
+        JS_FreeValueRT(runtime, d->cache[d->cache_len].value);
+    }
+    if (d->cache != d->cache_inline)
+        js_free_rt(runtime, d->cache);
+    d->cache = d->cache_inline;
+    d->cache_cap = CACHE_INLINE_MAX;
+}
+
+/* Lets go of all that a document holds, which nothing refers to any more, if it can then be another one. */
+static bool document_empty(JSRuntime *runtime, JSObject *o)
+{
+    Document *d = o->u.opaque;
+    if (!d || d->whole || d->owner != OWNER_BATCH || o->shape->proto != JS_VALUE_GET_OBJ(ctx->class_proto[JS_CLASS_OBJECT]))
+        return false;
+    cache_clear(runtime, d);
+    list_del(&d->link);
+    return true;
+}
+
+static JSValue document_recycled(const uint8_t *bytes, uint32_t len)
+{
+    JSObject *o = recycled_take(&recycled_documents);
+    Document *d;
+    if (!o)
+        return JS_UNDEFINED;
+    d = o->u.opaque;
+    d->bytes = bytes;
+    d->len = len;
+    d->cursor = 4;
+    d->scanned = 0;
+    d->rounds = 0;
+    list_add_tail(&d->link, &live_documents);
+    return JS_MKPTR(JS_TAG_OBJECT, o);
 }
 
 static JSValue document_new_proto(const uint8_t *bytes, uint32_t len, Owner owner, JSValueConst proto)
@@ -101,6 +139,11 @@ static JSValue document_new_proto(const uint8_t *bytes, uint32_t len, Owner owne
 
 static JSValue document_new(const uint8_t *bytes, uint32_t len, Owner owner)
 {
+    if (owner == OWNER_BATCH && fast_paths) {
+        JSValue recycled = document_recycled(bytes, len);
+        if (!JS_IsUndefined(recycled))
+            return recycled;
+    }
     return document_new_proto(bytes, len, owner, ctx->class_proto[JS_CLASS_OBJECT]);
 }
 
@@ -112,18 +155,6 @@ static inline bool is_reference(const uint8_t *p, uint32_t len)
         return false;
     bson_next(bson_next(p + 4, p + len - 1, &e), p + len - 1, &e);
     return e.type && e.key_len == 3 && !memcmp(e.key, "$id", 3);
-}
-
-static void cache_clear(JSRuntime *runtime, Document *d)
-{
-    while (d->cache_len > 0) {
-        d->cache_len--;
-        JS_FreeValueRT(runtime, d->cache[d->cache_len].value);
-    }
-    if (d->cache != d->cache_inline)
-        js_free_rt(runtime, d->cache);
-    d->cache = d->cache_inline;
-    d->cache_cap = CACHE_INLINE_MAX;
 }
 
 static void document_finalizer(JSRuntime *runtime, JSValueConst v)
@@ -475,6 +506,13 @@ static JSValue string_to_js(const uint8_t *p, uint32_t len)
 {
     uint64_t bits = 0, word;
     uint32_t i = 0;
+    if (words_rest) {
+        words_rest--;
+    } else if (len <= WORD_BYTES_MAX && len && fast_paths) {
+        WordKey key = word_read(p, len);
+        if (likely(key.ascii))
+            return word_string_of(ctx, &key, p, len);
+    }
     for (; i + 8 <= len; i += 8) {
         memcpy(&word, p + i, 8);
         bits |= word;
@@ -489,7 +527,7 @@ static JSValue string_to_js(const uint8_t *p, uint32_t len)
 static JSValue array_to_js(const uint8_t *p, uint32_t len, Owner owner)
 {
     const uint8_t *end = p + len - 1;
-    JSValue array = JS_NewArray(ctx);
+    JSValue array = fast_array(ctx);
     JSObject *o;
     Elem e;
     STACK_PAD(512);

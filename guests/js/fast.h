@@ -18,5 +18,15 @@ static inline bool fast_call_applies(JSValueConst function)
 
 /* fast_for_of.h */
 static bool fast_for_of(JSValueConst iterator, JSValueConst next, JSValue *element);
+/* fast_recycle.h */
+static bool fast_recycle(JSRuntime *rt, JSGCObjectHeader *object);
+/* shim.c */
+static bool fast_emit(JSValueConst function, int argc, JSValueConst *argv);
+/* document.h */
+static JSClassID document_class;
+static bool document_empty(JSRuntime *rt, JSObject *o);
+
+/* An instance has one realm. */
+static JSContext *ctx;
 
 #endif

@@ -179,7 +179,7 @@ static int match_runs(JSContext *ctx, const CharClass *class, JSString *text, JS
         start = i;
         while (i < len && class->has[p[i]])
             i++;
-        if (fast_append(ctx, matches, js_sub_string(ctx, text, (int)start, (int)i)))
+        if (fast_append(ctx, matches, word_of(ctx, text, start, i)))
             return -1;
     }
 }
@@ -230,7 +230,7 @@ static JSValue fast_match(JSContext *ctx, JSValueConst rx, JSValueConst text)
     int failed;
     if (JS_SetProperty(ctx, rx, JS_ATOM_lastIndex, js_int32(0)) < 0)
         return JS_EXCEPTION;
-    matches = JS_NewArray(ctx);
+    matches = fast_array(ctx);
     if (JS_IsException(matches))
         return matches;
     if (!re->pattern->is_wide_char && !(flags & ~(LRE_FLAG_GLOBAL | LRE_FLAG_IGNORECASE)) &&

@@ -20,14 +20,40 @@ static inline int fast_append(JSContext *ctx, JSObject *array, JSValue value)
     return 0;
 }
 
+/* A bit in each byte that is zero. */
+static inline uint64_t zero_bytes(uint64_t bytes)
+{
+    const uint64_t low = 0x7F7F7F7F7F7F7F7Full;
+    return ~(((bytes & low) + low) | bytes | low);
+}
+
+static int split_at(JSContext *ctx, JSString *text, uint8_t c, JSObject *parts)
+{
+    const uint8_t *p = str8(text);
+    uint32_t i, len = text->len, start = 0;
+    for (i = 0; i + 8 <= len; i += 8) {
+        uint64_t found = zero_bytes(word_load8(p + i) ^ c * 0x0101010101010101ull);
+        for (; found; found &= found - 1) {
+            uint32_t at = i + (uint32_t)__builtin_ctzll(found) / 8;
+            if (fast_append(ctx, parts, word_of(ctx, text, start, at)))
+                return -1;
+            start = at + 1;
+        }
+    }
+    for (; i < len; i++) {
+        if (p[i] != c)
+            continue;
+        if (fast_append(ctx, parts, word_of(ctx, text, start, i)))
+            return -1;
+        start = i + 1;
+    }
+    return fast_append(ctx, parts, word_of(ctx, text, start, len));
+}
+
 /* Whether the fast path applies; then `*parts` is the result or an exception. */
 static bool fast_split(JSContext *ctx, JSValueConst text, JSValueConst separator, JSValueConst limit, JSValue *parts)
 {
     JSString *s, *by;
-    JSObject *array;
-    const uint8_t *p;
-    uint32_t i, start = 0, count = 1;
-    uint8_t c;
     if (unlikely(!fast_paths) || JS_VALUE_GET_TAG(text) != JS_TAG_STRING ||
         JS_VALUE_GET_TAG(separator) != JS_TAG_STRING || !JS_IsUndefined(limit))
         return false;
@@ -35,29 +61,11 @@ static bool fast_split(JSContext *ctx, JSValueConst text, JSValueConst separator
     by = JS_VALUE_GET_STRING(separator);
     if (s->is_wide_char || by->is_wide_char || by->len != 1 || s->len == 0)
         return false;
-    p = str8(s);
-    c = *str8(by);
-    for (i = 0; i < s->len; i++)
-        count += p[i] == c;
-    *parts = JS_NewArray(ctx);
-    if (JS_IsException(*parts))
-        return true;
-    array = JS_VALUE_GET_OBJ(*parts);
-    if (array->u.array.u1.size < count && expand_fast_array(ctx, array, count))
-        goto exception;
-    for (i = 0; i < s->len; i++) {
-        if (p[i] != c)
-            continue;
-        if (fast_append(ctx, array, js_sub_string(ctx, s, (int)start, (int)i)))
-            goto exception;
-        start = i + 1;
+    *parts = fast_array(ctx);
+    if (!JS_IsException(*parts) && split_at(ctx, s, *str8(by), JS_VALUE_GET_OBJ(*parts))) {
+        JS_FreeValue(ctx, *parts);
+        *parts = JS_EXCEPTION;
     }
-    if (fast_append(ctx, array, js_sub_string(ctx, s, (int)start, (int)s->len)))
-        goto exception;
-    return true;
-exception:
-    JS_FreeValue(ctx, *parts);
-    *parts = JS_EXCEPTION;
     return true;
 }
 

@@ -548,7 +548,8 @@ const arrays = {
     },
     tojson: (all, indent, nolint) => tojsonArray(all, indent || "", nolint),
 };
-for (const [name, method] of Object.entries(arrays)) install(Array, { [name]: ofArray(name, method) });
+for (const [name, method] of Object.entries(arrays)) arrays[name] = ofArray(name, method);
+install(Array, arrays);
 
 install(Object, {
     keySet: (x) => Object.keys(x),
@@ -584,4 +585,5 @@ install(RegExp.prototype, {
     tojson: RegExp.prototype.toString,
     toJSON() { return { $regex: this.source, $options: this.flags }; },
 });
+return arrays.sum;
 })

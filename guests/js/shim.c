@@ -22,7 +22,7 @@
 
 #include <wasi/api.h>
 
-#include "source.h"
+#include "known.h"
 #include "sums.h"
 
 /* Bytes of the shadow stack that JavaScript may use. The host's stack, of 1 MiB, holds two to three times as much for
@@ -125,6 +125,14 @@ static JSValue js_emit(JSContext *c, JSValueConst self, int argc, JSValueConst *
         return JS_EXCEPTION;
     abi_emit(output.bytes, key_len, output.bytes + key_len, output.len - key_len);
     return JS_UNDEFINED;
+}
+
+/* Whether a call of a function in C is an emit that is taken as a sum, which needs no frame. */
+static no_inline bool fast_emit(JSValueConst function, int argc, JSValueConst *argv)
+{
+    JSObject *o = JS_VALUE_GET_OBJ(function);
+    return argc == 2 && sums_wanted && stage_running == STAGE_MAP && o->u.cfunc.cproto == JS_CFUNC_generic &&
+           o->u.cfunc.c_function.generic == js_emit && sums_take(argv[0], argv[1]);
 }
 
 static JSValue js_count(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
@@ -434,10 +442,19 @@ EXPORT("finalize") void stage_finalize(const uint8_t *p, uint32_t len)
     stage_keyed(STAGE_FINALIZE, p, len);
 }
 
-/* Tells that of what map emits only sums are wanted: 0 that they are not, 1 the sums of values, 2 the numbers of emits. */
+/* Tells that of what map emits only sums are wanted: 0 that they are not, 1 in any order, 2 in the order of emission. */
 EXPORT("aviary_js_sums") void aviary_js_sums(int32_t wanted)
 {
-    sums_on = wanted != 0;
+    sums_wanted = wanted;
+}
+
+/* What the reduce or the combine that was loaded does, if that is known: see known.h. */
+EXPORT("aviary_js_known") int32_t aviary_js_known(void)
+{
+    JSValueConst reduce = stage_functions[STAGE_REDUCE], combine = stage_functions[STAGE_COMBINE];
+    if (JS_IsUndefined(reduce) == JS_IsUndefined(combine))
+        return KNOWN_NONE;
+    return known_function(JS_IsUndefined(reduce) ? combine : reduce);
 }
 
 /* Turns the fast paths off (0) or on. They make no difference but in time, which is what tests make sure of. */

@@ -17,6 +17,8 @@ static JSContext *ctx;
 static JSClassID value_class;
 static JSValue value_protos[256];
 static bool prelude_loaded;
+/* Array.sum, once the prelude is loaded. */
+static JSValue array_sum = JS_UNDEFINED;
 
 static void prelude_load(void);
 
@@ -272,7 +274,7 @@ static void check_prelude(JSValue v)
     }
 }
 
-/* Runs prelude.js: a function of (native, global), which returns the utilities as {globals, array, object}. */
+/* Runs prelude.js: a function of (native, global), which defines the utilities and returns Array.sum. */
 static void prelude_load(void)
 {
     JSValue function, native, global, result;
@@ -298,7 +300,7 @@ static void prelude_load(void)
     JSValue args[] = { native, global };
     result = JS_Call(ctx, function, JS_UNDEFINED, 2, args);
     check_prelude(result);
-    JS_FreeValue(ctx, result);
+    array_sum = result;
     JS_FreeValue(ctx, global);
     JS_FreeValue(ctx, native);
     JS_FreeValue(ctx, function);

@@ -2,11 +2,12 @@
 //!
 //! A table holds millions of keys, and an emit touches one of them at random. Small states
 //! therefore lie in the same cache line as the key: counts, sums of integers or doubles, extremes
-//! of up to sixteen bytes, and the ends of a list of values. Whatever is larger is an
+//! of up to sixteen bytes, a number that values were folded into, and the ends of a list of values. Whatever is larger is an
 //! [`Accumulator`] elsewhere, which the cell names by number.
 
 use super::builtin::{Accumulator, BuiltinError, State};
 use super::extreme;
+use super::fold::Fold;
 use super::sum::{Sum, add_to_pair};
 use super::table::Combine;
 use super::value::{RawVal, RawValBuf, tag};
@@ -24,6 +25,9 @@ const KIND_DOUBLE: u8 = 3;
 const KIND_EXTREME: u8 = 4;
 const KIND_HELD: u8 = 5;
 const KIND_LIST: u8 = 6;
+const KIND_FOLDED_SUM: u8 = 7;
+const KIND_FOLDED_MIN: u8 = 8;
+const KIND_FOLDED_MAX: u8 = 9;
 
 /// The state of one key.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,8 @@ pub(crate) enum Cell {
     Held(u32),
     /// All values.
     List(ValueList),
+    /// All values, which are joined to one so far.
+    Folded { fold: Fold, number: f64 },
 }
 
 impl Cell {
@@ -60,6 +66,14 @@ impl Cell {
                 let [head, at, end, count, bytes] = list.words();
                 let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
                 (two(pair(head, at), pair(end, count)), bytes, KIND_LIST)
+            }
+            Self::Folded { fold, number } => {
+                let kind = match fold {
+                    Fold::Sum => KIND_FOLDED_SUM,
+                    Fold::Min => KIND_FOLDED_MIN,
+                    Fold::Max => KIND_FOLDED_MAX,
+                };
+                (number.to_bits().into(), 0, kind)
             }
         };
         let mut packed = [0; CELL_BYTES];
@@ -89,6 +103,9 @@ impl Cell {
             KIND_LIST => {
                 let ([head, at], [end, count]) = (quarters(low), quarters(high));
                 Self::List(ValueList::of_words([head, at, end, count, u32::from_le_bytes(last)]))
+            }
+            KIND_FOLDED_SUM | KIND_FOLDED_MIN | KIND_FOLDED_MAX => {
+                Self::Folded { fold: fold_of(kind), number: f64::from_bits(low) }
             }
             _ => {
                 let [number, _] = quarters(low);
@@ -129,7 +146,22 @@ pub(crate) fn fold_in_place(
             (*first, *second) = (high.to_le_bytes(), low.to_le_bytes());
             true
         }
+        (KIND_FOLDED_SUM | KIND_FOLDED_MIN | KIND_FOLDED_MAX, tag::DOUBLE) => {
+            let before = f64::from_le_bytes(*first);
+            let Some(joined) = fold_of(*kind).join(Some(before), value) else { return false };
+            *first = joined.to_le_bytes();
+            true
+        }
         _ => false,
+    }
+}
+
+#[inline]
+fn fold_of(kind: u8) -> Fold {
+    match kind {
+        KIND_FOLDED_MIN => Fold::Min,
+        KIND_FOLDED_MAX => Fold::Max,
+        _ => Fold::Sum,
     }
 }
 
@@ -184,6 +216,10 @@ impl Cells {
     pub(crate) fn first(&mut self, value: RawVal<'_>) -> Result<Cell, FoldError> {
         match self.combine {
             Combine::Values => self.fold(Cell::List(ValueList::EMPTY), value),
+            Combine::Folded(fold) => match fold.join(None, value) {
+                Some(number) => Ok(Cell::Folded { fold, number }),
+                None => self.fold(Cell::List(ValueList::EMPTY), value),
+            },
             Combine::Builtin(builtin) => {
                 let mut state = Accumulator::new(builtin);
                 state.add_with(value, &mut self.scratch).map_err(FoldError::Builtin)?;
@@ -215,6 +251,17 @@ impl Cells {
                 }
                 return Err(FoldError::Full);
             }
+            Cell::Folded { fold, number } => {
+                if let Some(number) = fold.join(Some(number), value) {
+                    return Ok(Cell::Folded { fold, number });
+                }
+                let mut list = ValueList::EMPTY;
+                let first = number.to_le_bytes();
+                if self.values.push(&mut list, RawVal { tag: tag::DOUBLE, bytes: &first }) {
+                    return self.fold(Cell::List(list), value);
+                }
+                return Err(FoldError::Full);
+            }
             Cell::Count(_) | Cell::Int { .. } | Cell::Double { .. } | Cell::Held(_) => {}
         }
         self.fold_slowly(cell, |state, scratch| state.add_with(value, scratch))
@@ -223,7 +270,7 @@ impl Cells {
     /// The cell after one more partial.
     pub(crate) fn merge(&mut self, cell: Cell, partial: RawVal<'_>) -> Result<Cell, FoldError> {
         match cell {
-            Cell::List(_) | Cell::Extreme { .. } => self.fold(cell, partial),
+            Cell::List(_) | Cell::Folded { .. } | Cell::Extreme { .. } => self.fold(cell, partial),
             _ => self.fold_slowly(cell, |state, scratch| state.merge_with(partial, scratch)),
         }
     }
@@ -268,7 +315,9 @@ impl Cells {
             Cell::Int { sum, long } => Accumulator::of_sum(Sum::Int { sum, long }),
             Cell::Double { high, low } => Accumulator::of_sum(Sum::Double { high, low }),
             Cell::Count(count) => Accumulator::of_count(count),
-            Cell::Extreme { .. } | Cell::List(_) | Cell::Held(_) => return Err(FoldError::Full),
+            Cell::Extreme { .. } | Cell::List(_) | Cell::Folded { .. } | Cell::Held(_) => {
+                return Err(FoldError::Full);
+            }
         };
         fold(&mut state, &mut self.scratch).map_err(FoldError::Builtin)?;
         self.cell_of(state)
@@ -299,6 +348,7 @@ impl Cells {
     pub(crate) fn values<'a>(&'a self, cell: Cell, partial: &'a mut RawValBuf) -> Values<'a> {
         match cell {
             Cell::List(list) => return self.values.values(list),
+            Cell::Folded { number, .. } => partial.set_f64(number),
             Cell::Count(count) => Accumulator::of_count(count).partial(partial),
             Cell::Int { sum, long } => Sum::Int { sum, long }.partial(partial),
             Cell::Double { high, low } => Sum::Double { high, low }.partial(partial),
@@ -314,6 +364,11 @@ impl Cells {
             }
         }
         Values::one(partial.as_raw())
+    }
+
+    /// Whether no cell has several values.
+    pub(crate) fn is_folded(&self) -> bool {
+        matches!(self.combine, Combine::Folded(_)) && self.values.is_empty()
     }
 
     /// Memory held, in bytes.

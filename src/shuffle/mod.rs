@@ -10,7 +10,7 @@
 //! who provides a [`reader::RunSource`].
 //!
 //! Reading order: `value` (one BSON value), `key` (its order), `partition`, `builtin` and `sum`
-//! (native reductions), `table` over `keys` and `cell`, `block` and `writer` (the stored format),
+//! (native reductions), `fold` (functions that need not be called), `table` over `keys` and `cell`, `block` and `writer` (the stored format),
 //! `reader`, `merge`.
 
 pub mod block;
@@ -18,6 +18,7 @@ pub mod builtin;
 mod cell;
 mod decimal;
 mod extreme;
+pub mod fold;
 pub mod key;
 mod keys;
 pub mod merge;
@@ -36,6 +37,7 @@ pub mod writer;
 
 pub use block::{Block, BlockError, BlockLimits, BlockParts, DecodedBlock};
 pub use builtin::{Accumulator, Builtin, BuiltinError};
+pub use fold::Fold;
 pub use key::KeyError;
 pub use merge::{Merge, MergeError, MergeLimits};
 pub use partition::partition_of;

@@ -13,6 +13,7 @@
 
 use super::builtin::{Builtin, BuiltinError};
 use super::cell::{Cell, Cells, FoldError};
+use super::fold::Fold;
 use super::key::{self, KeyError, STRING_CLASS};
 use super::keys::{KeyRecord, Keys, Lookup};
 use super::partition::partition_of;
@@ -31,6 +32,8 @@ pub enum Combine {
     Builtin(Builtin),
     /// They are kept, in the order of emission.
     Values,
+    /// The same, but those at the beginning of a key's values are joined as its function would do.
+    Folded(Fold),
 }
 
 /// Why an emit was refused.
@@ -72,7 +75,8 @@ pub struct Group<'a> {
     pub key: RawVal<'a>,
     /// The key's encoding, by which groups are ordered.
     pub encoded: &'a [u8],
-    /// The values in the order of emission; for a built-in its one partial state.
+    /// The values in the order of emission, the first of them joined where they are folded; for a built-in its one partial
+    /// state.
     pub values: Values<'a>,
 }
 
@@ -128,7 +132,7 @@ impl Table {
     }
 
     /// Takes a partial state of the table's built-in, as a drained group holds it. In a table that keeps
-    /// values it is the same as [`Table::add`].
+    /// values or folds them it is the same as [`Table::add`].
     ///
     /// # Errors
     /// As [`Table::add`].
@@ -178,6 +182,12 @@ impl Table {
             + self.keys.len() * size_of::<SortItem>()
             + self.cells.bytes()
             + self.scratch.capacity()
+    }
+
+    /// Whether it folds values and no key has several, so that there is nothing for the function to do.
+    #[must_use]
+    pub fn is_folded(&self) -> bool {
+        self.cells.is_folded()
     }
 
     /// How many distinct keys there are.

@@ -116,6 +116,11 @@ impl ValueArena {
         }
     }
 
+    /// Whether there are no lists.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Memory held, in bytes.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {

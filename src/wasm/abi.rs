@@ -11,7 +11,8 @@
 //! | `reduce_end` | `() -> ()` | as above |
 //! | `aviary_js_load` | `(ptr, len) -> ()` | only the JavaScript guest: takes the sources |
 //! | `aviary_js_streams` | `() -> (i32)` | only the JavaScript guest: whether the reduce that it took streams |
-//! | `aviary_js_sums` | `(i32) -> ()` | only the JavaScript guest, optional: 1 tells that sums of the values that map emits are all that is wanted, so it may call `emit_sum` |
+//! | `aviary_js_known` | `() -> (i32)` | only the JavaScript guest, optional: whether the reduce or the combine that it took is known to add doubles up in order (1), or to find the least (2) or the largest (3) of them, and does nothing else |
+//! | `aviary_js_sums` | `(i32) -> ()` | only the JavaScript guest, optional: tells that sums of the values that map emits are all that is wanted, in any order (1) or in the order of emission (2), so it may call `emit_sum` |
 //! | `aviary_js_fast_paths` | `(i32) -> ()` | only the JavaScript guest, never called by a worker: 0 turns its fast paths off, so that tests can compare |
 //!
 //! Input is concatenated BSON documents: for `map` the documents themselves, for `combine` and
@@ -19,8 +20,8 @@
 //! its call; nothing that it emitted in that call may be kept.
 //!
 //! `emit_sum(key, key_len, sum, emits)` stands for so many calls of `emit` with one key, whose values are doubles that add up
-//! to `sum` without rounding. It counts as that many emits, and as their bytes. Only a map whose job reduces by `_sum` or
-//! `_count` may call it; others fail.
+//! to `sum` without rounding. It counts as that many emits, and as their bytes. Only a map whose job reduces by `_sum`, by
+//! `_count` or by a function that is known to add up may call it; others fail.
 //!
 //! A reduce in the streaming form need not be associative. For each key, `reduce_begin` is given one
 //! document `{k}`, then `reduce_next` one document `{v: [..]}` with the next values, as often as there
@@ -52,12 +53,37 @@ pub const EXPORT_JS_LOAD: &str = "aviary_js_load";
 pub const EXPORT_JS_STREAMS: &str = "aviary_js_streams";
 /// The export by which the JavaScript guest is told that only sums of what its map emits are wanted.
 pub const EXPORT_JS_SUMS: &str = "aviary_js_sums";
+/// The export by which the JavaScript guest says whether the reduce or the combine that it took is a known one.
+pub const EXPORT_JS_KNOWN: &str = "aviary_js_known";
 /// The exports that are a reduce in the streaming form, in the order in which they are called.
 pub const EXPORTS_STREAM: [&str; 3] = ["reduce_begin", "reduce_next", "reduce_end"];
 /// The import module that holds the contract's functions.
 pub const IMPORT_AVIARY: &str = "aviary";
 /// The import module that holds the small part of WASI that guests get.
 pub const IMPORT_WASI: &str = "wasi_snapshot_preview1";
+
+/// What a reduce does with doubles, where that is known without calling it: it takes them in order, and does nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It adds them up.
+    Sum,
+    /// It finds the least of them.
+    Min,
+    /// It finds the largest of them.
+    Max,
+}
+
+impl Known {
+    /// From what the guest says.
+    pub(crate) const fn of(answer: i32) -> Option<Self> {
+        match answer {
+            1 => Some(Self::Sum),
+            2 => Some(Self::Min),
+            3 => Some(Self::Max),
+            _ => None,
+        }
+    }
+}
 
 /// A function that a job calls in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -296,6 +322,7 @@ pub(crate) const EXPORTS: &[(&str, Signature)] = &[
     ("reduce_end", signature(&[], &[])),
     (EXPORT_JS_STREAMS, signature(&[], &[I])),
     (EXPORT_JS_SUMS, signature(&[I], &[])),
+    (EXPORT_JS_KNOWN, signature(&[], &[I])),
 ];
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn emit_sum<S: Sink>(
     let (memory, guest) = parts(&mut caller)?;
     let key = if !guest.in_stage {
         Err(EmitFault::OutsideOfStage)
-    } else if !guest.sink.wants_sums() {
+    } else if guest.sink.wants_sums().is_none() {
         Err(EmitFault::SumsNotWanted)
     } else {
         bson(memory, "the key", key_ptr, key_len, KEY_BYTES_MAX)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wasmtime::{Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
-use super::abi::{Stage, Step};
+use super::abi::{Known, Stage, Step};
 use super::ended::{Bounds, Ended, classify};
 use super::error::GuestError;
 use super::guest::{Guest, GuestOptions};
@@ -12,7 +12,7 @@ use super::interrupt::{self, Interrupt};
 use super::js::Script;
 use super::limits::{INPUT_BYTES_MAX, Limits, OUTPUT_RECORDS_MAX};
 use super::module::Module;
-use super::sink::Sink;
+use super::sink::{Sink, Sums};
 
 /// What an instance is started with.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +41,7 @@ pub struct Instance<S: Sink> {
     /// Keeps the deadline thread running.
     module: Module,
     limits: Limits,
+    known: Option<Known>,
     poisoned: bool,
 }
 
@@ -71,6 +72,8 @@ struct Stages {
     js_load: Option<StageFunction>,
     /// How it says whether the reduce among them streams.
     js_streams: Option<TypedFunc<(), i32>>,
+    /// How it says what the reduce, or the combine, among them does, if that is known.
+    js_known: Option<TypedFunc<(), i32>>,
     /// How it is told that sums are wanted.
     js_sums: Option<TypedFunc<i32, ()>>,
 }
@@ -112,6 +115,7 @@ impl<S: Sink> Instance<S> {
                 stages,
                 module: module.clone(),
                 limits,
+                known: None,
                 poisoned: false,
             },
             Err((step, error)) => {
@@ -167,6 +171,11 @@ impl<S: Sink> Instance<S> {
     /// Whether its reduce has the streaming form, so that [`Stage::Reduce`] cannot be called in one.
     pub const fn streams(&self) -> bool {
         self.stages.stream.is_some()
+    }
+
+    /// What its reduce, or its combine, makes of doubles, if it is one that need not be called to know.
+    pub const fn known(&self) -> Option<Known> {
+        self.known
     }
 
     /// Begins a group of a reduce that streams: one document `{k}`.
@@ -266,10 +275,21 @@ impl<S: Sink> Instance<S> {
             }
             None => false,
         };
+        self.known = match self.stages.js_known.take() {
+            Some(known) => {
+                let answer = known.call(&mut self.store, ());
+                Known::of(answer.map_err(|error| self.ended(Step::Load, Ended::Runtime(error)))?)
+            }
+            None => None,
+        };
         if let Some(sums) = self.stages.js_sums.take()
-            && self.store.data().sink.wants_sums()
+            && let Some(wanted) = self.store.data().sink.wants_sums()
         {
-            let told = sums.call(&mut self.store, 1);
+            let wanted = match wanted {
+                Sums::InAnyOrder => 1,
+                Sums::InOrder => 2,
+            };
+            let told = sums.call(&mut self.store, wanted);
             told.map_err(|error| self.ended(Step::Load, Ended::Runtime(error)))?;
         }
         // The interpreter exports every stage; those without a source do not exist.
@@ -284,6 +304,7 @@ impl<S: Sink> Instance<S> {
             stream: stages.stream.filter(|_| streams),
             js_load: None,
             js_streams: None,
+            js_known: None,
             js_sums: None,
         };
         if streams {
@@ -383,6 +404,7 @@ fn instantiate<S: Sink>(
         stream,
         js_load,
         js_streams: typed(store, instance, exports.js_streams),
+        js_known: typed(store, instance, exports.js_known),
         js_sums: typed(store, instance, exports.js_sums),
     };
     if let Some(initialize) = typed::<S, (), ()>(store, instance, exports.initialize) {

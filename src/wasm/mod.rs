@@ -38,7 +38,7 @@ mod ticker;
 mod value;
 mod wasi;
 
-pub use abi::{Level, Stage, StageSet, Step};
+pub use abi::{Known, Level, Stage, StageSet, Step};
 pub use cache::CacheError;
 pub use compiler::{CompileLimits, Compiler};
 pub use error::{EmitFault, GuestError, HostError, SinkError};
@@ -50,4 +50,4 @@ pub use js::{JS_GUEST, Script, js_guest_digest};
 pub use limits::Limits;
 pub use module::Module;
 pub use problem::{InvalidModule, Problem};
-pub use sink::{Nowhere, Sink};
+pub use sink::{Nowhere, Sink, Sums};

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::{Engine, InstancePre, Linker, ModuleExport};
 
 use super::abi::{
-    EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_JS_LOAD, EXPORT_JS_STREAMS, EXPORT_JS_SUMS,
-    EXPORT_MEMORY, EXPORTS_STREAM, Stage,
+    EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_JS_KNOWN, EXPORT_JS_LOAD, EXPORT_JS_STREAMS,
+    EXPORT_JS_SUMS, EXPORT_MEMORY, EXPORTS_STREAM, Stage,
 };
 use super::guest::Guest;
 use super::inspect::ModuleInfo;
@@ -50,6 +50,7 @@ pub(crate) struct Exports {
     /// The streaming form of the reduce: begin, next, end.
     pub(crate) stream: [Option<ModuleExport>; EXPORTS_STREAM.len()],
     pub(crate) js_streams: Option<ModuleExport>,
+    pub(crate) js_known: Option<ModuleExport>,
     pub(crate) js_sums: Option<ModuleExport>,
 }
 
@@ -72,6 +73,7 @@ impl Module {
             finalize: find(Stage::Finalize.name()),
             stream: EXPORTS_STREAM.map(find),
             js_streams: find(EXPORT_JS_STREAMS),
+            js_known: find(EXPORT_JS_KNOWN),
             js_sums: find(EXPORT_JS_SUMS),
         };
         let linked = Mutex::new(Vec::new());

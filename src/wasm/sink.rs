@@ -3,6 +3,16 @@
 use super::abi::Level;
 use super::error::SinkError;
 
+/// Which sums a sink takes in place of a key's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sums {
+    /// Any that are exact: what becomes of them depends on no order.
+    InAnyOrder,
+    /// Those of the values before the first one of the instance that cannot be added exactly: a function adds the others, in
+    /// the order in which they are emitted.
+    InOrder,
+}
+
 /// Takes what a guest emits, counts and logs. It is called on the thread of the call, in the order
 /// in which the guest does it, and its time counts as the guest's.
 pub trait Sink: Send + 'static {
@@ -14,8 +24,8 @@ pub trait Sink: Send + 'static {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> Result<(), SinkError>;
 
     /// Whether sums are all that is wanted of the values of a key, so that [`Sink::emit_sum`] may be called.
-    fn wants_sums(&self) -> bool {
-        false
+    fn wants_sums(&self) -> Option<Sums> {
+        None
     }
 
     /// Takes so many emits of one key at once, whose values are doubles with this exact sum. The key is as for

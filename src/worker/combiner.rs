@@ -4,11 +4,12 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::shuffle::block::{Block, BlockLimits};
 use crate::shuffle::builtin::Builtin;
+use crate::shuffle::fold::Fold;
 use crate::shuffle::table::{Combine, Table};
 use crate::shuffle::value::{RawVal, RawValBuf, close_document, tag};
 use crate::shuffle::writer::RunWriter;
 use crate::task::{Counters, PartManifest};
-use crate::wasm::{Level, Sink, SinkError};
+use crate::wasm::{Level, Sink, SinkError, Sums};
 
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
@@ -143,8 +144,12 @@ impl Combiner {
     }
 
     /// Whether each key's values are only summed or counted.
-    pub fn sums(&self) -> bool {
-        matches!(self.table.combine(), Combine::Builtin(Builtin::Sum | Builtin::Count))
+    pub fn sums(&self) -> Option<Sums> {
+        match self.table.combine() {
+            Combine::Builtin(Builtin::Sum | Builtin::Count) => Some(Sums::InAnyOrder),
+            Combine::Folded(Fold::Sum) => Some(Sums::InOrder),
+            Combine::Builtin(_) | Combine::Folded(_) | Combine::Values => None,
+        }
     }
 
     /// Takes so many emits of doubles, whose exact sum this is.
@@ -154,7 +159,7 @@ impl Combiner {
     pub fn add_sum(&mut self, key: RawVal<'_>, sum: f64, emits: u32) -> Result<()> {
         let mut partial = RawValBuf::new();
         match self.table.combine() {
-            Combine::Builtin(Builtin::Sum) => partial.set_f64(sum),
+            Combine::Builtin(Builtin::Sum) | Combine::Folded(Fold::Sum) => partial.set_f64(sum),
             Combine::Builtin(Builtin::Count) => partial.set_i64(emits.into()),
             other => return Err(Error::Internal(format!("sums were given to {other:?}"))),
         }
@@ -198,10 +203,11 @@ impl Combiner {
     /// Runs the user's combine over every key that has several values.
     fn combine_table(&mut self) -> Result<()> {
         let Some(combine) = self.combine.as_mut() else { return Ok(()) };
-        if self.table.is_empty() {
+        if self.table.is_empty() || self.table.is_folded() {
             return Ok(());
         }
-        let table = std::mem::replace(&mut self.table, Table::new(Combine::Values));
+        let fresh = Table::new(self.table.combine());
+        let table = std::mem::replace(&mut self.table, fresh);
         self.table = combined(combine, table)?;
         Ok(())
     }
@@ -235,6 +241,7 @@ impl Combiner {
 /// # Errors
 /// Those of the function.
 pub(super) fn combined(combine: &mut Guest<Collect>, mut old: Table) -> Result<Table> {
+    combine.sink_mut().table = Table::new(old.combine());
     let mut batch = Batch::default();
     // The order does not matter for the result, but a fixed one makes every attempt alike.
     old.drain_sorted(1, |group| -> Result<()> {
@@ -469,7 +476,7 @@ mod tests {
         for builtin in [Builtin::Sum, Builtin::Count] {
             let (mut single, mut summed) =
                 (combiner(Combine::Builtin(builtin)), combiner(Combine::Builtin(builtin)));
-            assert!(single.sums());
+            assert_eq!(single.sums(), Some(Sums::InAnyOrder));
             let add = |to: &mut Combiner, value: f64| {
                 let value = RawValBuf::from_bson(&Bson::from(value)).unwrap();
                 to.add(key.as_raw(), value.as_raw()).unwrap();
@@ -483,12 +490,59 @@ mod tests {
         }
     }
 
+    /// The values of the one key of a combiner.
+    fn values(combiner: &mut Combiner) -> Vec<String> {
+        let mut values = Vec::new();
+        combiner
+            .table
+            .drain_sorted(1, |group| -> Result<()> {
+                values.extend(group.values.map(|value| value.to_string()));
+                Ok(())
+            })
+            .unwrap();
+        values
+    }
+
+    #[test]
+    fn a_function_that_adds_up_is_called_only_for_what_is_no_plain_number() {
+        let key = RawValBuf::from_bson(&Bson::from("k")).unwrap();
+        let mut folded = combiner(Combine::Folded(Fold::Sum));
+        assert_eq!(folded.sums(), Some(Sums::InOrder));
+        let add = |to: &mut Combiner, value: Bson| {
+            let value = RawValBuf::from_bson(&value).unwrap();
+            to.add(key.as_raw(), value.as_raw()).unwrap();
+        };
+        add(&mut folded, Bson::from(1.5));
+        folded.add_sum(key.as_raw(), 40.0, 3).unwrap();
+        add(&mut folded, Bson::from(0.25));
+        assert!(folded.table.is_folded());
+        add(&mut folded, Bson::from("text"));
+        add(&mut folded, Bson::from(2.0));
+        assert!(!folded.table.is_folded());
+        assert_eq!(values(&mut folded), ["41.75", "\"text\"", "2"]);
+        assert!(folded.table.is_folded());
+    }
+
+    #[test]
+    fn the_least_and_the_largest_are_kept() {
+        let key = RawValBuf::from_bson(&Bson::from("k")).unwrap();
+        for (fold, expected) in [(Fold::Min, "-2"), (Fold::Max, "7.5")] {
+            let mut folded = combiner(Combine::Folded(fold));
+            assert_eq!(folded.sums(), None);
+            for value in [3.0, -2.0, 7.5, 1.0] {
+                let value = RawValBuf::from_bson(&Bson::from(value)).unwrap();
+                folded.add(key.as_raw(), value.as_raw()).unwrap();
+            }
+            assert_eq!(values(&mut folded), [expected]);
+        }
+    }
+
     #[test]
     fn sums_are_for_sums_and_counts_only() {
         for how in [Combine::Values, Combine::Builtin(Builtin::Max), Combine::Builtin(Builtin::Avg)]
         {
             let mut combiner = combiner(how);
-            assert!(!combiner.sums());
+            assert_eq!(combiner.sums(), None);
             let key = RawValBuf::from_bson(&Bson::from("k")).unwrap();
             assert!(combiner.add_sum(key.as_raw(), 1.0, 1).is_err());
         }

@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::loader::Loaded;
 use super::pace::Pace;
 use crate::error::{Error, FunctionError, Result};
+use crate::shuffle::fold::Fold;
 use crate::shuffle::value::RawVal;
-use crate::wasm::{GuestError, Instance, Level, Nowhere, Sink, SinkError, Stage};
+use crate::wasm::{GuestError, Instance, Known, Level, Nowhere, Sink, SinkError, Stage};
 
 /// Documents laid end to end, as functions take them.
 #[derive(Debug, Default)]
@@ -141,6 +142,15 @@ impl<S: Sink> Guest<S> {
     /// Whether it is a reduce that streams.
     pub fn streams(&self) -> bool {
         self.loaded.stage == Stage::Reduce && self.instance.streams()
+    }
+
+    /// What it makes of numbers, if it is a reduce, or a combine, that is known.
+    pub fn fold(&self) -> Option<Fold> {
+        self.instance.known().map(|known| match known {
+            Known::Sum => Fold::Sum,
+            Known::Min => Fold::Min,
+            Known::Max => Fold::Max,
+        })
     }
 
     /// Bytes that a call should be given.

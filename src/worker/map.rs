@@ -27,7 +27,7 @@ use crate::store::manifests::runs_document;
 use crate::store::querying::QueryTime;
 use crate::store::tasks::{Blocks, MapRuns};
 use crate::task::{Counters, PartManifest, TaskResult};
-use crate::wasm::{Level, Sink, SinkError, Stage};
+use crate::wasm::{Level, Sink, SinkError, Stage, Sums};
 
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
@@ -129,9 +129,12 @@ impl Sink for MapSink {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
         self.take(key, value).map_err(boxed)
     }
-    fn wants_sums(&self) -> bool {
-        // Keys that are text are refused where there is a collation, when the first of them is emitted.
-        !self.collated && matches!(&self.emits, Emits::Shuffle(combiner) if combiner.sums())
+    fn wants_sums(&self) -> Option<Sums> {
+        match &self.emits {
+            // Keys that are text are refused where there is a collation, when the first of them is emitted.
+            Emits::Shuffle(combiner) if !self.collated => combiner.sums(),
+            _ => None,
+        }
     }
     fn emit_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> std::result::Result<(), SinkError> {
         self.take_sum(key, sum, emits).map_err(boxed)
@@ -260,10 +263,6 @@ fn compute(
     let emits = match &attempt.job.spec.reduce {
         None if !attempt.job.is_shuffled() => Emits::Output(writer),
         reduce => {
-            let how = match reduce {
-                Some(Reducer::Builtin(name)) => Combine::Builtin(builtin(name)?),
-                Some(Reducer::Function(_)) | None => Combine::Values,
-            };
             let combine = match combine {
                 Some(loaded) => {
                     let tap = Tap::kept(loaded.stage, &attempt.lines);
@@ -278,6 +277,12 @@ fn compute(
                 return Err(once_more::refuse_streaming());
             }
             let combine = combine.filter(|function| !function.streams());
+            let how = match reduce {
+                Some(Reducer::Builtin(name)) => Combine::Builtin(builtin(name)?),
+                Some(Reducer::Function(_)) | None => {
+                    combine.as_ref().and_then(Guest::fold).map_or(Combine::Values, Combine::Folded)
+                }
+            };
             Emits::Shuffle(Box::new(Combiner::new(
                 how,
                 combine,

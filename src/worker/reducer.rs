@@ -167,7 +167,25 @@ impl Reducer {
             Long::Never => config::WHOLE_VALUES_BYTES_MAX,
         };
         let mut chunk = ValuesChunk::begin(key.as_raw());
-        while next(&mut value)? {
+        let mut more = next(&mut value)?;
+        if let How::Function(function) = &self.how
+            && let Some(fold) = function.fold()
+        {
+            let mut joined = None;
+            while more && let Some(number) = fold.join(joined, value.as_raw()) {
+                joined = Some(number);
+                more = next(&mut value)?;
+            }
+            if let Some(number) = joined {
+                let mut first = RawValBuf::new();
+                first.set_f64(number);
+                if !more {
+                    return self.reduced(key.as_raw(), encoded, first.as_raw(), out);
+                }
+                chunk.push(first.as_raw());
+            }
+        }
+        while more {
             if chunk.bytes() + value.as_raw().len() > room && chunk.count() > 1 {
                 self.flush(out)?;
                 chunk = self.shorten(key, encoded, chunk)?;
@@ -175,6 +193,7 @@ impl Reducer {
                 room = room.max(chunk.bytes() * 2);
             }
             chunk.push(value.as_raw());
+            more = next(&mut value)?;
         }
         if self.skip_single && chunk.count() == 1 {
             return self.reduced(key.as_raw(), encoded, value.as_raw(), out);

@@ -58,6 +58,38 @@ fn number(random: &mut Random) -> Bson {
     }
 }
 
+/// What emits mostly are, with something else now and then.
+fn doubles(random: &mut Random) -> Vec<Bson> {
+    let odd_in = [3, 30, usize::MAX][random.below(3)];
+    let scale = [1.0, 0.1, 0.25, 1e15][random.below(4)];
+    let count = 1 + random.below(12);
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let n = f64::from(i32::try_from(random.below(2000)).unwrap() - 700);
+        values.push(if random.one_in(odd_in) { odd(random) } else { Bson::Double(n * scale) });
+    }
+    values
+}
+
+fn odd(random: &mut Random) -> Bson {
+    match random.below(14) {
+        0 => Bson::Double(-0.0),
+        1 => Bson::Double(f64::NAN),
+        2 => Bson::Double(f64::INFINITY),
+        3 => Bson::Double(f64::NEG_INFINITY),
+        4 => Bson::Double(f64::MAX),
+        5 => Bson::Double(9_007_199_254_740_992.0),
+        6 => Bson::Int32(7),
+        7 => Bson::Int64(i64::MAX),
+        8 => Bson::String("1".to_owned()),
+        9 => Bson::Null,
+        10 => Bson::Boolean(true),
+        11 => Bson::DateTime(DateTime::from_millis(5)),
+        12 => Bson::Document(doc! { "n": 1 }),
+        _ => Bson::Undefined,
+    }
+}
+
 fn item(random: &mut Random) -> Document {
     doc! { "sku": text(random, 1), "qty": number(random), "price": number(random) }
 }
@@ -97,10 +129,11 @@ pub fn documents(random: &mut Random) -> Vec<u8> {
 pub fn groups(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..=random.below(2) {
-        let values: Vec<Bson> = match random.below(3) {
+        let values: Vec<Bson> = match random.below(6) {
             0 => (0..random.below(6)).map(|_| Bson::Document(item(random))).collect(),
             1 => (0..random.below(6)).map(|_| Bson::String(text(random, 2))).collect(),
-            _ => (0..random.below(12)).map(|_| number(random)).collect(),
+            2 => (0..random.below(12)).map(|_| number(random)).collect(),
+            _ => doubles(random),
         };
         append(&mut bytes, &doc! { "k": text(random, 1), "v": values });
     }

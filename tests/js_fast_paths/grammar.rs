@@ -3,6 +3,7 @@
 //! not.
 
 use crate::random::Random;
+use crate::reduces;
 
 /// How deep expressions and statements nest.
 const DEPTH_MAX: usize = 3;
@@ -25,7 +26,7 @@ pub fn program(random: &mut Random) -> Program {
 }
 
 /// What a script may change for all that runs after it: how, and how it is undone.
-const PATCHES: &[(&str, &str)] = &[
+pub const PATCHES: &[(&str, &str)] = &[
     (
         "var p0 = Array.prototype[Symbol.iterator]; Array.prototype[Symbol.iterator] = function* () { yield 'patched'; yield this.length; };",
         "Array.prototype[Symbol.iterator] = p0;",
@@ -107,6 +108,32 @@ const PATCHES: &[(&str, &str)] = &[
     (
         "var pe = Array.sum; Array.sum = function (v) { return 'sum of ' + v.length; };",
         "Array.sum = pe;",
+    ),
+    (
+        "var pk = Array.isArray; Array.isArray = function () { return false; };",
+        "Array.isArray = pk;",
+    ),
+    (
+        "var pl = Array.prototype.reduce; Array.prototype.reduce = function (f, s) { return ['reduced', pl.call(this, f, s)]; };",
+        "Array.prototype.reduce = pl;",
+    ),
+    ("var pm = Math.min; Math.min = function () { return 'least'; };", "Math.min = pm;"),
+    ("Math.max.apply = function (t, v) { return v.length; };", "delete Math.max.apply;"),
+    (
+        "var pn = Function.prototype.apply; Function.prototype.apply = function () { return 'apply'; };",
+        "Function.prototype.apply = pn;",
+    ),
+    (
+        "Object.setPrototypeOf(Math.min, { apply: function () { return 'inherited'; } });",
+        "Object.setPrototypeOf(Math.min, Function.prototype);",
+    ),
+    (
+        "var po = Array; Array = function () {}; Array.sum = function () { return 'other array'; };",
+        "Array = po;",
+    ),
+    (
+        "var pp = Array.sum; Object.defineProperty(Array, 'sum', { get: function () { print('read'); return pp; }, configurable: true });",
+        "Object.defineProperty(Array, 'sum', { value: pp, writable: true });",
     ),
     (
         "var pf = String.prototype.toLowerCase; String.prototype.toLowerCase = function () { return 'low'; };",
@@ -313,6 +340,9 @@ impl Writer<'_> {
     }
 
     fn reduce(&mut self) -> String {
+        if self.random.one_in(2) {
+            return reduces::reduce(self.random);
+        }
         let body = match self.random.below(9) {
             0 => "return Array.sum(v);".to_owned(),
             1 => "var s = 0; for (var i = 0; i < v.length; i++) s += v[i]; return s;".to_owned(),

@@ -3,6 +3,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use aviary::shuffle::{Combine, Fold, RawVal, RawValBuf, Table};
+use bson::raw::RawArrayBuf;
+use bson::{Bson, RawDocument, rawdoc};
 use wasmtime::{
     Caller, Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Memory,
     Module, OptLevel, PoolingAllocationConfig, Result, Store, StoreLimits, StoreLimitsBuilder,
@@ -50,6 +53,8 @@ struct Guest {
     limits: StoreLimits,
     memory: Option<Memory>,
     random: Random,
+    /// Where emits go instead, as a worker's do whose reduce adds up.
+    table: Option<Table>,
 }
 
 /// The compiled guest.
@@ -66,6 +71,9 @@ pub struct Instance {
     load: TypedFunc<(u32, u32), ()>,
     map: TypedFunc<(u32, u32), ()>,
     reduce: TypedFunc<(u32, u32), ()>,
+    known: TypedFunc<(), i32>,
+    /// How many reduces were known.
+    pub known_reduces: u64,
 }
 
 fn memory(caller: &mut Caller<'_, Guest>) -> Memory {
@@ -84,6 +92,21 @@ fn note(caller: &mut Caller<'_, Guest>, what: u8, parts: [(u32, u32); 2]) {
     guest.seen.note(what, [a, b]);
 }
 
+/// Takes an emit.
+fn emit(caller: &mut Caller<'_, Guest>, parts: [(u32, u32); 2]) {
+    let (bytes, guest) = memory(caller).data_and_store_mut(caller);
+    let [key, value] = parts.map(|(ptr, len)| &bytes[ptr as usize..][..len as usize]);
+    match &mut guest.table {
+        Some(table) => add(table, key, value),
+        None => guest.seen.note(b'E', [key, value]),
+    }
+}
+
+fn add(table: &mut Table, key: &[u8], value: &[u8]) {
+    let [key, value] = [key, value].map(|tagged| RawVal { tag: tagged[0], bytes: &tagged[1..] });
+    table.add(key, value).unwrap();
+}
+
 fn define(linker: &mut Linker<Guest>) -> Result<()> {
     type From<'a> = Caller<'a, Guest>;
     linker.func_wrap(
@@ -91,11 +114,19 @@ fn define(linker: &mut Linker<Guest>) -> Result<()> {
         "emit",
         |mut from: From<'_>, k: u32, kn: u32, v: u32, vn: u32| {
             from.data_mut().seen.emits += 1;
-            note(&mut from, b'E', [(k, kn), (v, vn)]);
+            emit(&mut from, [(k, kn), (v, vn)]);
         },
     )?;
-    // Wanted by nobody here.
-    linker.func_wrap("aviary", "emit_sum", |_: From<'_>, _: u32, _: u32, _: f64, _: u32| {})?;
+    linker.func_wrap(
+        "aviary",
+        "emit_sum",
+        |mut from: From<'_>, k: u32, kn: u32, sum: f64, emits: u32| {
+            from.data_mut().seen.emits += emits;
+            let (bytes, guest) = memory(&mut from).data_and_store_mut(&mut from);
+            let table = guest.table.as_mut().expect("sums are not wanted");
+            add(table, &bytes[k as usize..][..kn as usize], &tagged(&double(sum)));
+        },
+    )?;
     linker.func_wrap("aviary", "count", |mut from: From<'_>, p: u32, n: u32, delta: u64| {
         note(&mut from, b'C', [(p, n), (0, 0)]);
         from.data_mut().seen.bytes.extend_from_slice(&delta.to_le_bytes());
@@ -166,11 +197,16 @@ impl Machine {
         })
     }
 
-    /// Starts an instance with the fast paths on or off.
-    pub fn start(&self, fast: bool) -> Instance {
+    /// Starts an instance with the fast paths on or off. Its emits are noted one by one, or go to a table.
+    pub fn start(&self, fast: bool, table: bool) -> Instance {
         let limits = StoreLimitsBuilder::new().memory_size(MEMORY_BYTES_MAX).build();
-        let guest =
-            Guest { seen: Transcript::default(), limits, memory: None, random: Random::new(7) };
+        let guest = Guest {
+            seen: Transcript::default(),
+            limits,
+            memory: None,
+            random: Random::new(7),
+            table: None,
+        };
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_epoch_deadline(TICKS_MAX);
@@ -182,10 +218,18 @@ impl Machine {
         let switch =
             instance.get_typed_func::<i32, ()>(&mut store, "aviary_js_fast_paths").unwrap();
         switch.call(&mut store, i32::from(fast)).unwrap();
+        if table {
+            store.data_mut().table = Some(Table::new(Combine::Folded(Fold::Sum)));
+        }
+        if table && fast {
+            let sums = instance.get_typed_func::<i32, ()>(&mut store, "aviary_js_sums").unwrap();
+            sums.call(&mut store, 2).unwrap();
+        }
         let alloc = instance.get_typed_func(&mut store, "aviary_alloc").unwrap();
         let mut stage = |name| instance.get_typed_func(&mut store, name).unwrap();
         let (load, map, reduce) = (stage("aviary_js_load"), stage("map"), stage("reduce"));
-        Instance { store, memory, alloc, load, map, reduce }
+        let known = instance.get_typed_func(&mut store, "aviary_js_known").unwrap();
+        Instance { store, memory, alloc, load, map, reduce, known, known_reduces: 0 }
     }
 }
 
@@ -208,11 +252,96 @@ impl Instance {
         false
     }
 
+    fn map(&mut self, documents: &[u8]) -> bool {
+        let whole = self.feed(|instance| &instance.map, documents);
+        self.give_table(whole);
+        whole
+    }
+
+    /// Notes what is in the table. Of a call that failed, nothing is kept.
+    fn give_table(&mut self, whole: bool) {
+        let guest = self.store.data_mut();
+        let Some(table) = &mut guest.table else { return };
+        if !whole {
+            table.clear();
+        }
+        let seen = &mut guest.seen;
+        let drained: Result<()> = table.drain_sorted(1, |group| {
+            seen.note(b'G', [&tagged(&group.key.into()), &[]]);
+            group.values.for_each(|value| seen.note(b'V', [&tagged(&value.into()), &[]]));
+            Ok(())
+        });
+        drained.unwrap();
+    }
+
+    /// Reduces groups as a worker does: where the function is known, it is called only with what it must be called for.
+    fn reduce(&mut self, groups: &[u8]) -> bool {
+        let fold = match self.known.call(&mut self.store, ()).unwrap() {
+            0 => return self.feed(|instance| &instance.reduce, groups),
+            1 => Fold::Sum,
+            2 => Fold::Min,
+            3 => Fold::Max,
+            other => panic!("{other} is no reduce"),
+        };
+        self.known_reduces += 1;
+        let mut rest = groups;
+        while let Some(len) = rest.first_chunk::<4>() {
+            let (group, after) = rest.split_at(u32::from_le_bytes(*len) as usize);
+            rest = after;
+            if !self.reduce_known(fold, RawDocument::from_bytes(group).unwrap()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn reduce_known(&mut self, fold: Fold, group: &RawDocument) -> bool {
+        let mut joined = None;
+        let mut values = group.get_array("v").unwrap().into_iter().peekable();
+        while let Some(Ok(value)) = values.peek() {
+            let value = RawValBuf::from_bson(&Bson::try_from(*value).unwrap()).unwrap();
+            let Some(number) = fold.join(joined, value.as_raw()) else { break };
+            joined = Some(number);
+            values.next();
+        }
+        let key = group.get("k").unwrap().unwrap();
+        let mut called_with = RawArrayBuf::new();
+        if let Some(number) = joined {
+            if values.peek().is_none() {
+                let key = RawValBuf::from_bson(&Bson::try_from(key).unwrap()).unwrap();
+                let guest = self.store.data_mut();
+                guest.seen.emits += 1;
+                match &mut guest.table {
+                    Some(table) => add(table, &tagged(&key), &tagged(&double(number))),
+                    None => guest.seen.note(b'E', [&tagged(&key), &tagged(&double(number))]),
+                }
+                return true;
+            }
+            called_with.push(number);
+        }
+        for value in values {
+            called_with.push(value.unwrap());
+        }
+        let group = rawdoc! { "k": key, "v": called_with };
+        self.feed(|instance| &instance.reduce, group.as_bytes())
+    }
+
     /// Runs a program on documents and groups. Returns what it did, and whether the instance can take another.
     pub fn run(&mut self, sources: &[u8], documents: &[u8], groups: &[u8]) -> (Transcript, bool) {
         let whole = self.feed(|instance| &instance.load, sources)
-            && self.feed(|instance| &instance.map, documents)
-            && self.feed(|instance| &instance.reduce, groups);
+            && self.map(documents)
+            && self.reduce(groups);
+        self.give_table(whole);
         (std::mem::take(&mut self.store.data_mut().seen), whole)
     }
+}
+
+fn double(number: f64) -> RawValBuf {
+    RawValBuf::from_bson(&Bson::Double(number)).unwrap()
+}
+
+fn tagged(value: &RawValBuf) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.as_raw().append_to(&mut bytes);
+    bytes
 }

@@ -4,6 +4,7 @@ mod disk;
 mod guests;
 mod inspecting;
 mod javascript;
+mod known;
 mod limiting;
 mod output;
 mod streaming;

@@ -21,7 +21,7 @@ type Outcome = (Vec<u8>, String, Vec<Vec<u8>>, u64);
 /// Adds up what it is given, and wants sums or not.
 #[derive(Default)]
 struct Adding {
-    wants: bool,
+    wants: Option<Sums>,
     totals: BTreeMap<Vec<u8>, Total>,
     emits: u64,
     sums: u64,
@@ -55,7 +55,7 @@ impl Sink for Adding {
         }
         Ok(())
     }
-    fn wants_sums(&self) -> bool {
+    fn wants_sums(&self) -> Option<Sums> {
         self.wants
     }
     fn emit_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> Result<(), SinkError> {
@@ -70,7 +70,7 @@ impl Sink for Adding {
     fn log(&mut self, _level: Level, _text: &str) {}
 }
 
-fn adding(map: &str, wants: bool, limits: Limits) -> Instance<Adding> {
+fn adding(map: &str, wants: Option<Sums>, limits: Limits) -> Instance<Adding> {
     let module = host().load(js_guest_digest(), JS_GUEST).unwrap();
     let script = Some(Script { map: Some(map.to_owned()), ..Script::default() });
     let options = InstanceOptions { script, limits, ..InstanceOptions::default() };
@@ -95,8 +95,8 @@ fn run_both(map: &str, documents: &[bson::Document]) -> (Adding, Adding) {
         }
         (instance.into_sink(), bytes)
     };
-    let (with, bytes_with) = run(true);
-    let (without, bytes_without) = run(false);
+    let (with, bytes_with) = run(Some(Sums::InAnyOrder));
+    let (without, bytes_without) = run(None);
     assert_eq!(bytes_with, bytes_without);
     assert_eq!(without.sums, 0);
     (with, without)
@@ -149,7 +149,8 @@ fn a_record_that_emits_without_end_is_stopped_by_its_limit() {
         call_timeout: Duration::from_secs(60),
         ..Limits::default()
     };
-    let mut instance = adding("function () { for (;;) emit('a', 1); }", true, limits);
+    let mut instance =
+        adding("function () { for (;;) emit('a', 1); }", Some(Sums::InAnyOrder), limits);
     let error = instance.call(Stage::Map, &doc! {}.to_vec().unwrap()).unwrap_err();
     assert!(matches!(error, GuestError::Output { .. }), "{error:?}");
 }
@@ -157,7 +158,7 @@ fn a_record_that_emits_without_end_is_stopped_by_its_limit() {
 #[test]
 fn of_equal_keys_the_first_one_comes_first() {
     let map = "function () { emit('a', 1); emit(BSONSymbol('a'), 1); emit('a', 1); }";
-    let mut instance = adding(map, true, Limits::default());
+    let mut instance = adding(map, Some(Sums::InAnyOrder), Limits::default());
     instance.call(Stage::Map, &doc! {}.to_vec().unwrap()).unwrap();
     // The text was given before the symbol.
     let sink = instance.into_sink();
@@ -176,4 +177,23 @@ fn sums_are_refused_where_they_are_not_wanted() {
     let error = map_error(text, InstanceOptions::default());
     let fault = matches!(&error, GuestError::BadEmit { fault: EmitFault::SumsNotWanted, .. });
     assert!(fault, "{error:?}");
+}
+
+#[test]
+fn in_order_a_value_that_is_not_exact_ends_the_sums() {
+    let map = "function () { for (var v of [1, 2, 0.1, 3, 4]) { emit('a', v); emit('b', 1); } }";
+    let mut instance = adding(map, Some(Sums::InOrder), Limits::default());
+    instance.call(Stage::Map, &doc! {}.to_vec().unwrap()).unwrap();
+    let sink = instance.into_sink();
+    // One of a, one of b; then each emit by itself.
+    assert_eq!((sink.sums, sink.emits), (2, 6));
+}
+
+#[test]
+fn in_order_a_symbol_ends_the_sums() {
+    let map = "function () { emit('a', 1); emit(BSONSymbol('a'), 1); emit('a', 1); }";
+    let mut instance = adding(map, Some(Sums::InOrder), Limits::default());
+    instance.call(Stage::Map, &doc! {}.to_vec().unwrap()).unwrap();
+    let sink = instance.into_sink();
+    assert_eq!((sink.sums, sink.emits), (1, 2));
 }
