@@ -137,7 +137,7 @@ async fn a_map_only_job_without_a_snapshot_does_what_one_with_a_snapshot_does() 
 async fn a_lost_block_of_a_job_without_a_snapshot_ends_it() {
     let bed = Bed::start(1).await;
     load(&bed).await;
-    let worker = bed.worker();
+    let worker = bed.worker_apart();
     let map = "function () { emit(this.k, { from: this._id }); }";
     let map_only = ["--out", "replace:kept", "--partitions", "2", "--detach", "-o", "name"];
     let reduced = [&["--reduce", "_count"], &map_only[..]].concat();

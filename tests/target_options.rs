@@ -39,7 +39,7 @@ fn values(rows: &[Document]) -> Vec<Option<f64>> {
 }
 
 async fn bed() -> Bed {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     bed.load("docs", (0..30).map(|n| doc! { "_id": n }).collect()).await;
     bed
 }

@@ -32,7 +32,11 @@ extern "C" {
 #define AVIARY_SHARED __attribute__((weak))
 
 /* Each value is a type byte and the value's bytes, as in a BSON element. */
-AVIARY_IMPORT("emit") void aviary_emit(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len);
+AVIARY_IMPORT("emit") void aviary_emit_one(const uint8_t *key, uint32_t key_len, const uint8_t *value,
+                                           uint32_t value_len);
+/* So many emits of one key at once, whose values add up to that one. */
+AVIARY_IMPORT("emit_total") void aviary_emit_total(const uint8_t *key, uint32_t key_len, const uint8_t *value,
+                                                   uint32_t value_len, uint32_t emits);
 AVIARY_IMPORT("count") void aviary_count(const char *name, uint32_t name_len, int64_t delta);
 AVIARY_IMPORT("log") void aviary_log(int32_t level, const char *text, uint32_t len);
 /* The record is bad: does not return. */
@@ -420,6 +424,247 @@ static inline Document code_scope(Field f)
     return document_at(f.value + code, f.size - code);
 }
 
+/* --- sums --------------------------------------------------------------------------------------------------------
+ *
+ * A job whose values are only summed or counted does not care in how many emits its sums come. So while AVIARY_MAP runs,
+ * an emit of a short text, or of an ObjectId, with a number is an addition in a table of the keys that came lately, and
+ * the host is given each key once: when the call ends, when a key makes room for another, and before more than
+ * AVIARY_SUMS_BYTES_MAX are waiting, so that the limit on what a record may emit is kept.
+ *
+ * Only sums that are exact are made: of integers within their type, and of doubles that are multiples of 1/256 as long
+ * as the sum is below 2^44. Any other value goes to the host as it is. Where keys rarely repeat, the table costs more
+ * than it saves; it then rests for a while. Define AVIARY_NO_SUMS before the include to do without it. */
+
+#ifdef AVIARY_NO_SUMS
+static inline void aviary_emit(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len)
+{
+    aviary_emit_one(key, key_len, value, value_len);
+}
+static inline void aviary_sums_begin(void)
+{
+}
+static inline void aviary_sums_end(void)
+{
+}
+#else
+/* A text of up to 28 bytes, with its type, its length and its NUL. */
+#define AVIARY_SUM_KEY_BYTES_MAX 34
+#define AVIARY_SUM_SETS_BITS 13
+#define AVIARY_SUM_WAYS 2
+#define AVIARY_SUM_ENTRIES (AVIARY_SUM_WAYS << AVIARY_SUM_SETS_BITS)
+#define AVIARY_SUM_SCALE 256.0
+#define AVIARY_SUM_MAX 17592186044416.0 /* 2^44 */
+#define AVIARY_SUMS_BYTES_MAX (1u << 20)
+/* Of so many emits, at most half may have had keys that were not in the table, or it rests for so many more. */
+#define AVIARY_SUMS_JUDGED 8192
+#define AVIARY_SUMS_REST (1u << 17)
+
+typedef struct AviarySum {
+    union {
+        int64_t integer;
+        double real;
+    } sum;
+    uint32_t emits; /* 0: free */
+    uint8_t type, key_len;
+    uint8_t key[AVIARY_SUM_KEY_BYTES_MAX];
+} AviarySum;
+
+typedef struct AviarySums {
+    AviarySum entries[AVIARY_SUM_ENTRIES];
+    /* The entries that are not free, or were not. */
+    uint16_t used[AVIARY_SUM_ENTRIES];
+    uint32_t used_len;
+    /* Bytes that the emits waiting here would have had. */
+    uint32_t bytes;
+    /* Emits taken since the last judgement, and those among them whose key was not in the table. */
+    uint32_t taken, missed, rest;
+    bool wanted, open;
+} AviarySums;
+
+AVIARY_SHARED AviarySums aviary_sums_table;
+
+/* The host says that sums are all that is wanted. */
+AVIARY_SHARED AVIARY_EXPORT("aviary_sums") void aviary_sums(int32_t wanted)
+{
+    aviary_sums_table.wanted = wanted == 1;
+}
+
+static inline uint32_t aviary_sum_size(uint8_t type)
+{
+    return type == BSON_INT32 ? 5 : 9;
+}
+
+static __attribute__((noinline, unused)) void aviary_sum_give(AviarySum *entry)
+{
+    uint8_t value[9] = { entry->type };
+    uint32_t size = aviary_sum_size(entry->type);
+    if (entry->type == BSON_INT32) {
+        int32_t narrow = (int32_t)entry->sum.integer;
+        __builtin_memcpy(value + 1, &narrow, 4);
+    } else {
+        __builtin_memcpy(value + 1, &entry->sum, 8);
+    }
+    aviary_emit_total(entry->key, entry->key_len, value, size, entry->emits);
+    aviary_sums_table.bytes -= (entry->key_len + size) * entry->emits;
+    entry->emits = 0;
+}
+
+static __attribute__((noinline, unused)) void aviary_sums_flush(void)
+{
+    AviarySums *all = &aviary_sums_table;
+    for (uint32_t i = 0; i < all->used_len; i++) {
+        if (all->entries[all->used[i]].emits)
+            aviary_sum_give(&all->entries[all->used[i]]);
+    }
+    all->used_len = 0;
+}
+
+static inline void aviary_sums_begin(void)
+{
+    aviary_sums_table.open = aviary_sums_table.wanted;
+}
+
+static inline void aviary_sums_end(void)
+{
+    if (aviary_sums_table.open)
+        aviary_sums_flush();
+    aviary_sums_table.open = false;
+}
+
+static inline uint32_t aviary_sum_hash(const uint8_t *p, uint32_t len)
+{
+    uint64_t hash = len, word;
+    uint32_t i;
+    for (i = 0; i + 8 <= len; i += 8) {
+        __builtin_memcpy(&word, p + i, 8);
+        hash = (hash ^ word) * 0x9E3779B97F4A7C15ull;
+        hash ^= hash >> 32;
+    }
+    for (word = 0; i < len; i++)
+        word = word << 8 | p[i];
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15ull;
+    return (uint32_t)(hash >> (64 - AVIARY_SUM_SETS_BITS));
+}
+
+static inline bool aviary_same_bytes(const uint8_t *a, const uint8_t *b, uint32_t len)
+{
+    uint64_t x, y;
+    uint32_t i;
+    for (i = 0; i + 8 <= len; i += 8) {
+        __builtin_memcpy(&x, a + i, 8);
+        __builtin_memcpy(&y, b + i, 8);
+        if (x != y)
+            return false;
+    }
+    for (; i < len; i++) {
+        if (a[i] != b[i])
+            return false;
+    }
+    return true;
+}
+
+/* The entry of a key, or one that is free for it. */
+static inline AviarySum *aviary_sum_entry(const uint8_t *key, uint32_t len)
+{
+    AviarySums *all = &aviary_sums_table;
+    AviarySum *set = &all->entries[aviary_sum_hash(key, len) * AVIARY_SUM_WAYS], *entry = set;
+    for (int way = 0; way < AVIARY_SUM_WAYS; way++) {
+        if (set[way].emits && set[way].key_len == len && aviary_same_bytes(set[way].key, key, len))
+            return &set[way];
+    }
+    for (int way = 1; way < AVIARY_SUM_WAYS; way++) {
+        if (set[way].emits < entry->emits)
+            entry = &set[way];
+    }
+    if (entry->emits) {
+        aviary_sum_give(entry);
+    } else {
+        if (all->used_len == AVIARY_SUM_ENTRIES)
+            aviary_sums_flush();
+        all->used[all->used_len++] = (uint16_t)(entry - all->entries);
+    }
+    for (uint32_t i = 0; i < len; i++)
+        entry->key[i] = key[i];
+    entry->key_len = (uint8_t)len;
+    all->missed++;
+    return entry;
+}
+
+/* Adds a value to the sum of its entry, if that stays exact. */
+static inline bool aviary_sum_add(AviarySum *entry, uint8_t type, const uint8_t *value)
+{
+    int64_t integer;
+    double real;
+    if (type == BSON_DOUBLE) {
+        real = read_f64(value) + (entry->emits ? entry->sum.real : 0);
+        if (!(real < AVIARY_SUM_MAX && real > -AVIARY_SUM_MAX))
+            return false;
+        entry->sum.real = real;
+        return true;
+    }
+    integer = entry->emits ? entry->sum.integer : 0;
+    if (__builtin_add_overflow(integer, type == BSON_INT32 ? (int32_t)read_u32(value) : read_i64(value), &integer)
+        || (type == BSON_INT32 && integer != (int32_t)integer))
+        return false;
+    entry->sum.integer = integer;
+    return true;
+}
+
+/* Whether a double can be a part of an exact sum: a multiple of 1/256 that is not too large, and no negative zero. */
+static inline bool aviary_sum_is_exact(double v)
+{
+    uint64_t bits;
+    if (!(v < AVIARY_SUM_MAX && v > -AVIARY_SUM_MAX))
+        return false;
+    __builtin_memcpy(&bits, &v, 8);
+    return (double)(int64_t)(v * AVIARY_SUM_SCALE) == v * AVIARY_SUM_SCALE && bits != 1ull << 63;
+}
+
+static inline bool aviary_sums_take(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len)
+{
+    AviarySums *all = &aviary_sums_table;
+    AviarySum *entry;
+    /* Of equal keys, the first one stays: a symbol is equal to a text. */
+    if (key_len && *key == BSON_SYMBOL)
+        aviary_sums_flush();
+    if (key_len > AVIARY_SUM_KEY_BYTES_MAX || !key_len || (*key != BSON_STRING && *key != BSON_OBJECT_ID) || !value_len)
+        return false;
+    if ((*value != BSON_DOUBLE && *value != BSON_INT32 && *value != BSON_INT64) || value_len != aviary_sum_size(*value))
+        return false;
+    if (all->rest) {
+        all->rest--;
+        return false;
+    }
+    if (*value == BSON_DOUBLE && !aviary_sum_is_exact(read_f64(value + 1)))
+        return false;
+    entry = aviary_sum_entry(key, key_len);
+    if (entry->emits && (entry->type != *value || !aviary_sum_add(entry, *value, value + 1))) {
+        aviary_sum_give(entry);
+        aviary_sum_add(entry, *value, value + 1);
+    } else if (!entry->emits) {
+        aviary_sum_add(entry, *value, value + 1);
+    }
+    entry->type = *value;
+    entry->emits++;
+    all->bytes += key_len + value_len;
+    if (all->bytes > AVIARY_SUMS_BYTES_MAX)
+        aviary_sums_flush();
+    if (++all->taken == AVIARY_SUMS_JUDGED) {
+        if (all->missed > all->taken / 2)
+            all->rest = AVIARY_SUMS_REST;
+        all->taken = all->missed = 0;
+    }
+    return true;
+}
+
+/* Emits a pair: a type byte and the value's bytes, each. */
+static inline void aviary_emit(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len)
+{
+    if (!aviary_sums_table.open || !aviary_sums_take(key, key_len, value, value_len))
+        aviary_emit_one(key, key_len, value, value_len);
+}
+#endif
+
 /* A key of any type, as it is in the document: an element has its type before its name, so the type is moved next to
  * the value for the length of the call. The byte before a value is always the NUL of the name. A missing key or value
  * is emitted as null. */
@@ -784,8 +1029,10 @@ static inline void emit_written(Field key, Writer *w)
     static inline void aviary_map_one(Document doc);                                                                   \
     AVIARY_EXPORT("map") void aviary_map(const uint8_t *p, uint32_t len)                                               \
     {                                                                                                                  \
+        aviary_sums_begin();                                                                                           \
         AVIARY_EACH_DOCUMENT(one, p, len)                                                                              \
             aviary_map_one(one);                                                                                       \
+        aviary_sums_end();                                                                                             \
     }                                                                                                                  \
     static inline void aviary_map_one(Document doc)
 

@@ -422,7 +422,9 @@ inline Values values(c::Document one) { return Values(c::inner(c::need(one, "v",
     static void aviary_map_body(aviary::Doc doc);                                                                      \
     AVIARY_STAGE(map)                                                                                                  \
     {                                                                                                                  \
+        aviary::c::aviary_sums_begin();                                                                                \
         aviary::detail::each(at, len, [](aviary::c::Document one) { aviary_map_body(aviary::Doc(one)); });             \
+        aviary::c::aviary_sums_end();                                                                                  \
     }                                                                                                                  \
     static void aviary_map_body(aviary::Doc doc)
 

@@ -9,6 +9,7 @@
 //! | `map`, `combine`, `reduce`, `finalize` | `(ptr, len) -> ()` | the stages, each optional, one at least |
 //! | `reduce_begin`, `reduce_next` | `(ptr, len) -> ()` | the streaming form of `reduce`, all three or none |
 //! | `reduce_end` | `() -> ()` | as above |
+//! | `aviary_sums` | `(i32) -> ()` | optional: called once with 1 if sums of the values that map emits are all that is wanted, in any order, so it may call `emit_total` |
 //! | `aviary_js_load` | `(ptr, len) -> ()` | only the JavaScript guest: takes the sources |
 //! | `aviary_js_streams` | `() -> (i32)` | only the JavaScript guest: whether the reduce that it took streams |
 //! | `aviary_js_known` | `() -> (i32)` | only the JavaScript guest, optional: whether the reduce or the combine that it took is known to add doubles up in order (1), or to find the least (2) or the largest (3) of them, and does nothing else |
@@ -22,6 +23,10 @@
 //! `emit_sum(key, key_len, sum, emits)` stands for so many calls of `emit` with one key, whose values are doubles that add up
 //! to `sum` without rounding. It counts as that many emits, and as their bytes. Only a map whose job reduces by `_sum`, by
 //! `_count` or by a function that is known to add up may call it; others fail.
+//!
+//! `emit_total(key, key_len, value, value_len, emits)` is the same for numbers of any type, where the job reduces by `_sum` or
+//! `_count`: so many emits with one key, whose values are of the type of `value`, and add up to it without rounding and without
+//! overflow.
 //!
 //! A reduce in the streaming form need not be associative. For each key, `reduce_begin` is given one
 //! document `{k}`, then `reduce_next` one document `{v: [..]}` with the next values, as often as there
@@ -49,6 +54,8 @@ pub const EXPORT_ALLOC: &str = "aviary_alloc";
 pub const EXPORT_INITIALIZE: &str = "_initialize";
 /// The export by which the JavaScript guest takes its sources.
 pub const EXPORT_JS_LOAD: &str = "aviary_js_load";
+/// The export by which any other guest is told the same.
+pub const EXPORT_SUMS: &str = "aviary_sums";
 /// The export by which the JavaScript guest says whether the reduce that it took streams.
 pub const EXPORT_JS_STREAMS: &str = "aviary_js_streams";
 /// The export by which the JavaScript guest is told that only sums of what its map emits are wanted.
@@ -282,6 +289,7 @@ const fn signature(params: &'static [ValType], results: &'static [ValType]) -> S
 pub(crate) const IMPORTS: &[(&str, &str, Signature)] = &[
     (IMPORT_AVIARY, "emit", signature(&[I, I, I, I], &[])),
     (IMPORT_AVIARY, "emit_sum", signature(&[I, I, F, I], &[])),
+    (IMPORT_AVIARY, "emit_total", signature(&[I, I, I, I, I], &[])),
     (IMPORT_AVIARY, "count", signature(&[I, I, L], &[])),
     (IMPORT_AVIARY, "log", signature(&[I, I, I], &[])),
     (IMPORT_AVIARY, "fail", signature(&[I, I], &[])),
@@ -322,6 +330,7 @@ pub(crate) const EXPORTS: &[(&str, Signature)] = &[
     ("reduce_end", signature(&[], &[])),
     (EXPORT_JS_STREAMS, signature(&[], &[I])),
     (EXPORT_JS_SUMS, signature(&[I], &[])),
+    (EXPORT_SUMS, signature(&[I], &[])),
     (EXPORT_JS_KNOWN, signature(&[], &[I])),
 ];
 

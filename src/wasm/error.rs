@@ -228,7 +228,7 @@ pub enum EmitFault {
     #[error("emit was called outside of a stage")]
     OutsideOfStage,
     /// Sums were given where the values themselves are wanted.
-    #[error("emit_sum was called where sums are not wanted")]
+    #[error("emit_sum or emit_total was called where sums are not wanted")]
     SumsNotWanted,
     /// A function of the host was called while the memory was not known yet.
     #[error("no memory is exported")]

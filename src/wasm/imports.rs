@@ -9,13 +9,14 @@ use super::abi::{EXPORT_MEMORY, IMPORT_AVIARY, Level};
 use super::error::EmitFault;
 use super::guest::{Guest, Stop};
 use super::limits::{COUNTER_NAME_BYTES_MAX, FAIL_TEXT_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use super::sink::Sink;
+use super::sink::{Sink, Sums};
 use super::value;
 
 /// Defines every function of the contract.
 pub(crate) fn define<S: Sink>(linker: &mut Linker<Guest<S>>) -> Result<()> {
     linker.func_wrap(IMPORT_AVIARY, "emit", emit::<S>)?;
     linker.func_wrap(IMPORT_AVIARY, "emit_sum", emit_sum::<S>)?;
+    linker.func_wrap(IMPORT_AVIARY, "emit_total", emit_total::<S>)?;
     linker.func_wrap(IMPORT_AVIARY, "count", count::<S>)?;
     linker.func_wrap(IMPORT_AVIARY, "log", log::<S>)?;
     linker.func_wrap(IMPORT_AVIARY, "fail", fail::<S>)?;
@@ -114,6 +115,34 @@ fn emit_sum<S: Sink>(
             let each = key.len() as u64 + DOUBLE_BYTES;
             account(guest, each * u64::from(emits))?;
             guest.sink.emit_sum(key, sum, emits).map_err(|error| guest.stop(Stop::Sink(error)))
+        }
+        Err(fault) => Err(guest.stop(Stop::Fault(fault))),
+    }
+}
+
+fn emit_total<S: Sink>(
+    mut caller: Caller<'_, Guest<S>>,
+    key_ptr: u32,
+    key_len: u32,
+    value_ptr: u32,
+    value_len: u32,
+    emits: u32,
+) -> Result<()> {
+    let (memory, guest) = parts(&mut caller)?;
+    let pair = if !guest.in_stage {
+        Err(EmitFault::OutsideOfStage)
+    } else if guest.sink.wants_sums() != Some(Sums::InAnyOrder) {
+        Err(EmitFault::SumsNotWanted)
+    } else {
+        bson(memory, "the key", key_ptr, key_len, KEY_BYTES_MAX).and_then(|key| {
+            Ok((key, bson(memory, "the value", value_ptr, value_len, VALUE_BYTES_MAX)?))
+        })
+    };
+    match pair {
+        Ok((key, value)) => {
+            account(guest, (key.len() + value.len()) as u64 * u64::from(emits))?;
+            let taken = guest.sink.emit_total(key, value, emits);
+            taken.map_err(|error| guest.stop(Stop::Sink(error)))
         }
         Err(fault) => Err(guest.stop(Stop::Fault(fault))),
     }

@@ -411,6 +411,11 @@ fn instantiate<S: Sink>(
         let initialized = initialize.call(&mut *store, ());
         initialized.map_err(|error| (Step::Initialize, error))?;
     }
+    if store.data().sink.wants_sums() == Some(Sums::InAnyOrder)
+        && let Some(sums) = typed::<S, i32, ()>(store, instance, exports.sums)
+    {
+        sums.call(&mut *store, 1).map_err(start)?;
+    }
     Ok((memory, alloc, stages))
 }
 

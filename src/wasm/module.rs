@@ -7,7 +7,7 @@ use wasmtime::{Engine, InstancePre, Linker, ModuleExport};
 
 use super::abi::{
     EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_JS_KNOWN, EXPORT_JS_LOAD, EXPORT_JS_STREAMS,
-    EXPORT_JS_SUMS, EXPORT_MEMORY, EXPORTS_STREAM, Stage,
+    EXPORT_JS_SUMS, EXPORT_MEMORY, EXPORT_SUMS, EXPORTS_STREAM, Stage,
 };
 use super::guest::Guest;
 use super::inspect::ModuleInfo;
@@ -52,6 +52,7 @@ pub(crate) struct Exports {
     pub(crate) js_streams: Option<ModuleExport>,
     pub(crate) js_known: Option<ModuleExport>,
     pub(crate) js_sums: Option<ModuleExport>,
+    pub(crate) sums: Option<ModuleExport>,
 }
 
 impl Module {
@@ -75,6 +76,7 @@ impl Module {
             js_streams: find(EXPORT_JS_STREAMS),
             js_known: find(EXPORT_JS_KNOWN),
             js_sums: find(EXPORT_JS_SUMS),
+            sums: find(EXPORT_SUMS),
         };
         let linked = Mutex::new(Vec::new());
         Self(Arc::new(Inner { digest, info, compiled, exports, shared, linked }))

@@ -37,6 +37,15 @@ pub trait Sink: Send + 'static {
         Ok(())
     }
 
+    /// Takes so many emits of one key at once, whose values are numbers of one type with this exact sum. Each slice is as for
+    /// [`Sink::emit`]; it is called only where [`Sums::InAnyOrder`] is wanted.
+    ///
+    /// # Errors
+    /// As [`Sink::emit`].
+    fn emit_total(&mut self, _key: &[u8], _value: &[u8], _emits: u32) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Adds to a counter. The guest chooses the names, so the sink must bound how many it keeps.
     fn count(&mut self, name: &str, delta: i64);
 

@@ -167,6 +167,24 @@ impl Combiner {
         self.watch_budget()
     }
 
+    /// Takes so many emits of numbers of one type, whose exact sum this is.
+    ///
+    /// # Errors
+    /// As [`Combiner::add`].
+    pub fn add_total(&mut self, key: RawVal<'_>, total: RawVal<'_>, emits: u32) -> Result<()> {
+        match self.table.combine() {
+            // A sum that is exact is as good as what it is of.
+            Combine::Builtin(Builtin::Sum) => self.add(key, total),
+            Combine::Builtin(Builtin::Count) => {
+                let mut partial = RawValBuf::new();
+                partial.set_i64(emits.into());
+                self.table.add_partial(key, partial.as_raw()).map_err(|e| refuse_emit(&e))?;
+                self.watch_budget()
+            }
+            other => Err(Error::Internal(format!("sums were given to {other:?}"))),
+        }
+    }
+
     /// Makes room when the budget is used up; called between two calls of the function.
     ///
     /// # Errors
@@ -534,6 +552,30 @@ mod tests {
                 folded.add(key.as_raw(), value.as_raw()).unwrap();
             }
             assert_eq!(values(&mut folded), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_total_counts_as_the_emits_that_it_stands_for() {
+        let key = RawValBuf::from_bson(&Bson::from("k")).unwrap();
+        let many =
+            [Bson::from(7_i32), Bson::from(-3_i32), Bson::from(1_i64 << 40), Bson::from(0.5)];
+        let totals = [(Bson::from(4_i32), 2), (Bson::from(1_i64 << 40), 1), (Bson::from(0.5), 1)];
+        for builtin in [Builtin::Sum, Builtin::Count] {
+            // Of each type, and of all types together.
+            for count in 1..=many.len() {
+                let (mut single, mut summed) =
+                    (combiner(Combine::Builtin(builtin)), combiner(Combine::Builtin(builtin)));
+                for value in &many[..count.max(2)] {
+                    let value = RawValBuf::from_bson(value).unwrap();
+                    single.add(key.as_raw(), value.as_raw()).unwrap();
+                }
+                for (total, emits) in &totals[..count.max(2) - 1] {
+                    let total = RawValBuf::from_bson(total).unwrap();
+                    summed.add_total(key.as_raw(), total.as_raw(), *emits).unwrap();
+                }
+                assert_eq!(result(single, builtin), result(summed, builtin), "{builtin} {count}");
+            }
         }
     }
 

@@ -139,6 +139,14 @@ impl Sink for MapSink {
     fn emit_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> std::result::Result<(), SinkError> {
         self.take_sum(key, sum, emits).map_err(boxed)
     }
+    fn emit_total(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        emits: u32,
+    ) -> std::result::Result<(), SinkError> {
+        self.take_total(key, value, emits).map_err(boxed)
+    }
     fn count(&mut self, name: &str, delta: i64) {
         if !self.counters.count(name, delta) {
             self.tap.counter_refused(name);
@@ -169,6 +177,16 @@ impl MapSink {
 }
 
 impl MapSink {
+    fn take_total(&mut self, key: &[u8], value: &[u8], emits: u32) -> Result<()> {
+        let (key, value) = (guest::raw(key)?, guest::raw(value)?);
+        self.counters.emit += i64::from(emits);
+        check_id(key)?;
+        match &mut self.emits {
+            Emits::Shuffle(combiner) => combiner.add_total(key, value, emits),
+            Emits::Output(_) => Err(Error::Internal("sums were given to a map-only job".into())),
+        }
+    }
+
     fn take_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> Result<()> {
         let key = guest::raw(key)?;
         self.counters.emit += i64::from(emits);

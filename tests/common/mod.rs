@@ -49,6 +49,7 @@ pub struct Bed {
     /// How the workers of a sharded cluster get to their shard.
     pub links: Links,
     started: std::sync::atomic::AtomicUsize,
+    in_parts: bool,
     /// Workers of the other shards than the one that was asked for.
     companions: std::sync::Mutex<Vec<Managed>>,
 }
@@ -111,7 +112,13 @@ impl Bed {
         let client = Client::with_uri_str(uri).await.expect("a client");
         let dir = tempfile::tempdir().expect("a directory");
         let (program, companions) = (AVIARY.into(), Vec::new().into());
-        Self { servers, program, client, dir, links, started: 0.into(), companions }
+        let (started, in_parts) = (0.into(), false);
+        Self { servers, program, client, dir, links, started, in_parts, companions }
+    }
+
+    /// Has every job map and reduce in tasks of their own, however small it is: for tests that stop one between.
+    pub fn in_parts(self) -> Self {
+        Self { in_parts: true, ..self }
     }
 
     /// The replica set.
@@ -193,6 +200,9 @@ impl Bed {
         if env.iter().any(|(key, _)| *key == "AVIARY_HALT_AT") {
             command = command.env("AVIARY_LEASE_TTL_MS", LEASE_TTL_MS);
         }
+        if self.in_parts {
+            command = command.env("AVIARY_ONE_TASK_BYTES", "0");
+        }
         for (key, value) in env {
             command = command.env(*key, *value);
         }
@@ -221,6 +231,11 @@ impl Bed {
             }
         }
         self.one_worker("worker", &[])
+    }
+
+    /// A worker with one slot whose map tasks leave no blocks in their own documents, however small these are.
+    pub fn worker_apart(&self) -> Managed {
+        self.spawn("worker", &["worker", "--slots", "1"], &[("AVIARY_KEPT_BYTES", "0")])
     }
 
     /// Workers with one slot each, so many that every shard has one.

@@ -10,7 +10,7 @@ use crate::jobs;
 /// Every block is written when the worker dies, and none of them counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_before_its_commit_counts_for_nothing() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     let pad = "x".repeat(100);
     let docs = (0..400).map(|n| doc! { "_id": n, "keys": 10, "pad": &pad });
     bed.load("docs", docs.collect()).await;
@@ -40,7 +40,7 @@ async fn a_worker_killed_before_its_commit_counts_for_nothing() {
 async fn a_worker_whose_clock_is_a_day_ahead_takes_nothing_away() {
     let Some(faketime) = faketime() else { return };
     let faketime = faketime.display().to_string();
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let _coordinator = bed.coordinator();
     let first = bed.pause("map.read", |env| {

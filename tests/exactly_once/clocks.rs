@@ -7,7 +7,7 @@ use crate::common::Bed;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_may_be_the_first_to_ask_for_the_time() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     let mut stores = Vec::new();
     for _ in 0..8 {
         let options = ConnectOptions {

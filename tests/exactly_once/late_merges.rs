@@ -10,7 +10,7 @@ use crate::jobs;
 /// has succeeded and nobody has cleaned up after it yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_that_arrives_late_changes_nothing_once_the_job_has_succeeded() {
-    let bed = Bed::with(Default::default()).await;
+    let bed = Bed::with(Default::default()).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let cutter = Cutter::to_primary(&bed).await;
     let uri = cutter.uri();

@@ -10,7 +10,7 @@ use crate::jobs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_locked_delays_the_publish_and_fails_nothing() {
-    let bed = Bed::with(Default::default()).await;
+    let bed = Bed::with(Default::default()).await.in_parts();
     let server = bed.client.clone();
     locked(&bed, &server, async |bed, id| {
         // The next publisher meets the same lock.
@@ -28,7 +28,7 @@ async fn a_target_that_is_locked_delays_the_publish_and_fails_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_target_that_is_busy_fails_nothing() {
     let options = ReplicaSetOptions { test_commands: true, ..ReplicaSetOptions::default() };
-    let bed = Bed::with(options).await;
+    let bed = Bed::with(options).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let _coordinator = bed.coordinator();
     let _worker = bed.worker();

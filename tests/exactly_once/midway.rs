@@ -13,7 +13,7 @@ const RESULTS: i32 = 25_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_are_dropped_halfway_are_not_taken_for_merged() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     let (_coordinator, publisher, id) = halfway(&bed).await;
     for name in bed.leftovers().await.iter().filter(|name| name.starts_with("aviary-out-")) {
         bed.coll(name).drop().await.expect("dropped");
@@ -30,7 +30,7 @@ async fn results_that_are_dropped_halfway_are_not_taken_for_merged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_renamed_halfway_gets_all_results_in_the_end() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     let (_coordinator, publisher, id) = halfway(&bed).await;
     let rename = doc! { "renameCollection": "test.counts", "to": "test.elsewhere" };
     bed.client.database("admin").run_command(rename).await.expect("renamed");

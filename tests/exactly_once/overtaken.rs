@@ -9,7 +9,7 @@ use crate::jobs;
 /// the first looks for is gone while the job still publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overtaken_publisher_does_not_fail_the_job() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 1_000, 10).await;
     bed.load("sums", (0..10).map(|n| doc! { "_id": n, "value": 1_001 }).collect()).await;
     let _coordinator = bed.coordinator();
@@ -33,7 +33,7 @@ async fn an_overtaken_publisher_does_not_fail_the_job() {
 /// A coordinator is frozen at every place in turn; another one takes over and finishes; the first is thawed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_superseded_coordinator_changes_nothing() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let _worker = bed.worker();
     for place in ["plan", "plan.written", "mapping", "reducing", "clean"] {
@@ -67,7 +67,7 @@ async fn a_superseded_coordinator_changes_nothing() {
 /// SIGTERM in the middle of a publish hands the task to the next worker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_that_is_told_to_stop_hands_its_task_over() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let _coordinator = bed.coordinator();
     for (mode, place) in [("replace", "publish.staged"), ("merge", "publish.staged")] {
@@ -89,7 +89,7 @@ async fn a_publisher_that_is_told_to_stop_hands_its_task_over() {
 /// the target yet, when the first wakes up: were its values merged now, the other would count them once more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_that_is_overtaken_records_nothing() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 1_000, 10).await;
     bed.load("sums", (0..10).map(|n| doc! { "_id": n, "value": 1_001 }).collect()).await;
     let _coordinator = bed.coordinator();
@@ -114,7 +114,7 @@ async fn a_publisher_that_is_overtaken_records_nothing() {
 /// The publisher dies once the result is in place, and its owner drops it before anybody has looked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_its_owner_has_dropped_was_published() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let _coordinator = bed.coordinator();
     let doomed = bed.halting_worker("publish.renamed");

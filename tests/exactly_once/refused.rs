@@ -11,7 +11,7 @@ use crate::jobs;
 /// The target's validator refuses one of five sums; the other four are not merged either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reduce_that_the_targets_validator_refuses_changes_nothing() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 1_000, 5).await;
     bed.db().create_collection("sums").validator(doc! { "value": { "$lt": 1_000 } }).await.unwrap();
     let before: Vec<_> =
@@ -73,7 +73,7 @@ async fn a_merge_that_stopped_half_way_is_given_up() {
 /// With `update`, what is refused is known only when it is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_stopped_half_way_is_resumed() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 40, 40).await;
     bed.db().create_collection("rows").validator(doc! { "big": { "$ne": true } }).await.unwrap();
     let rows = (0..40).map(|n| doc! { "_id": n, "kept": n });
@@ -101,7 +101,7 @@ async fn an_update_that_stopped_half_way_is_resumed() {
 /// A person ends a job that is being merged; what is there stays, and the job says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_publishes_can_be_cancelled() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let _coordinator = bed.coordinator();
     for (mode, place) in
@@ -146,7 +146,7 @@ async fn a_job_that_publishes_can_be_cancelled() {
 
 /// A target whose unique index refuses one of the 20 sums that the job computes: 985 + 10 + 50 is there already.
 async fn stopped_bed() -> Bed {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 1_000, 20).await;
     let mut sums: Vec<_> = (0..31).map(|n| doc! { "_id": n, "value": 985 + n }).collect();
     sums.push(doc! { "_id": "in the way", "value": 1_045 });
@@ -162,7 +162,7 @@ async fn stopped_bed() -> Bed {
 async fn a_null_key_is_refused_before_anything_is_merged() {
     const SUM: &str = "function () { emit(this._id % 2 ? null : this._id, 1); }";
     const SET: &str = "function () { emit(this._id % 2 ? null : this._id, {n: 1}); }";
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     bed.load("docs", (0..2).map(|n| doc! { "_id": n }).collect()).await;
     let before = vec![doc! { "_id": 0, "value": 7 }];
     bed.load("sums", before.clone()).await;

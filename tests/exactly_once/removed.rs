@@ -7,7 +7,7 @@ use crate::jobs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_worker_brings_back_of_a_removed_job_goes() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let coordinator = bed.coordinator();
     // It trusts its lease for long, so it does not notice.

@@ -8,7 +8,9 @@ use crate::jobs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_primary_does_not_fail_a_job_whose_snapshot_is_older() {
-    let bed = Bed::with(ReplicaSetOptions { members: 3, ..ReplicaSetOptions::default() }).await;
+    let bed = Bed::with(ReplicaSetOptions { members: 3, ..ReplicaSetOptions::default() })
+        .await
+        .in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let coordinator =
         bed.pause("plan.written", |env| bed.spawn("coordinator", &["coordinator"], env));

@@ -11,7 +11,7 @@ use crate::jobs;
 async fn a_rolled_back_claim_does_not_fail_a_map_only_job() {
     let options =
         ReplicaSetOptions { members: 3, test_commands: true, ..ReplicaSetOptions::default() };
-    let bed = Bed::with(options).await;
+    let bed = Bed::with(options).await.in_parts();
     jobs::load(&bed, "docs", 40, 40).await;
     let coordinator = bed.coordinator();
     let id = jobs::submit(&bed, "docs", "replace:copies", &["--map-only"]).await;

@@ -16,7 +16,7 @@ async fn with_target(bed: &Bed) {
 /// One publisher's merge fails once for a reason that passes, while another job is ready to publish.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_that_fails_once_loses_no_other_jobs_update() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     with_target(&bed).await;
     let cutter = Cutter::to_primary(&bed).await;
     let through = [("AVIARY_URI", cutter.uri())];
@@ -48,7 +48,7 @@ async fn a_merge_that_fails_once_loses_no_other_jobs_update() {
 /// is done, and has to wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_killed_after_it_recorded_its_values_keeps_its_turn() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     with_target(&bed).await;
     let _coordinator = bed.coordinator();
     let doomed = bed.halting_worker("publish.recorded");
@@ -67,7 +67,7 @@ async fn a_publisher_killed_after_it_recorded_its_values_keeps_its_turn() {
 /// A job that has its target's turn and nobody to publish it makes another wait, and that one says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_waits_for_its_turn_says_so() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     with_target(&bed).await;
     let _coordinator = bed.coordinator();
     let slow = bed.paused_worker("publish.merge");

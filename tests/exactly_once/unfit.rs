@@ -7,7 +7,7 @@ use crate::jobs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_too_small_leaves_a_job_to_another() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     let _coordinator =
         bed.spawn("coordinator", &["coordinator"], &[("AVIARY_SPLIT_BYTES", "2000")]);
@@ -27,7 +27,7 @@ async fn a_worker_that_is_too_small_leaves_a_job_to_another() {
 /// More runs than are merged at once need temporary files.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_without_temporary_files_leaves_a_task_to_another() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     let pad = "x".repeat(2_000);
     let docs = (0..120).map(|n| doc! { "_id": n, "keys": 120, "pad": &pad });
     bed.load("docs", docs.collect()).await;

@@ -23,7 +23,7 @@ async fn a_merge_that_is_rolled_back_is_made_again() {
 async fn rolled_back(mode: &str, last: Document) {
     let options =
         ReplicaSetOptions { members: 3, test_commands: true, ..ReplicaSetOptions::default() };
-    let bed = Bed::with(options).await;
+    let bed = Bed::with(options).await.in_parts();
     jobs::load(&bed, "docs", 400, 10).await;
     bed.load("counts", vec![doc! { "_id": 0, "value": 1 }]).await;
     let _coordinator = bed.coordinator();
