@@ -223,7 +223,7 @@ static bool array_sum_is_ours(JSAtom name)
         return JS_IsObject(array_sum) && JS_IsObject(property->u.value) &&
                JS_VALUE_GET_OBJ(property->u.value) == JS_VALUE_GET_OBJ(array_sum);
     getter = (entry->flags & JS_PROP_TMASK) == JS_PROP_GETSET ? property->u.getset.getter : NULL;
-    return getter && getter->class_id == JS_CLASS_C_FUNCTION_DATA && getter->u.c_function_data_record->func == lazy_get;
+    return !prelude_loaded && getter && getter->class_id == JS_CLASS_C_FUNCTION_DATA && getter->u.c_function_data_record->func == lazy_get;
 }
 
 /* Whether Math.min or Math.max is the built-in one, and `apply` of it too. */

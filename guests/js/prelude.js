@@ -549,9 +549,9 @@ const arrays = {
     tojson: (all, indent, nolint) => tojsonArray(all, indent || "", nolint),
 };
 for (const [name, method] of Object.entries(arrays)) arrays[name] = ofArray(name, method);
-install(Array, arrays);
+install(native.Array, arrays);
 
-install(Object, {
+install(native.Object, {
     keySet: (x) => Object.keys(x),
     extend(target, source, deep) {
         for (const name in source) {
@@ -566,7 +566,7 @@ install(Object, {
     bsonsize: (x) => native.size(x),
 });
 
-install(String.prototype, {
+install(native.String.prototype, {
     ltrim: String.prototype.trimStart,
     rtrim: String.prototype.trimEnd,
     // Every step adds all of `chr`, also when it has several characters.
@@ -575,13 +575,13 @@ install(String.prototype, {
         return right ? this + fill : fill + this;
     },
 });
-install(Number.prototype, {
+install(native.Number.prototype, {
     zeroPad(width) { return String(this).padStart(width, "0"); },
     toPercentStr() { return (this * 100).toFixed(2) + "%"; },
 });
-install(Date.prototype, { tojson: dateText });
-install(RegExp, { escape: (text) => text.replace(/[-[\]{}()*+?.,\\^$|#\s]/g, "\\$&") });
-install(RegExp.prototype, {
+install(native.Date.prototype, { tojson: dateText });
+install(native.RegExp, { escape: (text) => text.replace(/[-[\]{}()*+?.,\\^$|#\s]/g, "\\$&") });
+install(native.RegExp.prototype, {
     tojson: RegExp.prototype.toString,
     toJSON() { return { $regex: this.source, $options: this.flags }; },
 });

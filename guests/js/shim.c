@@ -283,6 +283,7 @@ __attribute__((constructor)) static void start(void)
     global = JS_GetGlobalObject(ctx);
     JS_SetPropertyStr(ctx, global, "emit", JS_NewCFunction(ctx, js_emit, "emit", 2));
     JS_SetPropertyStr(ctx, global, "count", JS_NewCFunction(ctx, js_count, "count", 2));
+    lazy_note_holders(global);
     lazy_define(global, lazy_globals, countof(lazy_globals));
     lazy_define_in(global, "Array", lazy_array, countof(lazy_array));
     lazy_define_in(global, "Object", lazy_object, countof(lazy_object));

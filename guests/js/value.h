@@ -41,6 +41,9 @@ static const char *const lazy_number_proto[] = { "zeroPad", "toPercentStr" };
 static const char *const lazy_date_proto[] = { "tojson" };
 static const char *const lazy_regexp[] = { "escape" };
 static const char *const lazy_regexp_proto[] = { "tojson", "toJSON" };
+/* Where these are defined, as they were at the start: a script may have given the names to others since. */
+static const char *const lazy_holder_names[] = { "Array", "Object", "RegExp", "String", "Number", "Date" };
+static JSValue lazy_holders[countof(lazy_holder_names)];
 /* In value_protos, the prototype of documents that are references. */
 #define REFERENCE 254
 
@@ -296,6 +299,8 @@ static void prelude_load(void)
     native = JS_NewObject(ctx);
     check_prelude(native);
     JS_SetPropertyFunctionList(ctx, native, native_functions, countof(native_functions));
+    for (size_t i = 0; i < countof(lazy_holders); i++)
+        JS_SetPropertyStr(ctx, native, lazy_holder_names[i], JS_DupValue(ctx, lazy_holders[i]));
     global = JS_GetGlobalObject(ctx);
     JSValue args[] = { native, global };
     result = JS_Call(ctx, function, JS_UNDEFINED, 2, args);
@@ -343,6 +348,13 @@ static void lazy_define(JSValueConst target, const char *const *names, size_t co
         JS_FreeValue(ctx, data[1]);
         JS_FreeAtom(ctx, atom);
     }
+}
+
+/* Notes what the utilities are defined on, before any script runs. */
+static void lazy_note_holders(JSValueConst global)
+{
+    for (size_t i = 0; i < countof(lazy_holders); i++)
+        lazy_holders[i] = JS_GetPropertyStr(ctx, global, lazy_holder_names[i]);
 }
 
 static void lazy_define_in(JSValueConst global, const char *constructor, const char *const *names, size_t count)

@@ -90,3 +90,11 @@ fn parameters_may_give_a_name_another_meaning() {
     assert_eq!(load(script.clone(), doc! { "limit": 3 }).known(), Some(Known::Sum));
     assert_eq!(load(script, doc! { "Array": { "sum": 3 } }).known(), None);
 }
+
+#[test]
+fn utilities_are_defined_on_the_built_in_objects_whatever_has_their_names() {
+    let map = "function () { var array = Array; Array = function () {}; NumberLong(1); Array = array; \
+               if (Array.sum([1, 2]) !== 3) throw 'no sum'; }";
+    let mut instance = load(Script { map: Some(map.to_owned()), ..Script::default() }, doc! {});
+    instance.call(Stage::Map, &doc! {}.to_vec().unwrap()).unwrap();
+}
