@@ -70,6 +70,9 @@ pub struct Job {
     /// The identity of the input collection when the job was planned: under its name another one may appear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_uuid: Option<Bson>,
+    /// Where the input's database was then, if a cluster keeps the input there whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_place: Option<Document>,
     /// Sums over all committed tasks, once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Document>,
@@ -118,6 +121,7 @@ impl Job {
             input_bytes: None,
             input_documents: None,
             input_uuid: None,
+            input_place: None,
             counters: None,
             publish: None,
             role: 0,

@@ -12,6 +12,7 @@ pub mod error;
 pub mod functions;
 pub mod grants;
 pub mod input;
+pub mod incarnation;
 pub mod jobs;
 pub mod leases;
 mod links;

@@ -344,7 +344,5 @@ impl Store {
 
 /// The shard key of a collection that the cluster's configuration says this of.
 fn shard_key(entry: Option<Document>) -> Option<Document> {
-    entry
-        .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
-        .and_then(|entry| entry.get_document("key").ok().cloned())
+    entry.and_then(|entry| entry.get_document("key").ok().cloned())
 }
