@@ -11,7 +11,7 @@ use mongodb::{Client, ClusterTime, Collection};
 use tokio::sync::mpsc;
 
 use super::Store;
-use super::error::Action;
+use super::error::{Action, classify};
 use super::querying::{AtWork, LOOK_MAX, QueryTime, SAMPLE_MAX, explain_time};
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
@@ -150,6 +150,7 @@ impl Store {
                 doc! { "$collStats": { "storageStats": {} } },
                 doc! { "$project": { "shard": 1, "size": "$storageStats.size" } },
             ])
+            .max_time(LOOK_MAX)
             .read_concern(ReadConcern::local())
             .await
             .action(ACTION)
@@ -375,13 +376,17 @@ impl Store {
             read.options.max_time = Some(reading.time.left());
             read.options.comment = Some(reading.comment.clone().into());
             read.options.read_concern = snapshot.is_none().then(ReadConcern::majority);
-            let mut cursor = collection
-                .find(read.query)
-                .with_options(read.options)
-                .session(&mut session)
-                .batch()
-                .await
-                .action(ACTION)?;
+            let find = |options| collection.find(read.query.clone()).with_options(options);
+            let options = read.options.clone();
+            let opened = match find(options).session(&mut session).batch().await {
+                Err(error) if is_service_limit(&error) => {
+                    // The session keeps the cursor, too.
+                    read.options.no_cursor_timeout = None;
+                    find(read.options).session(&mut session).batch().await
+                }
+                opened => opened,
+            };
+            let mut cursor = opened.action(ACTION)?;
             let mut replies = cursor.stream(&mut session);
             while let Some(reply) = replies.next().await {
                 let reply = reply.action(ACTION)?;
@@ -555,12 +560,16 @@ fn explain_history(error: Error) -> Error {
         }
         // It may pass, as after a restart; where the collection's indexes or options have changed it never
         // does before MongoDB 7.0, so the attempt counts as failed.
-        Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE) => Error::Store {
-            action: "read the input as it was when the job began (was it replaced, or were its \
-                     indexes or options changed since? then submit the job again)"
-                .into(),
-            source: StoreError { kind: StoreErrorKind::Fatal, ..source },
-        },
+        Error::Store { source, .. }
+            if matches!(source.code, Some(SNAPSHOT_UNAVAILABLE | MIGRATION_CONFLICT)) =>
+        {
+            Error::Store {
+                action: "read the input as it was when the job began (was it replaced or moved to another \
+                         shard, or were its indexes or options changed since? then submit the job again)"
+                    .into(),
+                source: StoreError { kind: StoreErrorKind::Fatal, ..source },
+            }
+        }
         other => other,
     }
 }
@@ -573,6 +582,15 @@ fn is_snapshot_unavailable(error: &Error) -> bool {
     matches!(error, Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE))
 }
 
+/// The same of a collection whose database was moved to another shard since, from MongoDB 8.0 on. It never passes.
+const MIGRATION_CONFLICT: i32 = 272;
+
+/// Whether a service does not take what other servers do, or no such user. Shared clusters of Atlas take no cursor that
+/// is not to time out.
+fn is_service_limit(error: &mongodb::error::Error) -> bool {
+    const ATLAS_ERROR: i32 = 8_000;
+    classify(error).code == Some(ATLAS_ERROR)
+}
 fn number(value: Option<&Bson>) -> u64 {
     match value {
         Some(Bson::Int32(n)) => u64::try_from(*n).unwrap_or(0),

@@ -7,3 +7,4 @@
 mod common;
 mod instants;
 mod jobs;
+mod reads;
