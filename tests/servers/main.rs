@@ -7,4 +7,5 @@
 mod common;
 mod instants;
 mod jobs;
+mod overload;
 mod reads;
