@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::Store;
 use super::error::{Action, classify};
+use super::links::is_unauthorized;
 use super::querying::{AtWork, LOOK_MAX, QueryTime, SAMPLE_MAX, explain_time};
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
@@ -311,6 +312,10 @@ impl Store {
     ) -> Result<()> {
         let mut begun = false;
         match self.read_into(reading, Some(beside), (tx, at), &mut begun).await {
+            Err(error) if is_unauthorized(&error) => {
+                let error = self.found_shut(error).await;
+                if begun { Err(error) } else { self.read_routed(reading, tx, at).await }
+            }
             // What has been handed on cannot be taken back, so the next attempt has to begin afresh.
             Err(error) if !begun => {
                 tracing::warn!(%error, "the server beside cannot be read from; asking its primary");
@@ -545,7 +550,8 @@ fn explain_history(error: Error) -> Error {
             Error::refused(
                 "the job's snapshot is older than the history the servers keep",
                 "raise minSnapshotHistoryWindowInSeconds on every server, which aviary init \
-                 --history-window 2h does, or submit the job with --read committed",
+                 --history-window 2h does, or submit the job with --read committed; where nobody may raise it, as on \
+                 Atlas, more workers end a job sooner",
             )
         }
         Error::Store { source, .. } if source.kind == StoreErrorKind::OwnersForgotten => {
@@ -577,11 +583,6 @@ fn explain_history(error: Error) -> Error {
 /// The server's code for a snapshot that exists no longer because the collection itself changed, or the server was
 /// restarted.
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
-
-fn is_snapshot_unavailable(error: &Error) -> bool {
-    matches!(error, Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE))
-}
-
 /// The same of a collection whose database was moved to another shard since, from MongoDB 8.0 on. It never passes.
 const MIGRATION_CONFLICT: i32 = 272;
 
@@ -591,6 +592,11 @@ fn is_service_limit(error: &mongodb::error::Error) -> bool {
     const ATLAS_ERROR: i32 = 8_000;
     classify(error).code == Some(ATLAS_ERROR)
 }
+
+fn is_snapshot_unavailable(error: &Error) -> bool {
+    matches!(error, Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE))
+}
+
 fn number(value: Option<&Bson>) -> u64 {
     match value {
         Some(Bson::Int32(n)) => u64::try_from(*n).unwrap_or(0),

@@ -7,6 +7,7 @@
 
 mod batches;
 pub mod blocks;
+pub mod capabilities;
 mod claims;
 pub mod error;
 pub mod functions;
@@ -116,7 +117,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Usage`] for a malformed URI, [`Error::Connect`] when no server answers,
-    /// [`Error::Refused`] for a standalone server, a server before 5.0 or bad credentials.
+    /// [`Error::Refused`] for a standalone server, a server before 5.0, what is no MongoDB server, or bad credentials.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let shown = redact(&options.uri);
         let client_options = prepared(&options.uri, &options.app_name).await?;
@@ -149,6 +150,7 @@ impl Store {
             trusted: Arc::new(options.trusted.clone()),
             wire_version,
         };
+        store.refuse_strangers(&shown).await?;
         store.serving(options, &name).await
     }
 
@@ -349,7 +351,12 @@ enum Deployment {
 }
 
 fn deployment(hello: &Document, shown: &str) -> Result<Deployment> {
-    if hello.get_i32("maxWireVersion").unwrap_or(0) < WIRE_VERSION_MIN {
+    let is_old = hello.get_i32("maxWireVersion").unwrap_or(0) < WIRE_VERSION_MIN;
+    // Servers of every replica set have told the cluster's time since long before.
+    if is_old && hello.contains_key("setName") && !hello.contains_key("$clusterTime") {
+        return Err(capabilities::stranger(shown, "its answers name no cluster time"));
+    }
+    if is_old {
         return Err(Error::refused(
             format!("{shown} runs a MongoDB older than 5.0"),
             "Aviary reads its input at one cluster time, which needs MongoDB 5.0 or newer",

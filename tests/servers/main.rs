@@ -7,5 +7,8 @@
 mod common;
 mod instants;
 mod jobs;
+mod links;
 mod overload;
+mod placement;
 mod reads;
+mod strangers;
