@@ -12,8 +12,8 @@ mod claims;
 pub mod error;
 pub mod functions;
 pub mod grants;
-pub mod input;
 pub mod incarnation;
+pub mod input;
 pub mod jobs;
 pub mod leases;
 mod links;
@@ -297,13 +297,14 @@ fn database_of(client: &Client, name: &str) -> Database {
 
 /// A URI's options with Aviary's defaults.
 async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|e| match &*e.kind {
-        // The hosts of mongodb+srv:// are looked up right here.
-        mongodb::error::ErrorKind::DnsResolve { message, .. } => {
-            Error::Connect { uri: redact(uri), why: unreachable::first_line(message) }
-        }
-        _ => unusable(uri, &unreachable::reason(&e)),
-    })?;
+    let mut options =
+        ClientOptions::parse(&*uri::for_driver(uri)).await.map_err(|e| match &*e.kind {
+            // The hosts of mongodb+srv:// are looked up right here.
+            mongodb::error::ErrorKind::DnsResolve { message, .. } => {
+                Error::Connect { uri: redact(uri), why: unreachable::first_line(message) }
+            }
+            _ => unusable(uri, &unreachable::reason(&e)),
+        })?;
     options.app_name.get_or_insert_with(|| app_name.to_owned());
     options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
     options.connect_timeout.get_or_insert(config::CONNECT_TIMEOUT);
@@ -321,7 +322,7 @@ async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
 /// # Errors
 /// [`Error::Usage`] with no part of the URI in it.
 pub fn check_uri(uri: &str) -> Result<()> {
-    match ConnectionString::parse(uri) {
+    match ConnectionString::parse(&*uri::for_driver(uri)) {
         Ok(_) => Ok(()),
         Err(e) => Err(unusable(uri, &unreachable::reason(&e))),
     }
