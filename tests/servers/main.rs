@@ -11,4 +11,5 @@ mod links;
 mod overload;
 mod placement;
 mod reads;
+mod setup;
 mod strangers;
