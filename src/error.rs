@@ -174,7 +174,7 @@ fn needed(source: &StoreError) -> &'static str {
     match (source.kind, source.code) {
         (StoreErrorKind::Unauthorized, Some(WHO)) => "check the user, the password and authSource",
         (StoreErrorKind::Unauthorized, _) => {
-            "grant the user a role that may; deploy/roles.js makes one for each use"
+            "grant the user a role that may; deploy/roles.js makes one for each use, and on Atlas a custom role does"
         }
         _ => "",
     }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::job::target::options_for;
 use crate::job::{Job, JobEvent, JobState, Output, OutputMode, ReadMode};
 use crate::store::Store;
+use crate::store::incarnation::Incarnation;
 use crate::store::output::{Described, Like};
 use crate::store::topology::Placement;
 use crate::task::{Task, TaskKind};
@@ -23,11 +24,12 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
     let input = &job.spec.input;
     store.authorize(&job.spec).await?;
     let size = store.inspect_input(input).await?;
-    let identity = store.identity(&input.db, &input.collection).await?;
     let target_options = check_target(store, job).await?;
     let by_shard = slots(store).await?;
     let slots = by_shard.values().fold(0_u32, |sum, more| sum.saturating_add(*more));
-    let Some((placement, time)) = place(store, job).await? else { return Ok(()) };
+    let Some(Placed { placement, time, input: found }) = place(store, job).await? else {
+        return Ok(());
+    };
     let count = plan::split_count(&job.spec, size, settings.split_bytes, slots);
     let partitions = plan::partition_count(&job.spec, size, slots);
     let mut read_from = None;
@@ -97,7 +99,10 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
         "input_documents": i64::try_from(size.documents).unwrap_or(i64::MAX),
         "read_from": read_from,
     };
-    set.extend(identity.map(|uuid| ("input_uuid".to_owned(), uuid)));
+    set.extend(found.uuid.map(|uuid| ("input_uuid".to_owned(), uuid)));
+    // Without a snapshot, the router follows a database that is moved.
+    let place = found.database.filter(|_| input.read == ReadMode::Snapshot);
+    set.extend(place.map(|place| ("input_place".to_owned(), place.into())));
     // The ranges are those of this instant: a coordinator that has fixed another has to plan for it.
     let this = doc! { "plan": number, "snapshot": time, "role": job.role };
     store.transition(&job.id, JobEvent::Planned, this, set).await?;
@@ -123,11 +128,19 @@ async fn slots(store: &Store) -> Result<BTreeMap<String, u32>> {
     Ok(slots)
 }
 
+/// An instant, and where the input's documents were then.
+struct Placed {
+    placement: Placement,
+    time: Timestamp,
+    input: Incarnation,
+}
+
 /// Fixes the instant at which the input is read, and finds out where its documents were then. `None`
 /// when the job is no longer being planned.
-async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)>> {
-    /// Chunks that were merged in the meantime forget who owned them, and a list of chunks that changes while
-    /// it is read is of no time; more than a few in a row do not happen.
+async fn place(store: &Store, job: &Job) -> Result<Option<Placed>> {
+    /// Chunks that were merged in the meantime forget who owned them, a list of chunks that changes while
+    /// it is read is of no time, and a collection may have been replaced or moved; more than a few in a row do not
+    /// happen.
     const TRIES_MAX: u32 = 10;
     let input = &job.spec.input;
     let mine = doc! {
@@ -136,18 +149,24 @@ async fn place(store: &Store, job: &Job) -> Result<Option<(Placement, Timestamp)
         "role": job.role,
     };
     for _ in 0..TRIES_MAX {
+        let before = store.incarnation(&input.db, &input.collection).await?;
         let time = store.cluster_time().await?;
         if !store.set_job(&job.id, mine.clone(), doc! { "snapshot": time }).await? {
             return Ok(None);
         }
+        crate::halt::point("plan.timed").await;
         let owned_at = (input.read == ReadMode::Snapshot).then_some(time);
-        if let Some(placement) = store.placement(&input.db, &input.collection, owned_at).await? {
-            return Ok(Some((placement, time)));
+        let placement = store.placement(&input.db, &input.collection, owned_at).await?;
+        let after = store.incarnation(&input.db, &input.collection).await?;
+        let is_the_same = before == after && owned_at.is_none_or(|at| after.was_there_at(at));
+        if let Some(placement) = placement.filter(|_| is_the_same) {
+            return Ok(Some(Placed { placement, time, input: after }));
         }
         // Nothing has been read yet, so a later instant is as good.
     }
     Err(Error::refused(
-        "the input's chunks are being split or merged all the time, so that nobody knows who owned them",
+        "the input is being replaced or moved, or its chunks split or merged, all the time, so that nobody knows who \
+         owned them",
         "submit the job again when that is over",
     ))
 }
@@ -226,6 +245,15 @@ fn is_by_id(key: &bson::Document) -> bool {
 /// documents, and no error: so a job whose input is no longer there has not read all of it.
 pub(super) async fn refuse_lost_input(store: &Store, job: &Job) -> Result<()> {
     let input = &job.spec.input;
+    // A collection keeps its identity where its database is moved, and its history stays behind.
+    if let Some(place) = &job.input_place
+        && store.database_place(&input.db).await?.as_ref() != Some(place)
+    {
+        return Err(Error::refused(
+            format!("the database {} was moved to another shard while the job read it", input.db),
+            "nothing was published; submit the job again",
+        ));
+    }
     let Some(uuid) = &job.input_uuid else { return Ok(()) };
     let is_there = async || -> Result<bool> {
         Ok(store.name_of(&input.db, uuid).await?.as_ref() == Some(&input.collection))

@@ -80,6 +80,9 @@ pub struct Job {
     /// Whether the input is to be cut along an index, whatever else could be: a member could not be read from.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_index: bool,
+    /// Where the input's database was then, if a cluster keeps the input there whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_place: Option<Document>,
     /// Sums over all committed tasks, once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Document>,
@@ -136,6 +139,7 @@ impl Job {
             input_uuid: None,
             read_from: None,
             by_index: false,
+            input_place: None,
             counters: None,
             publish: None,
             role: 0,

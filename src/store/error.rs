@@ -16,8 +16,13 @@ pub(crate) trait Action<T> {
 
 impl<T> Action<T> for Result<T, DriverError> {
     fn action(self, action: impl Into<String>) -> Result<T, Error> {
-        self.map_err(|source| Error::Store { action: action.into(), source: classify(&source) })
+        self.map_err(|source| of(action, &source))
     }
+}
+
+/// What failed, and what for.
+pub(crate) fn of(action: impl Into<String>, source: &DriverError) -> Error {
+    Error::Store { action: action.into(), source: classify(source) }
 }
 
 /// Runs a command that writes. Unlike its other calls, the driver's `run_command` does not tell when the write took
@@ -35,42 +40,51 @@ pub(crate) async fn run_write(db: &Database, command: Document) -> Result<Docume
 
 /// Codes with which a server says that it is not, or no longer, the one to ask, by their names in
 /// the server's `error_codes.yml`.
-const TRANSIENT_CODES: [i32; 45] = [
-    6,     // HostUnreachable
-    7,     // HostNotFound
-    43,    // CursorNotFound: the server that had it is no longer the one that answers
-    46,    // LockBusy: another change of the same collection has its lock
-    50,    // MaxTimeMSExpired
-    64,    // WriteConcernFailed
-    83,    // RemoteResultsUnavailable
-    89,    // NetworkTimeout
-    90,    // CallbackCanceled: a request between servers was dropped
-    91,    // ShutdownInProgress
-    112,   // WriteConflict
-    117,   // ConflictingOperationInProgress
-    133,   // FailedToSatisfyReadPreference
-    134,   // ReadConcernMajorityNotAvailableYet
-    145,   // PooledConnectionsDropped
-    150,   // StaleEpoch
-    175,   // QueryPlanKilled
-    189,   // PrimarySteppedDown
-    202,   // NetworkInterfaceExceededTimeLimit
-    216,   // ElectionInProgress
-    234,   // RetryChangeStream
-    237,   // CursorKilled
-    246,   // SnapshotUnavailable
-    249,   // StaleDbVersion
-    262,   // ExceededTimeLimit
-    272,   // MigrationConflict
-    279,   // ClientDisconnect
-    317,   // ConnectionPoolExpired
-    332,   // 332
-    343,   // ShardCannotRefreshDueToLocksHeld
-    355,   // InterruptedDueToStorageChange
-    365,   // TemporarilyUnavailable
-    384,   // ConnectionError
+const TRANSIENT_CODES: [i32; 57] = [
+    6,        // HostUnreachable
+    7,        // HostNotFound
+    43,       // CursorNotFound: the server that had it is no longer the one that answers
+    46,       // LockBusy: another change of the same collection has its lock
+    50,       // MaxTimeMSExpired
+    64,       // WriteConcernFailed
+    83,       // RemoteResultsUnavailable
+    89,       // NetworkTimeout
+    90,       // CallbackCanceled: a request between servers was dropped
+    91,       // ShutdownInProgress
+    112,      // WriteConflict
+    117,      // ConflictingOperationInProgress
+    133,      // FailedToSatisfyReadPreference
+    134,      // ReadConcernMajorityNotAvailableYet
+    145,      // PooledConnectionsDropped
+    150,      // StaleEpoch
+    175,      // QueryPlanKilled
+    189,      // PrimarySteppedDown
+    202,      // NetworkInterfaceExceededTimeLimit
+    216,      // ElectionInProgress
+    234,      // RetryChangeStream
+    237,      // CursorKilled
+    246,      // SnapshotUnavailable
+    249,      // StaleDbVersion
+    262,      // ExceededTimeLimit
+    272,      // MigrationConflict
+    279,      // ClientDisconnect
+    317,      // ConnectionPoolExpired
+    332,      // 332
+    343,      // ShardCannotRefreshDueToLocksHeld
+    355,      // InterruptedDueToStorageChange
+    358,      // InternalTransactionNotSupported: while the cluster's version is changed
+    365,      // TemporarilyUnavailable
+    384,      // ConnectionError
     388,   // TransactionTooLargeForCache: of a write alone, when all others have filled the cache
+    402,   // ResourceExhausted
+    406,   // MigrationBlockingOperationCoordinatorCleaningUp
     407,   // PooledConnectionAcquisitionExceededTimeLimit
+    412,   // UpdatesStillPending
+    433,   // AdmissionQueueOverflow
+    449,   // RateLimitExceeded
+    450,   // PooledConnectionAcquisitionRejected
+    453,   // InterruptedDueToReshardingCriticalSection
+    462,   // IngressRequestRateLimitExceeded
     9001,  // SocketException
     10107, // NotWritablePrimary
     11600, // InterruptedAtShutdown
@@ -81,10 +95,29 @@ const TRANSIENT_CODES: [i32; 45] = [
     13388, // StaleConfig
     13435, // NotPrimaryNoSecondaryOk
     13436, // NotPrimaryOrSecondary
+    50915, // BackupCursorOpenConflictWithCheckpoint
+    91331, // RetriableRemoteCommandFailure
+    10045600, // InterruptedDueToFCVChange
 ];
 
 /// The user may not do this.
 const UNAUTHORIZED: i32 = 13;
+
+/// Of these, those with which a server says that it has more to do than it can: the same at once makes it worse.
+const OVERLOAD_CODES: [i32; 4] = [433, 449, 450, 462];
+
+/// Labels by which a server, or the driver, says that a failure passes by itself.
+const TRANSIENT_LABELS: [&str; 4] =
+    ["RetryableWriteError", "TransientTransactionError", "SystemOverloadedError", "RetryableError"];
+
+/// Whether a server has more to do than it can.
+pub(crate) fn is_overload(error: &Error) -> bool {
+    let code = match error {
+        Error::Store { source, .. } => source.code,
+        _ => None,
+    };
+    code.is_some_and(|code| OVERLOAD_CODES.contains(&code))
+}
 
 /// Whether a failure with this code passes by itself.
 pub(crate) fn is_transient_code(code: i32) -> bool {
@@ -114,9 +147,7 @@ pub(crate) fn classify(error: &DriverError) -> StoreError {
             | ErrorKind::ConnectionPoolCleared { .. }
             | ErrorKind::DnsResolve { .. },
         ) => StoreErrorKind::Transient,
-        _ if error.contains_label("RetryableWriteError")
-            || error.contains_label("TransientTransactionError") =>
-        {
+        _ if TRANSIENT_LABELS.iter().any(|label| error.contains_label(label)) => {
             StoreErrorKind::Transient
         }
         _ => StoreErrorKind::Fatal,

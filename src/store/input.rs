@@ -11,7 +11,8 @@ use mongodb::{Client, ClusterTime, Collection};
 use tokio::sync::mpsc;
 
 use super::Store;
-use super::error::Action;
+use super::error::{Action, classify};
+use super::links::is_unauthorized;
 use super::querying::{AtWork, LOOK_MAX, QueryTime, SAMPLE_MAX, explain_time};
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
@@ -178,6 +179,7 @@ impl Store {
                 doc! { "$collStats": { "storageStats": {} } },
                 doc! { "$project": { "shard": 1, "size": "$storageStats.size" } },
             ])
+            .max_time(LOOK_MAX)
             .read_concern(ReadConcern::local())
             .await
             .action(ACTION)
@@ -343,6 +345,10 @@ impl Store {
     ) -> Result<()> {
         let mut begun = false;
         match self.read_into(reading, Some(beside), (tx, at), &mut begun).await {
+            Err(error) if is_unauthorized(&error) => {
+                let error = self.found_shut(error).await;
+                if begun { Err(error) } else { self.read_routed(reading, tx, at).await }
+            }
             // What has been handed on cannot be taken back, so the next attempt has to begin afresh.
             Err(error) if !begun => {
                 tracing::warn!(%error, "the server beside cannot be read from; asking its primary");
@@ -408,13 +414,17 @@ impl Store {
             read.options.max_time = Some(reading.time.left());
             read.options.comment = Some(reading.comment.clone().into());
             read.options.read_concern = snapshot.is_none().then(ReadConcern::majority);
-            let mut cursor = collection
-                .find(read.query)
-                .with_options(read.options)
-                .session(&mut session)
-                .batch()
-                .await
-                .action(ACTION)?;
+            let find = |options| collection.find(read.query.clone()).with_options(options);
+            let options = read.options.clone();
+            let opened = match find(options).session(&mut session).batch().await {
+                Err(error) if is_service_limit(&error) => {
+                    // The session keeps the cursor, too.
+                    read.options.no_cursor_timeout = None;
+                    find(read.options).session(&mut session).batch().await
+                }
+                opened => opened,
+            };
+            let mut cursor = opened.action(ACTION)?;
             let mut replies = cursor.stream(&mut session);
             while let Some(reply) = replies.next().await {
                 let reply = reply.action(ACTION)?;
@@ -589,7 +599,8 @@ fn explain_history(error: Error) -> Error {
             Error::refused(
                 "the job's snapshot is older than the history the servers keep",
                 "raise minSnapshotHistoryWindowInSeconds on every server, which aviary init \
-                 --history-window 2h does, or submit the job with --read committed",
+                 --history-window 2h does, or submit the job with --read committed; where nobody may raise it, as on \
+                 Atlas, more workers end a job sooner",
             )
         }
         Error::Store { source, .. } if source.kind == StoreErrorKind::OwnersForgotten => {
@@ -604,12 +615,16 @@ fn explain_history(error: Error) -> Error {
         }
         // It may pass, as after a restart; where the collection's indexes or options have changed it never
         // does before MongoDB 7.0, so the attempt counts as failed.
-        Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE) => Error::Store {
-            action: "read the input as it was when the job began (was it replaced, or were its \
-                     indexes or options changed since? then submit the job again)"
-                .into(),
-            source: StoreError { kind: StoreErrorKind::Fatal, ..source },
-        },
+        Error::Store { source, .. }
+            if matches!(source.code, Some(SNAPSHOT_UNAVAILABLE | MIGRATION_CONFLICT)) =>
+        {
+            Error::Store {
+                action: "read the input as it was when the job began (was it replaced or moved to another \
+                         shard, or were its indexes or options changed since? then submit the job again)"
+                    .into(),
+                source: StoreError { kind: StoreErrorKind::Fatal, ..source },
+            }
+        }
         other => other,
     }
 }
@@ -617,6 +632,15 @@ fn explain_history(error: Error) -> Error {
 /// The server's code for a snapshot that exists no longer because the collection itself changed, or the server was
 /// restarted.
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
+/// The same of a collection whose database was moved to another shard since, from MongoDB 8.0 on. It never passes.
+const MIGRATION_CONFLICT: i32 = 272;
+
+/// Whether a service does not take what other servers do, or no such user. Shared clusters of Atlas take no cursor that
+/// is not to time out.
+fn is_service_limit(error: &mongodb::error::Error) -> bool {
+    const ATLAS_ERROR: i32 = 8_000;
+    classify(error).code == Some(ATLAS_ERROR)
+}
 
 fn is_snapshot_unavailable(error: &Error) -> bool {
     matches!(error, Error::Store { source, .. } if source.code == Some(SNAPSHOT_UNAVAILABLE))

@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use super::Store;
 use super::batches;
 use super::claims::{Candidate, has_room, well_typed};
-use super::error::{Action, classify, is_transient_code};
+use super::error::{self, Action, classify, is_transient_code};
 use super::readable::read;
 use super::retry::{self, twice};
 use crate::config::{self, Settings};
@@ -454,14 +454,17 @@ impl Store {
                     }
                     return self.was_committed(lease).await;
                 }
-                Err(error) if classify(&error).kind == StoreErrorKind::Transient => {
+                Err(error) => {
+                    let error = error::of("commit a task", &error);
+                    if !error.is_transient() {
+                        return Err(error);
+                    }
                     tracing::debug!(task = %lease.task, %error, "commit's outcome is unknown");
                     if !lease.is_trusted() {
                         return self.was_committed(lease).await;
                     }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::time::sleep(retry::patience(&error, Duration::from_millis(50))).await;
                 }
-                Err(error) => return Err(error).action("commit a task"),
             }
         }
     }

@@ -5,19 +5,25 @@
 //! between. What a direct link says is only worth something while everything that Aviary files under the
 //! shard really lives on it, which [`Store::verify_placement`] makes sure of before the link is trusted,
 //! every few seconds from then on, and when a write finds nothing to write to.
+//!
+//! A shard may refuse whoever does not come through a router: from MongoDB 8.0 on servers with access control do, as
+//! soon as their cluster has two shards. Then the router serves, for as long as that is so.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bson::{Document, doc};
 use mongodb::options::{ClientOptions, ServerAddress};
 use mongodb::{Client, Collection, Database};
 
-use super::error::Action;
+use super::capabilities::Link;
+use super::error::{Action, not_permitted};
+use super::retry::within;
 use super::topology::{config as cluster_config, one_of};
 use super::uri::redact;
 use super::{AVIARY, ConnectOptions, Store, database_of, hello, prepared};
 use crate::config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 
 /// A direct link to one shard.
 #[derive(Debug)]
@@ -31,6 +37,10 @@ pub(super) struct Direct {
     trusted: AtomicBool,
     /// Whether it was said that it is not trusted.
     said: AtomicBool,
+    /// Whether the shard does not let this process in.
+    shut: AtomicBool,
+    /// How often it has begun not to.
+    times_shut: AtomicU64,
 }
 
 /// Identifies a shard to its own members: written by the cluster that it was added to.
@@ -87,8 +97,54 @@ impl Direct {
             beside,
             trusted: AtomicBool::new(false),
             said: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+            times_shut: AtomicU64::new(0),
         })
     }
+
+    /// Asks the shard for something small, as tasks are asked for, and notes whether it answers.
+    async fn is_open(&self) -> Result<bool> {
+        /// One that is away is no reason to keep a worker from reporting.
+        const ANSWER_MAX: Duration = Duration::from_secs(5);
+        const ACTION: &str = "ask the own shard";
+        let tasks = self.db.collection::<Document>(AVIARY);
+        let nothing = doc! { "_id": "clock/", "shard": &self.shard };
+        let asking = async move { tasks.find_one(nothing).await.action(ACTION) };
+        match within(ANSWER_MAX, ACTION, asking).await {
+            Ok(_) => {
+                if self.shut.swap(false, Ordering::AcqRel) {
+                    tracing::info!(shard = self.shard, "the own shard answers again");
+                }
+                Ok(true)
+            }
+            Err(error) if is_unauthorized(&error) => {
+                self.note_shut(&error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes that the shard does not let this process in, and says so once.
+    fn note_shut(&self, error: &Error) {
+        if !self.shut.swap(true, Ordering::AcqRel) {
+            self.times_shut.fetch_add(1, Ordering::AcqRel);
+            tracing::warn!(
+                shard = self.shard,
+                %error,
+                "the own shard does not let this process in; using the router. {ADMIT}"
+            );
+        }
+    }
+}
+
+/// What lets a process in that does not come through a router.
+const ADMIT: &str = "Grant the user of --shard-uri on this shard the role aviary-shard, which SHARD=1 deploy/roles.js \
+                     makes and which from MongoDB 8.0 on contains directShardOperations; or leave --shard-uri out, as on \
+                     Atlas, and the worker asks the router for everything";
+
+pub(super) fn is_unauthorized(error: &Error) -> bool {
+    matches!(error, Error::Store { source, .. } if source.kind == StoreErrorKind::Unauthorized)
 }
 
 impl Store {
@@ -107,19 +163,71 @@ impl Store {
         let placed = self.is_placed(&direct.shard).await?;
         if placed {
             direct.said.store(false, Ordering::Release);
-        } else if !direct.said.swap(true, Ordering::AcqRel) {
+        } else {
+            direct.trusted.store(false, Ordering::Release);
+            if !direct.said.swap(true, Ordering::AcqRel) {
+                tracing::warn!(
+                    shard = direct.shard,
+                    "Aviary's collections are not where they belong (run aviary init); using the router"
+                );
+            }
+        }
+        let is_open = direct.is_open().await?;
+        let trusted = placed && is_open;
+        direct.trusted.store(trusted, Ordering::Release);
+        Ok(trusted)
+    }
+
+    /// How often the own shard has begun not to let this process in.
+    pub fn times_shut(&self) -> u64 {
+        self.direct.as_ref().map_or(0, |direct| direct.times_shut.load(Ordering::Acquire))
+    }
+
+    /// What to make of an error that an attempt ended with, which began when the own shard had been shut so many times:
+    /// one that is due to that is nobody's fault, since the router serves from now on.
+    pub async fn reconsidered(&self, error: Error, times_shut: u64) -> Error {
+        if self.direct.is_none() || !is_unauthorized(&error) {
+            return error;
+        }
+        let asked = self.verify_placement().await;
+        let is_away = asked.is_err_and(|error| error.is_transient());
+        let is_due = is_away || self.times_shut() != times_shut;
+        if is_due { passing(error) } else { error }
+    }
+
+    /// What to make of a read of the input that a member refused: the router may serve. The own shard may be shut to
+    /// this process, or just the input.
+    pub(super) async fn found_shut(&self, error: Error) -> Error {
+        if let Some(direct) = &self.direct
+            && !matches!(direct.is_open().await, Ok(false))
+        {
             tracing::warn!(
                 shard = direct.shard,
-                "Aviary's collections are not where they belong (run aviary init); using the router"
+                %error,
+                "the own shard does not let this process read the input; using the router. {ADMIT}"
             );
         }
-        direct.trusted.store(placed, Ordering::Release);
-        Ok(placed)
+        passing(error)
     }
 
     /// Whether claims and commits go to the own shard without a router between.
     pub fn trusts_direct(&self) -> bool {
         self.direct.as_ref().is_some_and(|direct| direct.trusted.load(Ordering::Acquire))
+    }
+
+    /// What has become of the link to the own shard.
+    pub fn link(&self) -> Link {
+        match &self.direct {
+            None => Link::None,
+            Some(direct) if direct.shut.load(Ordering::Acquire) => Link::Shut,
+            Some(_) if self.trusts_direct() => Link::Used,
+            Some(_) => Link::Input,
+        }
+    }
+
+    /// The member that this process is beside, whichever shard's it is.
+    pub(super) fn beside_any(&self) -> Option<&Client> {
+        self.direct.as_ref().map(|direct| &direct.beside)
     }
 
     fn trusted(&self, shard: &str) -> Option<&Direct> {
@@ -137,7 +245,8 @@ impl Store {
     pub(super) fn beside(&self, shard: &str) -> Option<[&Client; 2]> {
         let direct = self.direct.as_ref()?;
         // Input is bounded by what the shard owned, wherever Aviary's own collections are.
-        (direct.shard == shard).then_some([&direct.beside, direct.db.client()])
+        let serves = direct.shard == shard && !direct.shut.load(Ordering::Acquire);
+        serves.then_some([&direct.beside, direct.db.client()])
     }
 
     /// Tasks of `shard`.
@@ -169,6 +278,17 @@ impl Store {
             Some(shard) => shard.as_str().into(),
             None => one_of(self.known_shards()),
         }
+    }
+}
+
+/// The same error, as one that does not come again.
+fn passing(error: Error) -> Error {
+    match error {
+        Error::Store { action, source } => Error::Store {
+            action,
+            source: StoreError { kind: StoreErrorKind::Transient, ..source },
+        },
+        other => other,
     }
 }
 
@@ -216,7 +336,15 @@ pub(super) async fn refuse_part_of_cluster(
 }
 
 async fn identity(member: &Client, shown: &str) -> Result<Identity> {
-    let found = shard_identity(member).await.action(format!("ask {shown} for its shard"))?;
+    let found = shard_identity(member).await.action(format!("ask {shown} for its shard"));
+    let found = found.map_err(|e| {
+        not_permitted(e, || {
+            "users of a cluster are not users of its shards: make one on this shard, with the role aviary-shard, which \
+             SHARD=1 deploy/roles.js makes and which has find on admin.system.version; or leave --shard-uri out, as on \
+             Atlas, and the worker asks the router for everything"
+                .into()
+        })
+    })?;
     found.ok_or_else(|| not_a_shard(shown, "it was never added to a cluster"))
 }
 

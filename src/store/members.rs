@@ -70,7 +70,10 @@ impl Store {
         Err(Error::refused(
             format!("the history window was not raised on {}", failures.join(", ")),
             format!(
-                "let somebody with the role clusterManager there run db.adminCommand({{setParameter: 1, {WINDOW}: {seconds}}})"
+                "let a user run this who has the role hostManager on each member, for setParameter, and clusterMonitor \
+                 through the router, for getShardMap; or run db.adminCommand({{setParameter: 1, {WINDOW}: {seconds}}}) \
+                 on each. Where nobody may, as on Atlas, let jobs end within the window, by more workers, or submit \
+                 them with --read committed"
             ),
         ))
     }
@@ -81,6 +84,11 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] when the members cannot be listed.
     pub async fn history_window(&self) -> Result<Duration> {
+        Ok(self.told_history_window().await?.unwrap_or(WINDOW_DEFAULT))
+    }
+
+    /// The same; `None` where none tells, as without the role clusterMonitor.
+    pub(super) async fn told_history_window(&self) -> Result<Option<Duration>> {
         let ask = |admin: Database| async move {
             admin.run_command(doc! { "getParameter": 1, WINDOW: 1 }).await
         };
@@ -99,7 +107,7 @@ impl Store {
             let seconds = answer.ok()?.get_i32(WINDOW).ok()?;
             u64::try_from(seconds).ok().map(Duration::from_secs)
         });
-        Ok(windows.min().unwrap_or(WINDOW_DEFAULT))
+        Ok(windows.min())
     }
 
     /// Does something with the database `admin` of each of these members at once.

@@ -10,6 +10,7 @@ use mongodb::{Collection, Cursor};
 
 use super::Store;
 use super::error::{Action, classify, run_write};
+use super::querying::UNLIMITED;
 use super::refusal;
 use crate::config;
 use crate::error::{Error, Result, StoreErrorKind};
@@ -75,7 +76,8 @@ impl Store {
     /// [`Error::Store`].
     pub async fn raw_documents(&self, db: &str, name: &str) -> Result<RawBatches> {
         let collection: Collection<RawDocumentBuf> = self.other_db(db).collection(name);
-        let cursor = collection.find(doc! {}).await.action("read the results")?;
+        let reading = collection.find(doc! {}).max_time(UNLIMITED);
+        let cursor = reading.await.action("read the results")?;
         Ok(RawBatches { cursor })
     }
 
@@ -92,6 +94,7 @@ impl Store {
         let collection: Collection<RawDocumentBuf> = self.other_db(db).collection(name);
         let cursor = collection
             .find(doc! { "_id": { "$in": ids } })
+            .max_time(UNLIMITED)
             .await
             .action("read the target")
             .map_err(|e| self.explain(e))?;
@@ -104,7 +107,8 @@ impl Store {
     /// [`Error::Refused`] for a null, [`Error::Store`].
     pub async fn refuse_null_key(&self, output: &Output, from: &str) -> Result<()> {
         let results: Collection<RawDocumentBuf> = self.other_db(&output.db).collection(from);
-        let null = results.find_one(doc! { "_id": Bson::Null }).await.action("read the results")?;
+        let null = results.find_one(doc! { "_id": Bson::Null }).max_time(UNLIMITED);
+        let null = null.await.action("read the results")?;
         if null.is_none() {
             return Ok(());
         }
@@ -152,6 +156,7 @@ impl Store {
             .sort(doc! { "_id": 1 })
             .skip(skip)
             .hint(Hint::Keys(doc! { "_id": 1 }))
+            .max_time(UNLIMITED)
             .await
             .action("read the results")?;
         Ok(found.and_then(|row| row.get("_id").cloned()))
@@ -236,6 +241,7 @@ impl Store {
             .find(piece.filter())
             .projection(doc! { "_id": 1 })
             .hint(Hint::Keys(doc! { "_id": 1 }))
+            .max_time(UNLIMITED)
             .await
             .action(ACTION)?;
         let (mut batches, mut matched) = (RawBatches { cursor }, 0_u64);
@@ -243,7 +249,7 @@ impl Store {
             let id = |doc: &RawDocumentBuf| Bson::try_from(doc.get("_id").ok()??).ok();
             let ids: Vec<Bson> = batch.iter().filter_map(id).collect();
             let these = doc! { "_id": { "$in": ids } };
-            matched += target.count_documents(these).await.action(ACTION)?;
+            matched += target.count_documents(these).max_time(UNLIMITED).await.action(ACTION)?;
         }
         Ok(i64::try_from(matched).unwrap_or(i64::MAX))
     }
@@ -272,6 +278,7 @@ impl Store {
             "pipeline": [doc! { "$match": range.clone() }, merge],
             "cursor": {},
             "comment": { MARK: job },
+            "maxTimeMS": 0,
             "writeConcern": { "w": "majority" },
         };
         if !range.is_empty() {

@@ -7,10 +7,12 @@
 
 mod batches;
 pub mod blocks;
+pub mod capabilities;
 mod claims;
 pub mod error;
 pub mod functions;
 pub mod grants;
+pub mod incarnation;
 pub mod input;
 pub mod jobs;
 pub mod leases;
@@ -118,7 +120,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Usage`] for a malformed URI, [`Error::Connect`] when no server answers,
-    /// [`Error::Refused`] for a standalone server, a server before 5.0 or bad credentials.
+    /// [`Error::Refused`] for a standalone server, a server before 5.0, what is no MongoDB server, or bad credentials.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let shown = redact(&options.uri);
         let client_options = prepared(&options.uri, &options.app_name).await?;
@@ -152,6 +154,7 @@ impl Store {
             natural: Arc::default(),
             wire_version,
         };
+        store.refuse_strangers(&shown).await?;
         store.serving(options, &name).await
     }
 
@@ -298,13 +301,14 @@ fn database_of(client: &Client, name: &str) -> Database {
 
 /// A URI's options with Aviary's defaults.
 async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|e| match &*e.kind {
-        // The hosts of mongodb+srv:// are looked up right here.
-        mongodb::error::ErrorKind::DnsResolve { message, .. } => {
-            Error::Connect { uri: redact(uri), why: unreachable::first_line(message) }
-        }
-        _ => unusable(uri, &unreachable::reason(&e)),
-    })?;
+    let mut options =
+        ClientOptions::parse(&*uri::for_driver(uri)).await.map_err(|e| match &*e.kind {
+            // The hosts of mongodb+srv:// are looked up right here.
+            mongodb::error::ErrorKind::DnsResolve { message, .. } => {
+                Error::Connect { uri: redact(uri), why: unreachable::first_line(message) }
+            }
+            _ => unusable(uri, &unreachable::reason(&e)),
+        })?;
     options.app_name.get_or_insert_with(|| app_name.to_owned());
     options.server_selection_timeout.get_or_insert(config::CONNECT_TIMEOUT);
     options.connect_timeout.get_or_insert(config::CONNECT_TIMEOUT);
@@ -322,7 +326,7 @@ async fn prepared(uri: &str, app_name: &str) -> Result<ClientOptions> {
 /// # Errors
 /// [`Error::Usage`] with no part of the URI in it.
 pub fn check_uri(uri: &str) -> Result<()> {
-    match ConnectionString::parse(uri) {
+    match ConnectionString::parse(&*uri::for_driver(uri)) {
         Ok(_) => Ok(()),
         Err(e) => Err(unusable(uri, &unreachable::reason(&e))),
     }
@@ -352,7 +356,12 @@ enum Deployment {
 }
 
 fn deployment(hello: &Document, shown: &str) -> Result<Deployment> {
-    if hello.get_i32("maxWireVersion").unwrap_or(0) < WIRE_VERSION_MIN {
+    let is_old = hello.get_i32("maxWireVersion").unwrap_or(0) < WIRE_VERSION_MIN;
+    // Servers of every replica set have told the cluster's time since long before.
+    if is_old && hello.contains_key("setName") && !hello.contains_key("$clusterTime") {
+        return Err(capabilities::stranger(shown, "its answers name no cluster time"));
+    }
+    if is_old {
         return Err(Error::refused(
             format!("{shown} runs a MongoDB older than 5.0"),
             "Aviary reads its input at one cluster time, which needs MongoDB 5.0 or newer",

@@ -193,6 +193,7 @@ fn natural_find(input: &Input, after: Option<i64>) -> Document {
         "find": &input.collection,
         "hint": { NATURAL: 1 },
         "$_requestResumeToken": true,
+        "noCursorTimeout": true,
     };
     find.extend(after.map(|record| ("$_resumeAfter".to_owned(), doc! { RECORD: record }.into())));
     find
@@ -278,7 +279,6 @@ impl Records<'_> {
         find.extend(input.collation.clone().map(|c| ("collation".to_owned(), Bson::Document(c))));
         find.insert("maxTimeMS", i64::try_from(time.left().as_millis()).unwrap_or(i64::MAX));
         find.insert("comment", comment.clone());
-        find.insert("noCursorTimeout", true);
         let batch = match records {
             Some(count) => {
                 find.insert("projection", doc! { "_id": 1 });

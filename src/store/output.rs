@@ -8,6 +8,7 @@ use mongodb::Collection;
 
 use super::Store;
 use super::error::{Action, classify, only_existing_ids, run_write};
+use super::querying::UNLIMITED;
 use super::refusal;
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::spec::HIDDEN_PREFIX;
@@ -204,6 +205,7 @@ impl Store {
             .collection::<Document>(name)
             .count_documents(doc! {})
             .hint(mongodb::options::Hint::Keys(doc! { "_id": 1 }))
+            .max_time(UNLIMITED)
             .await
             .action("count the results")
     }
@@ -228,6 +230,8 @@ impl Store {
             .filter(|index| index.get_str("name").is_ok_and(|name| name != "_id_"))
             .map(|mut index| {
                 index.remove("ns");
+                // Each server has a version that it makes by itself, and some services take no other.
+                index.remove("v");
                 // An index without a collation would otherwise inherit the collection's own.
                 if !index.contains_key("collation") {
                     index.insert("collation", doc! { "locale": "simple" });
@@ -332,6 +336,7 @@ impl Store {
             .sort(sort)
             .limit(limit)
             .allow_disk_use(true)
+            .max_time(UNLIMITED)
             .await
             .action("read the results")
             .map_err(|e| self.explain(e))?;
@@ -344,7 +349,5 @@ impl Store {
 
 /// The shard key of a collection that the cluster's configuration says this of.
 fn shard_key(entry: Option<Document>) -> Option<Document> {
-    entry
-        .filter(|entry| !entry.get_bool("unsplittable").unwrap_or(false))
-        .and_then(|entry| entry.get_document("key").ok().cloned())
+    entry.and_then(|entry| entry.get_document("key").ok().cloned())
 }

@@ -14,6 +14,7 @@ use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::error::{Action, classify};
+use super::links::is_unauthorized;
 use super::topology::{Shard, chunks_of, config, range_of};
 use super::{AVIARY, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
@@ -194,22 +195,38 @@ impl Store {
         }
     }
 
-    /// Keeps the balancer off a collection.
+    /// Keeps the balancer off a collection. Where nobody may write to the configuration, as on Atlas, a command does it
+    /// from MongoDB 8.0 on; where neither is to be had, zones hold the ranges.
     async fn leave_to_us(&self, namespace: &str) -> Result<()> {
         let found = self.sharded_collection(namespace).await?.unwrap_or_default();
         if found.get_bool("noBalance").unwrap_or(false) {
             return Ok(());
         }
+        let action = format!("keep the balancer off {namespace}");
         let written = config(self.client(), "collections")
             .update_one(doc! { "_id": namespace }, doc! { "$set": { "noBalance": true } })
             .await
-            .action(format!("keep the balancer off {namespace}"));
-        match written {
-            Err(Error::Store { source, .. }) if source.kind == StoreErrorKind::Unauthorized => {
-                tracing::warn!("not permitted to keep the balancer off; zones hold the ranges");
+            .action(&action);
+        let refused = match written {
+            Err(error @ Error::Store { .. }) if is_unauthorized(&error) => error,
+            outcome => return outcome.map(|_| ()),
+        };
+        let command = doc! { "configureCollectionBalancing": namespace, "enableBalancing": false };
+        match self.admin(command, &action).await {
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) => {
+                let zones = self.is_zoned(namespace).await?;
+                let then = if zones {
+                    "zones hold the ranges"
+                } else {
+                    "what it moves is put back by the next aviary init, and workers use the router meanwhile: grant \
+                     update on config.collections, or moveChunk, which configureCollectionBalancing takes from MongoDB \
+                     8.0 on, or the actions for zones (on Atlas, in a custom role)"
+                };
+                tracing::warn!(%refused, %error, "not permitted to keep the balancer off {namespace}; {then}");
                 Ok(())
             }
-            outcome => outcome.map(|_| ()),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -393,7 +410,8 @@ fn needs_manager(error: Error) -> Error {
         Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
             Error::refused(
                 format!("not permitted to {action}: {}", source.message),
-                "let a user with the role clusterManager on admin run aviary init once",
+                "let a user run aviary init once who has readWrite and dbAdmin on Aviary's database and clusterManager \
+                 on admin; on Atlas, one with the role Atlas admin",
             )
         }
         other => other,

@@ -18,6 +18,9 @@ use crate::job::{Caps, Input};
 pub(super) const LOOK_MAX: Duration = Duration::from_secs(60);
 /// Time that a server may take to draw a sample of an input.
 pub(super) const SAMPLE_MAX: Duration = Duration::from_secs(3_600);
+/// For reads of what jobs have made: they take as long as they take. Said, because otherwise a server's
+/// `defaultMaxTimeMS` holds, which MongoDB has since 8.0 and which is meant for people's queries.
+pub(super) const UNLIMITED: Duration = Duration::ZERO;
 /// `MaxTimeMSExpired`.
 const TIME_EXPIRED: i32 = 50;
 /// What a server says, too, when the time of a query is over in the middle of a script: `JSInterpreterFailure`,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mongodb::error::Error as DriverError;
 
-use super::error::classify;
+use super::error::{classify, is_overload};
 use crate::config::OUTCOME_SOUGHT;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 
@@ -57,7 +57,8 @@ where
         match call().await {
             Err(error) if error.is_transient() => {
                 tracing::debug!(%error, "trying again");
-                tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+                let pause_now = patience(&error, pause);
+                tokio::time::sleep(pause_now.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
                 pause = (pause * 2).min(policy.pause_max);
             }
             outcome => return outcome,
@@ -123,11 +124,17 @@ pub async fn until_known<T>(operation: impl AsyncFn(bool) -> Result<T>) -> Resul
             Err(error) if error.is_transient() && began.elapsed() < OUTCOME_SOUGHT => {
                 tracing::debug!(%error, "the outcome is unknown; trying again");
                 again = true;
-                tokio::time::sleep(pause(began.elapsed())).await;
+                tokio::time::sleep(patience(&error, pause(began.elapsed()))).await;
             }
             outcome => return outcome,
         }
     }
+}
+
+/// The pause after an error: a server that has more to do than it can is given some time.
+pub(super) fn patience(error: &Error, pause: Duration) -> Duration {
+    const OVERLOADED: Duration = Duration::from_secs(1);
+    if is_overload(error) { pause.max(OVERLOADED) } else { pause }
 }
 
 /// A part of the time that has passed: most trouble is over at once, and an election takes seconds.

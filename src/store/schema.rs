@@ -172,7 +172,7 @@ impl Store {
         error::not_permitted(error, || {
             format!(
                 "grant the user readWrite and dbAdmin on the database {}, and read on the input's, or a role of \
-                 deploy/roles.js",
+                 deploy/roles.js; on Atlas, under Database Access",
                 self.db_name()
             )
         })

@@ -172,17 +172,27 @@ impl Store {
             return Ok(Some(Placement::One(self.home().to_owned())));
         }
         let namespace = format!("{db}.{collection}");
-        let Some(entry) = self.sharded_collection(&namespace).await? else {
+        let Some(entry) = self.tracked_collection(&namespace).await? else {
             return Ok(Some(Placement::One(self.primary_shard(db).await?)));
         };
-        let pattern = entry.get_document("key").cloned().unwrap_or_default();
         let Some(chunks) = self.chunks(&entry, time).await? else { return Ok(None) };
+        if let Some(shard) = sole_owner(&entry, &chunks) {
+            return Ok(Some(Placement::One(shard)));
+        }
+        let pattern = entry.get_document("key").cloned().unwrap_or_default();
         let index = Box::new(self.index_along(db, collection, &pattern).await?);
         Ok(Some(Placement::Chunks { key: pattern, index, chunks }))
     }
 
     /// The cluster's description of a sharded collection, or `None`.
     pub(super) async fn sharded_collection(&self, namespace: &str) -> Result<Option<Document>> {
+        let entry = self.tracked_collection(namespace).await?;
+        Ok(entry.filter(|entry| !is_in_one_piece(entry)))
+    }
+
+    /// The cluster's description of a collection that it keeps a book of, or `None`. From MongoDB 8.0 on these are not
+    /// only sharded ones, but also those that were put on a shard of their own.
+    pub(super) async fn tracked_collection(&self, namespace: &str) -> Result<Option<Document>> {
         config(self.client(), "collections")
             .find_one(doc! { "_id": namespace, "dropped": { "$ne": true } })
             .await
@@ -202,12 +212,8 @@ impl Store {
 
     /// The shard that holds the collections of a database that are not sharded.
     pub(super) async fn primary_shard(&self, db: &str) -> Result<String> {
-        let found = config(self.client(), "databases")
-            .find_one(doc! { "_id": db })
-            .await
-            .action(format!("learn where the database {db} is"))
-            .map_err(needs_config)?;
-        found
+        self.database_place(db)
+            .await?
             .as_ref()
             .and_then(|entry| entry.get_str("primary").ok())
             .map(str::to_owned)
@@ -326,6 +332,20 @@ pub(super) fn chunks_of(entry: &Document) -> Document {
     }
 }
 
+/// Whether a cluster keeps a book of a collection that is not sharded. What its description says of a key and of chunks
+/// is for the cluster itself.
+fn is_in_one_piece(entry: &Document) -> bool {
+    entry.get_bool("unsplittable").unwrap_or(false)
+}
+
+/// The shard that had all of a collection that is not sharded.
+fn sole_owner(entry: &Document, chunks: &[Chunk]) -> Option<String> {
+    match chunks {
+        [all] if is_in_one_piece(entry) => Some(all.shard.clone()),
+        _ => None,
+    }
+}
+
 /// Who owned a chunk at `time`, from its history, newest first.
 fn owner_at(chunk: &Document, time: Option<Timestamp>) -> Option<String> {
     let now = chunk.get_str("shard").ok().map(str::to_owned);
@@ -393,12 +413,13 @@ pub(super) fn config(client: &Client, name: &str) -> Collection<Document> {
     client.database("config").collection_with_options(name, options)
 }
 
-fn needs_config(error: Error) -> Error {
+pub(super) fn needs_config(error: Error) -> Error {
     match error {
         Error::Store { action, source } if source.kind == StoreErrorKind::Unauthorized => {
             Error::refused(
                 format!("not permitted to {action}: {}", source.message),
-                "grant the user the role clusterMonitor on admin, and read on config",
+                "grant the user the role clusterMonitor on admin, and read on config, or aviary-fleet of deploy/roles.js; on \
+                 Atlas, Atlas admin has both",
             )
         }
         other => other,
@@ -447,6 +468,33 @@ mod tests {
         assert!(!covers(&[(MinKey, Int32(3)), (Int32(5), MaxKey)]));
         assert!(!covers(&[(MinKey, Int32(3))]));
         assert!(!covers(&[(Int32(3), MaxKey)]));
+    }
+
+    #[test]
+    fn a_collection_on_a_shard_of_its_own_is_not_sharded() {
+        use Bson::{Int32, MaxKey, MinKey};
+        // Whatever its collation is: nothing is read by that key.
+        let entry = doc! {
+            "_id": "d.c", "key": { "_id": 1 }, "unsplittable": true, "unique": false,
+            "defaultCollation": { "locale": "fr" },
+        };
+        let all = chunks(&[(MinKey, MaxKey)]);
+        assert_eq!(sole_owner(&entry, &all).as_deref(), Some("a"));
+        for sharded in [doc! { "key": { "_id": 1 } }, doc! { "unsplittable": false }] {
+            assert_eq!(sole_owner(&sharded, &all), None);
+        }
+        let two = chunks(&[(MinKey, Int32(1)), (Int32(1), MaxKey)]);
+        assert_eq!(sole_owner(&entry, &two), None);
+    }
+
+    /// Servers merge by themselves what is older than their history, and keep the time of the youngest part.
+    #[test]
+    fn a_chunk_that_was_merged_is_known_since_its_youngest_part() {
+        let since = |time| Bson::Timestamp(Timestamp { time, increment: 1 });
+        let youngest = doc! { "validAfter": since(20), "shard": "a" };
+        let chunk = doc! { "shard": "a", "onCurrentShardSince": since(20), "history": [youngest] };
+        assert_eq!(owner_at(&chunk, at(21)).as_deref(), Some("a"));
+        assert_eq!(owner_at(&chunk, at(19)), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! no user, no password, no option. Of any other string nothing is shown, because nobody knows where in it the
 //! password is. That includes the driver's own words, which quote the string.
 
+use std::borrow::Cow;
+
 use mongodb::options::ConnectionString;
 
 /// Stands for a string of which nothing may be shown.
@@ -54,13 +56,35 @@ const OPTIONS: [&str; 41] = [
     "wTimeoutMS",
 ];
 
+/// Options of other drivers that change nothing here, and which this one refuses. Compression is offered, never
+/// demanded; a UUID is bytes to Aviary, which are passed on as they are, and to functions what `standard` says.
+const NO_USE: [&str; 3] = ["compressors", "zlibcompressionlevel", "uuidrepresentation"];
+
+/// The string as the driver takes it: without options that change nothing here.
+pub(super) fn for_driver(uri: &str) -> Cow<'_, str> {
+    let Some((address, options)) = uri.split_once('?') else { return uri.into() };
+    let has_use = |option: &&str| {
+        let name = option.split('=').next().unwrap_or_default();
+        !NO_USE.iter().any(|other| other.eq_ignore_ascii_case(name))
+    };
+    // A password with a question mark in it is somebody's mistake, and stays as it is.
+    if options.contains('@') || options.split('&').all(|option| has_use(&option)) {
+        return uri.into();
+    }
+    let rest: Vec<&str> = options.split('&').filter(has_use).collect();
+    match rest.is_empty() {
+        true => address.into(),
+        false => format!("{address}?{}", rest.join("&")).into(),
+    }
+}
+
 /// The string as it may be shown: scheme, hosts and database, or no part of it.
 pub fn redact(uri: &str) -> String {
     shown(uri).unwrap_or_else(|| WITHHELD.to_owned())
 }
 
 fn shown(uri: &str) -> Option<String> {
-    ConnectionString::parse(uri).ok()?;
+    ConnectionString::parse(&*for_driver(uri)).ok()?;
     let (scheme, rest) = uri.split_once("://")?;
     let (address, options) = rest.split_once('?').unwrap_or((rest, ""));
     // In `mongodb://user:12/34?x=y@host` the driver sees a host, a port and an option, and its writer a password.
@@ -184,6 +208,22 @@ mod tests {
             ("h:27017", "mongodb://"),
         ] {
             assert!(objection(uri, "").contains(word), "{uri}: {}", objection(uri, ""));
+        }
+    }
+
+    #[test]
+    fn options_of_other_drivers_that_change_nothing_are_taken() {
+        for (uri, taken) in [
+            ("mongodb://h/db?compressors=zstd,snappy", "mongodb://h/db"),
+            ("mongodb://h/?UuidRepresentation=standard&w=1", "mongodb://h/?w=1"),
+            ("mongodb://h/?w=1&zlibCompressionLevel=9&appName=x", "mongodb://h/?w=1&appName=x"),
+            ("mongodb://h/?socketTimeoutMS=5000", "mongodb://h/?socketTimeoutMS=5000"),
+            ("mongodb://u:a?compressors=b@h/", "mongodb://u:a?compressors=b@h/"),
+            ("mongodb://h/db", "mongodb://h/db"),
+        ] {
+            assert_eq!(for_driver(uri), taken, "{uri}");
+            let parses = ConnectionString::parse(&*for_driver(uri)).is_ok();
+            assert_eq!(parses, !uri.contains('@'), "{uri}");
         }
     }
 

@@ -37,8 +37,7 @@ impl Store {
         stop: CancellationToken,
     ) {
         const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-        // A stream on the own shard is spared the wait for the slowest of all.
-        let (tasks, database) = (self.aviary_of_served(), self.database().clone());
+        let store = self.clone();
         tokio::spawn(async move {
             while !stop.is_cancelled() {
                 tokio::select! {
@@ -49,9 +48,10 @@ impl Store {
                 let least = doc! { "$project": { "_id": 1, "operationType": 1 } };
                 let pipeline = [doc! { "$match": matters(audience) }, least];
                 let opened = match audience {
-                    WakeFor::Workers => tasks.watch().pipeline(pipeline).await,
+                    // A stream on the own shard is spared the wait for the slowest of all.
+                    WakeFor::Workers => store.aviary_of_served().watch().pipeline(pipeline).await,
                     // One of a database costs less than two of collections.
-                    WakeFor::Coordinator => database.watch().pipeline(pipeline).await,
+                    WakeFor::Coordinator => store.database().watch().pipeline(pipeline).await,
                 };
                 match opened {
                     Ok(mut stream) => {

@@ -34,6 +34,9 @@ pub struct WorkerRow {
     /// Memory that it gives a function at most, in MiB; what older workers do not say is not known.
     #[serde(default)]
     pub memory_mb: Option<i64>,
+    /// What it found out about its deployment; older workers do not say.
+    #[serde(default)]
+    pub can: Option<Document>,
     /// Its version of Aviary.
     pub version: String,
     /// When it started.

@@ -160,6 +160,7 @@ async fn run_in(context: &Arc<Context>, claimed: Claimed, slot: &Arc<Slot>) {
     let Claimed { task, lease } = claimed;
     let started = Instant::now();
     let id = task.id.clone();
+    let times_shut = context.store.times_shut();
     tracing::info!(task = %id, worker = %context.worker, attempt = task.attempts, epoch = task.epoch, "claimed");
     // In a task of its own, so that a call without an answer costs no more than this attempt: an attempt that
     // has lost its lease can write nothing that counts.
@@ -180,6 +181,7 @@ async fn run_in(context: &Arc<Context>, claimed: Claimed, slot: &Arc<Slot>) {
         Err(error) => {
             let (store, of_task) = (context.store.clone(), lease.clone());
             let ending = async move {
+                let error = store.reconsidered(error, times_shut).await;
                 give_up(&store, &of_task, error).await;
                 Ok(())
             };

@@ -19,6 +19,7 @@ use crate::config::{self, Settings};
 use crate::error::Result;
 use crate::ids::WorkerId;
 use crate::store::Store;
+use crate::store::capabilities::Capabilities;
 use crate::store::leases::{Claimed, Want};
 use crate::store::retry::{self, within};
 use crate::store::watch::WakeFor;
@@ -29,6 +30,8 @@ use crate::wasm::Host;
 const AHEAD_WAITS_MAX: Duration = Duration::from_millis(500);
 /// Attempts that have given their slot back and are still being committed, at most.
 const COMMITTING_MAX: usize = 64;
+/// What only a report or a warning depends on is not waited for longer.
+const QUESTION_MAX: Duration = Duration::from_secs(10);
 /// How long a worker that stops waits for a claim that is on its way. What it gets later runs out.
 const LAST_CLAIM_MAX: Duration = Duration::from_secs(2);
 
@@ -61,14 +64,15 @@ pub async fn run(
         store.watch(WakeFor::Workers, bell.clone(), Some(is_idle), stop.child_token());
     }
     let slots = Slots::new(options.slots);
-    let pulse = tokio::spawn(report(
-        store.clone(),
-        id.clone(),
-        options.slots,
-        host.memory_bytes_max() >> 20,
-        slots.clone(),
-        stop.child_token(),
-    ));
+    let reporter = Reporter {
+        store: store.clone(),
+        id: id.clone(),
+        slots: options.slots,
+        memory_mb: host.memory_bytes_max() >> 20,
+        of_slots: slots.clone(),
+        margin: Duration::from_millis(options.settings.lease_margin_ms),
+    };
+    let pulse = tokio::spawn(reporter.run(stop.child_token()));
     tracing::info!(worker = %id, slots = options.slots, shard = store.served_name(), "worker started");
     let context = Arc::new(Context {
         store: store.clone(),
@@ -235,40 +239,86 @@ async fn verify(store: &Store) {
 }
 
 /// Says every few seconds that the worker is alive.
-async fn report(
+struct Reporter {
     store: Store,
     id: WorkerId,
     slots: usize,
     memory_mb: usize,
     of_slots: Slots,
-    stop: CancellationToken,
-) {
-    let slots = i32::try_from(slots).unwrap_or(i32::MAX);
-    while !stop.is_cancelled() {
-        let facts = doc! {
-            "host": crate::telemetry::host_name(),
-            "pid": i64::from(std::process::id()),
-            "slots": slots,
-            "busy": i32::try_from(of_slots.busy()).unwrap_or(i32::MAX),
-            "memory_mb": i64::try_from(memory_mb).unwrap_or(i64::MAX),
-            "version": env!("CARGO_PKG_VERSION"),
-        };
-        let (store, id) = (store.clone(), id.clone());
-        let reporting = async move {
-            // Since the last time, Aviary's collections may have been set up, or moved: what is filed under a
-            // shard that is being drained lives on another, where a worker that still asked its own would
-            // never find it.
-            verify(&store).await;
-            // A shard may have been added; a worker that serves them all has to ask for its tasks too.
-            store.refresh_shards().await;
-            store.worker_alive(&id, facts).await
-        };
-        if let Err(error) = within(retry::ANSWER_MAX, "report alive", reporting).await {
-            tracing::debug!(%error, "could not report alive");
+    /// Clocks that differ by more make leases worth less.
+    margin: Duration,
+}
+
+impl Reporter {
+    async fn run(self, stop: CancellationToken) {
+        /// What the deployment can do changes seldom, and takes a question to each member: so many reports.
+        const ASKED_EVERY: u32 = 120;
+        const COMPARED_EVERY: u32 = 12;
+        let slots = i32::try_from(self.slots).unwrap_or(i32::MAX);
+        let (mut reports, mut can, mut apart) = (0_u32, None, false);
+        while !stop.is_cancelled() {
+            if reports.is_multiple_of(ASKED_EVERY) {
+                can = self.ask().await.or(can);
+            }
+            if reports.is_multiple_of(COMPARED_EVERY) {
+                apart = self.compare_clocks(apart).await;
+            }
+            reports = reports.wrapping_add(1);
+            let mut facts = doc! {
+                "host": crate::telemetry::host_name(),
+                "pid": i64::from(std::process::id()),
+                "slots": slots,
+                "busy": i32::try_from(self.of_slots.busy()).unwrap_or(i32::MAX),
+                "memory_mb": i64::try_from(self.memory_mb).unwrap_or(i64::MAX),
+                "version": env!("CARGO_PKG_VERSION"),
+            };
+            if let Some(can) = &mut can {
+                can.link = self.store.link();
+                facts.insert("can", can.document());
+            }
+            let (store, id) = (self.store.clone(), self.id.clone());
+            let reporting = async move {
+                // Since the last time, Aviary's collections may have been set up, or moved: what is filed under a
+                // shard that is being drained lives on another, where a worker that still asked its own would
+                // never find it.
+                verify(&store).await;
+                // A shard may have been added; a worker that serves them all has to ask for its tasks too.
+                store.refresh_shards().await;
+                store.worker_alive(&id, facts).await
+            };
+            if let Err(error) = within(retry::ANSWER_MAX, "report alive", reporting).await {
+                tracing::debug!(%error, "could not report alive");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(config::WORKER_REPORTS_EVERY) => {}
+                () = stop.cancelled() => {}
+            }
         }
-        tokio::select! {
-            () = tokio::time::sleep(config::WORKER_REPORTS_EVERY) => {}
-            () = stop.cancelled() => {}
+    }
+
+    /// What the deployment can do, if it says so in time.
+    async fn ask(&self) -> Option<Capabilities> {
+        let store = self.store.clone();
+        let asking = async move { Ok(store.capabilities().await) };
+        within(QUESTION_MAX, "ask what the deployment can do", asking).await.ok()
+    }
+
+    /// Warns, once, when the router's clock and the own shard's are too far apart. Says whether they are.
+    async fn compare_clocks(&self, were_apart: bool) -> bool {
+        let store = self.store.clone();
+        let asking = async move { store.clocks_apart().await };
+        let Ok(Some(told)) = within(QUESTION_MAX, "compare clocks", asking).await else {
+            return were_apart;
+        };
+        let are_apart = told.by > self.margin;
+        if are_apart && !were_apart {
+            tracing::warn!(
+                by_ms = told.by.as_millis(),
+                router_is_ahead = told.router_is_ahead,
+                "the clocks of the router and of the own shard's server differ by more than leases allow for, so tasks \
+                 are taken from workers that still run them; synchronize the servers' clocks (NTP)"
+            );
         }
+        are_apart
     }
 }

@@ -103,6 +103,11 @@ impl Router {
         Ok(Self { listener, shared: Arc::new(Shared::new(hosts, login)) })
     }
 
+    /// Tells its clients a time that is so far ahead.
+    pub fn tell_time_ahead(&self, ms: i64) {
+        self.shared.set_clock_ahead(ms);
+    }
+
     /// Where it listens.
     ///
     /// # Errors

@@ -98,6 +98,12 @@ async fn the_shards_role_is_enough_and_each_of_its_privileges_is_missed() {
             Err(refused) => println!("without {privilege:<48} {refused}"),
             Ok(()) => panic!("nobody misses {privilege}"),
         }
+        if privilege.collection == "system.version" {
+            let log = worker.log().unwrap();
+            for word in ["admin.system.version", "SHARD=1 deploy/roles.js", "Atlas"] {
+                assert!(log.contains(word), "{word} is missing: {log}");
+            }
+        }
         // It may have ended by itself.
         let _ = worker.kill();
     }

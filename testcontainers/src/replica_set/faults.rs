@@ -21,10 +21,14 @@ pub struct FailCommand {
     pub commands: Vec<String>,
     /// Only those of clients with this application name.
     pub app_name: Option<String>,
+    /// Only those on this collection, as `database.collection`.
+    pub namespace: Option<String>,
     /// How many times; until [`ReplicaSet::clear_fail_command`] otherwise.
     pub times: Option<u32>,
     /// The error code to answer with.
     pub error_code: Option<i32>,
+    /// Labels to add to that answer.
+    pub error_labels: Vec<String>,
     /// The code of a write concern error to add to the answer of a command that runs.
     pub write_concern_error: Option<i32>,
     /// Whether the connection is closed instead of answered.
@@ -133,8 +137,14 @@ impl ReplicaSet {
         if let Some(app_name) = &fail.app_name {
             data.insert("appName", app_name);
         }
+        if let Some(namespace) = &fail.namespace {
+            data.insert("namespace", namespace);
+        }
         if let Some(code) = fail.error_code {
             data.insert("errorCode", code);
+        }
+        if !fail.error_labels.is_empty() {
+            data.insert("errorLabels", fail.error_labels.clone());
         }
         if let Some(code) = fail.write_concern_error {
             let error = doc! { "code": code, "errmsg": "the write concern is made to fail" };

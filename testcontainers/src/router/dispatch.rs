@@ -1,6 +1,6 @@
 //! Which command goes where.
 
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{Document, doc};
 
 use super::failure::{Code, Failure, Result};
 use super::message::{MESSAGE_BYTES_MAX, Reply, Request};
@@ -110,7 +110,7 @@ async fn hello(session: &mut Session, request: &Request) -> Result<Reply> {
         "maxBsonObjectSize": DOCUMENT_BYTES_MAX,
         "maxMessageSizeBytes": i32::try_from(MESSAGE_BYTES_MAX).unwrap_or(i32::MAX),
         "maxWriteBatchSize": BATCH_WRITES_MAX,
-        "localTime": DateTime::now(),
+        "localTime": session.shared.local_time(),
         "logicalSessionTimeoutMinutes": SESSION_MINUTES,
         "connectionId": i64::try_from(session.number).unwrap_or(i64::MAX),
         "minWireVersion": 0,

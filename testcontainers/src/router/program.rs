@@ -10,7 +10,8 @@ use super::Router;
 /// Listens and serves until the process is ended.
 ///
 /// Takes the options of mongos it needs, `--configdb name/host:port,…` and `--port N`, and
-/// `--bind_ip_all` for more than this machine's clients, `--keyFile` for servers that ask who their clients are; others are ignored. Exit codes: 2 for wrong arguments, 1 when it cannot listen.
+/// `--bind_ip_all` for more than this machine's clients, `--keyFile` for servers that ask who their clients are; and
+/// `--testClockAheadMs N`, for a clock that is wrong. Others are ignored. Exit codes: 2 for wrong arguments, 1 when it cannot listen.
 pub async fn main(args: &[String]) -> ExitCode {
     let port = option(args, "--port").and_then(|port| port.parse::<u16>().ok());
     let (Some(config_db), Some(port)) = (option(args, "--configdb"), port) else {
@@ -24,6 +25,8 @@ pub async fn main(args: &[String]) -> ExitCode {
     match Router::bind(&config_db, address, key_file.as_deref()).await {
         Ok(router) => {
             // The words that mongod and mongos use, which starters wait for.
+            let ahead = option(args, "--testClockAheadMs").and_then(|ms| ms.parse().ok());
+            router.tell_time_ahead(ahead.unwrap_or(0));
             report(&format!("Waiting for connections on {address} (a test-only router)"));
             router.run().await;
             ExitCode::SUCCESS

@@ -2,10 +2,10 @@
 //! where cursors live. All of it can be lost and found again, cursors excepted.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
+use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
 
 use super::ledger::Ledger;
 use super::login::Login;
@@ -35,6 +35,7 @@ pub(super) struct Shared {
     wire_version: AtomicI32,
     connections: AtomicU64,
     tags: AtomicU64,
+    clock_ahead_ms: AtomicI64,
 }
 
 impl Shared {
@@ -48,7 +49,18 @@ impl Shared {
             wire_version: AtomicI32::new(WIRE_VERSION),
             connections: AtomicU64::new(1),
             tags: AtomicU64::new(1),
+            clock_ahead_ms: AtomicI64::new(0),
         }
+    }
+
+    /// The time as this router tells it.
+    pub(super) fn local_time(&self) -> DateTime {
+        let ahead = self.clock_ahead_ms.load(Ordering::Relaxed);
+        DateTime::from_millis(DateTime::now().timestamp_millis().saturating_add(ahead))
+    }
+
+    pub(super) fn set_clock_ahead(&self, ms: i64) {
+        self.clock_ahead_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Not to be held across an await.
