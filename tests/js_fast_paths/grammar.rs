@@ -162,8 +162,11 @@ pub const PATCHES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What programs use of each other, as a map that is loaded before the first of them.
+/// What programs use of each other, as a map that is loaded before the first of them. It reads a utility, so that all of them are
+/// defined: a reduce that is known need not be called, and would leave that to a later program, which may have changed what
+/// defining them takes.
 pub const SET_UP: &str = "
+    Array.sum;
     const of = (name) => Object.getOwnPropertyDescriptor(RegExp.prototype, name);
     flags0 = of('flags'); global0 = of('global'); sticky0 = of('sticky'); unicode0 = of('unicode');
     shared = /[a-z]+/g; total = 0; Sub = class extends Array {}; Rx = class extends RegExp {};
