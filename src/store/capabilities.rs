@@ -115,9 +115,13 @@ impl Store {
         match self.database().run_command(find).selection_criteria(any).await {
             Ok(reply) => {
                 let cursor = reply.get_document("cursor");
-                match cursor.is_ok_and(|cursor| cursor.get_timestamp("atClusterTime").is_ok()) {
-                    true => Snapshots::Read,
-                    false => Snapshots::NotRead("its answers name no cluster time".into()),
+                if cursor.is_ok_and(|cursor| cursor.get_timestamp("atClusterTime").is_ok()) {
+                    Snapshots::Read
+                } else if reply.contains_key("$clusterTime") {
+                    // Of a collection that is not there a server names no time.
+                    Snapshots::Unknown
+                } else {
+                    Snapshots::NotRead("its answers name no cluster time".into())
                 }
             }
             Err(error) => match classify(&error) {

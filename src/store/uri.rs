@@ -57,8 +57,15 @@ const OPTIONS: [&str; 41] = [
 ];
 
 /// Options of other drivers that change nothing here, and which this one refuses. Compression is offered, never
-/// demanded; a UUID is bytes to Aviary, which are passed on as they are, and to functions what `standard` says.
-const NO_USE: [&str; 3] = ["compressors", "zlibcompressionlevel", "uuidrepresentation"];
+/// demanded; a UUID is bytes to Aviary, which are passed on as they are, and to functions what `standard` says; and
+/// leases end what has no answer in time.
+const NO_USE: [&str; 5] = [
+    "compressors",
+    "zlibcompressionlevel",
+    "uuidrepresentation",
+    "sockettimeoutms",
+    "waitqueuetimeoutms",
+];
 
 /// The string as the driver takes it: without options that change nothing here.
 pub(super) fn for_driver(uri: &str) -> Cow<'_, str> {
@@ -217,7 +224,7 @@ mod tests {
             ("mongodb://h/db?compressors=zstd,snappy", "mongodb://h/db"),
             ("mongodb://h/?UuidRepresentation=standard&w=1", "mongodb://h/?w=1"),
             ("mongodb://h/?w=1&zlibCompressionLevel=9&appName=x", "mongodb://h/?w=1&appName=x"),
-            ("mongodb://h/?socketTimeoutMS=5000", "mongodb://h/?socketTimeoutMS=5000"),
+            ("mongodb://h/?socketTimeoutMS=5000&waitQueueTimeoutMS=1", "mongodb://h/"),
             ("mongodb://u:a?compressors=b@h/", "mongodb://u:a?compressors=b@h/"),
             ("mongodb://h/db", "mongodb://h/db"),
         ] {

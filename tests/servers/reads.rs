@@ -52,13 +52,22 @@ async fn no_read_of_input_or_results_is_left_to_a_servers_default_time_limit() {
     let all = doc! { "profile": 2, "filter": { "appName": { "$regex": "^aviary" } } };
     bed.db().run_command(all).await.expect("it records");
     let (_coordinator, _worker) = (bed.coordinator(), bed.worker());
-    let map = bed.file("count.js", "function () { emit(this.g, 1); }").display().to_string();
+    let map = bed.file("count.js", "function () { emit(this.g, { n: 1 }); }");
+    let map = map.display().to_string();
     bed.load("totals", vec![doc! { "_id": 1, "value": 1 }, doc! { "_id": 99, "value": 1 }]).await;
-    for out in ["merge:totals", "reduce:totals", "update:totals", "replace:totals", "inline"] {
-        let args = ["submit", "-c", "docs", "--map", &map, "--reduce", "_sum", "--out", out];
-        bed.aviary(&[&args[..], &["--query", r#"{"g": {"$lt": 2}}"#, "--quiet"]].concat())
-            .await
-            .ok();
+    let reduce = bed.file("one.js", "function (key, values) { return values[0]; }");
+    let reduce = reduce.display().to_string();
+    let sum = ["--reduce", &reduce, "--query", r#"{"g": {"$lt": 2}}"#];
+    let each = ["--query", r#"{"_id": {"$lt": 2}}"#];
+    for (out, how) in [
+        ("merge:totals", &sum[..]),
+        ("reduce:totals", &sum),
+        ("update:totals", &each),
+        ("replace:totals", &sum),
+        ("inline", &sum),
+    ] {
+        let args = ["submit", "-c", "docs", "--map", &map, "--out", out, "--quiet"];
+        bed.aviary(&[&args[..], how].concat()).await.ok();
     }
     bed.aviary(&["results", "last"]).await.ok();
     bed.db().run_command(doc! { "profile": 0 }).await.expect("it stops");
