@@ -7,7 +7,7 @@
 //! collections must be equal. After that, the peak memory of workers that shuffle a collection several times
 //! their limit.
 //!
-//! `-- --speed` and `-- --memory` run one part; `-- --page FILE` prints what the first has written to
+//! `-- --speed` and `-- --memory` run one part, `-- --quick` the first without `mapReduce` and the scripts; `-- --page FILE` prints what the first has written to
 //! `target/peers.json` as a page. `AVIARY_BENCH_SCALE` scales the data (default 1.0: 2,000,000 orders, 400,000 texts,
 //! 1.5 GB), `AVIARY_BENCH_RUNS` says how often each peer is measured, in turn with the others (default 5).
 //! `AVIARY_BENCH_AGAINST=PATH` measures another `aviary` beside this one and prints what they cost relative to
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 /// Runs the parts that were asked for; says whether every limit was kept.
 fn run() -> Result<bool> {
-    let (mut speed, mut memory) = (false, false);
+    let (mut speed, mut memory, mut quick) = (false, false, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -61,19 +61,20 @@ fn run() -> Result<bool> {
             }
             "--speed" => speed = true,
             "--memory" => memory = true,
+            "--quick" => quick = true,
             // What cargo itself passes.
             "--bench" => {}
-            other => bail!("{other} is none of --speed, --memory and --page FILE"),
+            other => bail!("{other} is none of --speed, --quick, --memory and --page FILE"),
         }
     }
-    let all = !speed && !memory;
+    let all = !(speed || memory || quick);
     let scale: f64 = setting("AVIARY_BENCH_SCALE", 1.0)?;
     let runs: usize = setting("AVIARY_BENCH_RUNS", 5)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let mut kept = true;
-        if speed || all {
-            kept &= speed::run(scale, runs.max(1)).await?;
+        if speed || quick || all {
+            kept &= speed::run(scale, runs.max(1), !quick).await?;
         }
         if memory || all {
             kept &= memory::run(scale).await?;

@@ -75,6 +75,11 @@ pub const SAMPLES_MAX: u64 = 200_000;
 /// Bytes of an input that is read in the order in which one member keeps it: all of it is read again if that member
 /// goes away.
 pub const NATURAL_BYTES_MAX: u64 = 32 << 30;
+/// Bytes of a split that is read in a member's own order, at least: its end takes a second look, which costs more than
+/// what a smaller one saves.
+pub const NATURAL_SPLIT_BYTES_MIN: u64 = 4 << 20;
+/// Plans of one job after which it is not planned anew any more, whatever becomes of its input.
+pub const PLANS_LOST_MAX: i32 = 5;
 /// Partitions of one job.
 pub const PARTITIONS_MAX: u32 = 1_024;
 /// Bytes of input for each partition when the job names no number.
@@ -202,6 +207,8 @@ pub struct Settings {
     pub watch: bool,
     /// Bytes of input a map task should read; only the coordinator's value counts.
     pub split_bytes: u64,
+    /// Bytes of a split from which on the input is read in a member's own order; only the coordinator's value counts.
+    pub natural_split_bytes: u64,
     /// Bytes of input below which one task does a whole job, if one reducer is enough for it; only the coordinator's
     /// value counts.
     pub one_task_bytes: u64,
@@ -221,6 +228,7 @@ impl Default for Settings {
             poll_ms: POLL_MS,
             watch: true,
             split_bytes: SPLIT_BYTES_TARGET,
+            natural_split_bytes: NATURAL_SPLIT_BYTES_MIN,
             one_task_bytes: ONE_TASK_BYTES_MAX,
             manifest_bytes_max: MANIFEST_BYTES_MAX,
             kept_bytes_max: KEPT_BYTES_MAX,
@@ -231,7 +239,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads `AVIARY_LEASE_TTL_MS`, `AVIARY_POLL_MS`, `AVIARY_WATCH`, `AVIARY_SPLIT_BYTES`,
-    /// `AVIARY_ONE_TASK_BYTES`, `AVIARY_MANIFEST_BYTES` and `AVIARY_KEPT_BYTES`.
+    /// `AVIARY_NATURAL_SPLIT_BYTES`, `AVIARY_ONE_TASK_BYTES`, `AVIARY_MANIFEST_BYTES` and `AVIARY_KEPT_BYTES`.
     ///
     /// # Errors
     /// Names the variable whose value is no number, or a time to live too short to be renewed.
@@ -256,6 +264,9 @@ impl Settings {
         }
         if let Some(bytes) = number("AVIARY_SPLIT_BYTES")? {
             settings.split_bytes = bytes.max(1);
+        }
+        if let Some(bytes) = number("AVIARY_NATURAL_SPLIT_BYTES")? {
+            settings.natural_split_bytes = bytes;
         }
         if let Some(bytes) = number("AVIARY_ONE_TASK_BYTES")? {
             settings.one_task_bytes = bytes.min(ONE_TASK_BYTES_MAX);

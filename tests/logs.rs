@@ -11,7 +11,7 @@ use common::{Bed, LEASE_TTL_MS, wait_for};
 use serde_json::Value;
 
 async fn bed(documents: i32) -> Bed {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     bed.load("docs", (0..documents).map(|n| doc! { "_id": n }).collect()).await;
     bed
 }

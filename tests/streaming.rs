@@ -96,7 +96,7 @@ async fn values_come_in_the_order_of_tasks_and_of_emission_and_are_not_combined(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_combine_that_is_given_shrinks_what_the_reduce_streams() {
-    let bed = Bed::start(1).await;
+    let bed = Bed::start(1).await.in_parts();
     bed.load("docs", (0..1_000).map(|n| doc! { "_id": n }).collect()).await;
     let _coordinator = bed.coordinator();
     let _worker = bed.worker();

@@ -51,10 +51,13 @@ impl With {
 }
 
 impl Peer {
-    /// Those that can be measured here.
-    pub fn all(python: bool, other: bool) -> Vec<Self> {
-        let mut peers = vec![Self::Drain, Self::Group, Self::MapReduce];
-        if python {
+    /// Those that can be measured here; without the slow ones, only Aviary, the aggregation and the drain.
+    pub fn all(slow: bool, python: bool, other: bool) -> Vec<Self> {
+        let mut peers = vec![Self::Drain, Self::Group];
+        if slow {
+            peers.push(Self::MapReduce);
+        }
+        if slow && python {
             peers.extend([Self::Pymongo, Self::Polars]);
         }
         peers.extend(With::ALL.map(|with| Self::Aviary(with, Binary::This)));

@@ -117,12 +117,20 @@ pub fn fits_one_task(
 /// Whether an input that is in one place may be read in the order in which one member keeps it.
 ///
 /// If that member goes away, everything is mapped again, so not where that would take very long; and not where map
-/// tasks write results themselves, since those of a plan that was lost would stay.
-pub fn may_be_natural(job: &Job, partitions: u32, size: InputSize, splits: u32) -> bool {
+/// tasks write results themselves, since those of a plan that was lost would stay. Nor where splits are small: each costs
+/// the server two cursors.
+pub fn may_be_natural(
+    job: &Job,
+    partitions: u32,
+    size: InputSize,
+    splits: u32,
+    split_bytes_min: u64,
+) -> bool {
     job.spec.input.read == ReadMode::Snapshot
         && !job.by_index
         && partitions > 0
         && splits > 1
+        && size.bytes / u64::from(splits) >= split_bytes_min
         && size.bytes <= config::NATURAL_BYTES_MAX
 }
 

@@ -42,7 +42,15 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
             samples => store.sample(input, &fields, samples).await?,
         };
         let natural = match &placement {
-            Placement::One(shard) if plan::may_be_natural(job, partitions, size, count) => {
+            Placement::One(shard)
+                if plan::may_be_natural(
+                    job,
+                    partitions,
+                    size,
+                    count,
+                    settings.natural_split_bytes,
+                ) =>
+            {
                 let ids = samples.iter().filter_map(|row| row.first()).cloned().collect();
                 store.natural_cuts(input, time, ids).await.map(|cuts| (shard, cuts))
             }
@@ -62,8 +70,9 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
             },
         }
     };
-    let one_task =
-        plan::fits_one_task(&job.spec, partitions, pieces.len(), size, settings.one_task_bytes);
+    let one_task = plan::fits_one_task(&job.spec, partitions, pieces.len(), size, settings.one_task_bytes)
+            // A task that writes results must always read the same.
+            && read_from.is_none();
     let reduce_on = match pieces.first() {
         _ if !store.is_sharded() => Vec::new(),
         Some(piece) if one_task => vec![piece.shard.clone()],

@@ -76,7 +76,8 @@ impl<H: Held> Reconciler<H> {
     }
 
     /// Tends every open job once, or a part of them where there are very many. A job that cannot go on fails; the
-    /// others are not held up by it. Says whether any of them got to another state.
+    /// others are not held up by it. Says whether any of them got to another state, if they are few: then it is worth looking
+    /// again at once.
     pub(super) async fn look(&mut self) -> Result<bool> {
         let (store, after) = (self.store.clone(), self.after.take());
         let listing = async move {
@@ -90,7 +91,7 @@ impl<H: Held> Reconciler<H> {
         let jobs = within(retry::ANSWER_MAX, "read open jobs", listing).await?;
         self.after = jobs.last().filter(|_| jobs.len() >= config::JOBS_PER_LOOK).cloned();
         self.busy.retain(|_, tending| !tending.is_finished());
-        let now = self.now_ms();
+        let (now, listed) = (self.now_ms(), jobs.len());
         let mut tending = Vec::new();
         for job in jobs {
             if self.busy.contains_key(&job.id) || !self.backoff.is_due(&job.id, now) {
@@ -106,7 +107,9 @@ impl<H: Held> Reconciler<H> {
             });
             tending.push((id, handle));
         }
-        let mut moved = false;
+        /// With more jobs than these, one of them moves on at nearly every look.
+        const FEW: usize = 4;
+        let (mut moved, are_few) = (false, listed <= FEW);
         let until = tokio::time::Instant::now() + config::MOVE_MAX;
         for (id, mut handle) in tending {
             match tokio::time::timeout_at(until, &mut handle).await {
@@ -126,7 +129,7 @@ impl<H: Held> Reconciler<H> {
                 }
             }
         }
-        Ok(moved)
+        Ok(moved && are_few)
     }
 
     fn now_ms(&self) -> u64 {
@@ -281,7 +284,7 @@ async fn view(store: &Store, job: &Job) -> Result<(View, Option<JobPhases>)> {
         mode: job.spec.output.mode,
         cancel: job.cancel,
         cleaned: job.cleaned,
-        plan_lost: job.by_index && job.read_from.is_some(),
+        plan_lost: job.plan_lost == Some(job.plan),
         map_tasks: u64::from(job.map_tasks),
         reduce_tasks: u64::from(job.reduce_tasks),
         phases,

@@ -77,6 +77,10 @@ pub struct Job {
     /// index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_from: Option<String>,
+    /// The number of a plan by which the input cannot be read any more: the job is to be planned anew if it still is the
+    /// job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_lost: Option<i32>,
     /// Whether the input is to be cut along an index, whatever else could be: a member could not be read from.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_index: bool,
@@ -138,6 +142,7 @@ impl Job {
             input_documents: None,
             input_uuid: None,
             read_from: None,
+            plan_lost: None,
             by_index: false,
             input_place: None,
             counters: None,

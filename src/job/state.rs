@@ -54,7 +54,7 @@ pub enum JobEvent {
     Taken,
     /// The map tasks of a plan are all written.
     Planned,
-    /// The member that the plan reads from cannot be read from any more.
+    /// The input cannot be read any more by the plan: as it was then, or from the member that the plan goes by.
     PlanLost,
     /// Every map task has committed, and there is something to reduce.
     Mapped,

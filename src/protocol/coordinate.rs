@@ -17,7 +17,7 @@ pub struct View {
     pub cancel: bool,
     /// Whether everything it no longer needs is gone.
     pub cleaned: bool,
-    /// Whether the plan's splits mean something on one member alone, and that one cannot be read from.
+    /// Whether the input cannot be read by the plan any more: as it was then, or from the member that the plan goes by.
     pub plan_lost: bool,
     /// Map tasks of the plan.
     pub map_tasks: u64,

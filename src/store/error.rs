@@ -261,6 +261,14 @@ mod tests {
     }
 
     #[test]
+    fn overload_and_changes_of_version_pass() {
+        let overload = [433, 449, 450, 462];
+        let version = [358, 402, 406, 412, 453, 50_915, 91_331, 10_045_600];
+        assert!(overload.into_iter().chain(version).all(is_transient_code));
+        assert!(![11_000, 13, 121].into_iter().any(is_transient_code));
+    }
+
+    #[test]
     fn what_exists_already_hides_no_other_failure() {
         use StoreErrorKind::{DuplicateKey, Fatal, Transient};
         let away = doc! { "index": 1, "code": 10107, "errmsg": "not primary" };

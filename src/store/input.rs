@@ -17,7 +17,7 @@ use super::querying::{AtWork, LOOK_MAX, QueryTime, SAMPLE_MAX, explain_time};
 use crate::config;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::ids::JobId;
-use crate::job::{Caps, Input, ReadMode};
+use crate::job::{Caps, Input, JobState, ReadMode};
 use crate::shuffle::value::{Elements, tag};
 use crate::task::{Range, Split, goes_down};
 
@@ -311,10 +311,7 @@ impl Store {
             };
             if let Err(error) = outcome {
                 let error = explain_time(explain_history(error), &reading.time, began.elapsed());
-                // What is refused is refused wherever it is read.
-                if reading.split.member.is_some() && !matches!(error, Error::Refused { .. }) {
-                    store.leave_natural(&reading.job, reading.plan, &error).await;
-                }
+                store.lose_plan(&reading, &error).await;
                 // A closed channel means that nobody wants to know.
                 let _ = tx.send(Err(error)).await;
             }
@@ -333,6 +330,28 @@ impl Store {
             at.end(task).await;
         });
         rx
+    }
+
+    /// Has a job planned anew, if a later instant or another way to the input can help: where it can be read as it was
+    /// then no more, or not from the member whose own order its plan goes by.
+    async fn lose_plan(&self, reading: &Reading, why: &Error) {
+        let is_gone = matches!(why, Error::Store { source, .. }
+            if matches!(source.code, Some(SNAPSHOT_UNAVAILABLE | MIGRATION_CONFLICT)));
+        // What is refused is refused wherever it is read.
+        let is_away = reading.split.member.is_some() && !matches!(why, Error::Refused { .. });
+        let Some((job, plan)) = &reading.plan else { return };
+        if !(is_gone || is_away) || *plan > config::PLANS_LOST_MAX {
+            return;
+        }
+        tracing::warn!(%job, error = %why, "the input cannot be read as it was planned; the job is to be planned anew");
+        let mapping = doc! { "state": JobState::Mapping.as_str(), "plan": plan };
+        let mut set = doc! { "plan_lost": plan };
+        if is_away {
+            set.insert("by_index", true);
+        }
+        if let Err(error) = self.set_job(job, mapping, set).await {
+            tracing::warn!(%job, %error, "could not have the job planned anew");
+        }
     }
 
     /// Reads from the member that this process is beside, or from the primary when that one cannot answer.
@@ -497,10 +516,8 @@ pub(super) async fn room_in<'a>(
 /// What is read of an input, and for whom.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// The job that it is read for.
-    pub job: JobId,
-    /// The number of that job's plan.
-    pub plan: i32,
+    /// The job that it is read for, and its plan's number, if that job can be planned anew.
+    pub plan: Option<(JobId, i32)>,
     /// The input.
     pub input: Input,
     /// The piece of it.

@@ -18,8 +18,7 @@ use super::error::Action;
 use super::input::{InputBatch, Reading, batch_documents, room_in};
 use super::querying::{AtWork, LOOK_MAX};
 use crate::error::{Error, Result};
-use crate::ids::JobId;
-use crate::job::{Input, JobState};
+use crate::job::Input;
 use crate::task::{NATURAL, Range};
 
 const ACTION: &str = "read the input";
@@ -109,16 +108,7 @@ impl Store {
         Ok(Some(NaturalCuts { member, records }))
     }
 
-    /// Has a job planned by ranges of an index, since the member that its plan reads from cannot be read from.
-    pub(super) async fn leave_natural(&self, job: &JobId, plan: i32, why: &Error) {
-        tracing::warn!(%job, error = %why, "the member that the input is read from cannot be read from; the job is to be planned anew");
-        let mapping = doc! { "state": JobState::Mapping.as_str(), "plan": plan };
-        if let Err(error) = self.set_job(job, mapping, doc! { "by_index": true }).await {
-            tracing::warn!(%job, %error, "could not have the job planned anew");
-        }
-    }
-
-    /// Reads one split of a member's own order; `begun` says whether any of it was handed on.
+    /// Reads one split of a member's own order.
     pub(super) async fn read_natural(
         &self,
         reading: &Reading,

@@ -127,7 +127,7 @@ fn matters(audience: WakeFor) -> Document {
                     { "updateDescription.updatedFields.state": {
                         "$in": ["done", "quarantined", "cancelled", "failed", "submitted"],
                     } },
-                    { "updateDescription.updatedFields.by_index": true },
+                    { "updateDescription.updatedFields.plan_lost": { "$exists": true } },
                     { "ns.coll": REQUESTS, "operationType": "insert" },
                 ],
             }

@@ -41,8 +41,8 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let size =
         InputSize { documents: unsigned(job.input_documents), bytes: unsigned(job.input_bytes) };
     let reading = Reading {
-        job: job.id.clone(),
-        plan: attempt.task.plan,
+        // What a task has written itself stays, and would be of two instants.
+        plan: (job.reduce_tasks > 0).then(|| (job.id.clone(), attempt.task.plan)),
         input: job.spec.input.clone(),
         split,
         snapshot: job.snapshot,

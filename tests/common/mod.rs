@@ -116,7 +116,8 @@ impl Bed {
         Self { servers, program, client, dir, links, started, in_parts, companions }
     }
 
-    /// Has every job map and reduce in tasks of their own, however small it is: for tests that stop one between.
+    /// Has every job map and reduce in tasks of their own, with blocks between that are documents, however small it is: for
+    /// tests that stop one between, or look at these.
     pub fn in_parts(self) -> Self {
         Self { in_parts: true, ..self }
     }
@@ -200,8 +201,10 @@ impl Bed {
         if env.iter().any(|(key, _)| *key == "AVIARY_HALT_AT") {
             command = command.env("AVIARY_LEASE_TTL_MS", LEASE_TTL_MS);
         }
+        // However small, so that little data is read in both ways: along an index where there are shards.
+        command = command.env("AVIARY_NATURAL_SPLIT_BYTES", "0");
         if self.in_parts {
-            command = command.env("AVIARY_ONE_TASK_BYTES", "0");
+            command = command.env("AVIARY_ONE_TASK_BYTES", "0").env("AVIARY_KEPT_BYTES", "0");
         }
         for (key, value) in env {
             command = command.env(*key, *value);

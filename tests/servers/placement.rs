@@ -135,9 +135,13 @@ async fn a_worker_writes_down_what_its_deployment_can_do() {
             bed.coll("aviary").find_one(row.clone()).await.ok().flatten()
         })
         .await;
-        let listed = bed.aviary(&["workers", "-o", "json"]).await.ok().json();
-        let mine = listed.iter().find(|row| row["pid"] == u64::from(worker.pid()));
-        assert_eq!(mine.expect("listed")["can"]["link"], link);
+        // A listing shows what a majority has.
+        let mine = wait_for("the worker in the listing", || async {
+            let listed = bed.aviary(&["workers", "-o", "json"]).await.ok().json();
+            listed.into_iter().find(|row| row["pid"] == u64::from(worker.pid()))
+        })
+        .await;
+        assert_eq!(mine["can"]["link"], link);
         worker.terminate().expect("it runs");
         worker.wait_gone(crate::common::ceiling()).await.expect("it ends");
     }

@@ -1,9 +1,9 @@
 //! Setting Aviary up as users whose roles differ: what is missing is named, with the roles that have it.
 
-use aviary_testcontainers::{FailCommand, ReplicaSetOptions, ShardedClusterOptions};
-use bson::{Bson, Document, doc};
+use aviary_testcontainers::ReplicaSetOptions;
+use bson::{Bson, doc};
 
-use crate::common::{Bed, Links, Ran, cluster, run};
+use crate::common::{Bed, Ran, run};
 
 const PASSWORD: &str = "least-of-all";
 
@@ -49,43 +49,6 @@ async fn what_a_users_roles_lack_is_named_with_the_roles_that_have_it() {
     let asked = doc! { "getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 };
     let told = bed.set().run_on_member(0, asked).await.expect("told");
     assert_eq!(told.get_i32("minSnapshotHistoryWindowInSeconds").ok(), Some(7_200));
-}
-
-/// Nobody may write to the cluster's configuration on Atlas.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the fail point does not reach the write to config.collections yet"]
-async fn a_configuration_that_nobody_may_write_to_is_changed_by_the_command_for_it() {
-    let options = ShardedClusterOptions { test_commands: true, ..cluster(2) };
-    let bed = Bed::sharded(options, Links::Direct).await;
-    let config = bed.cluster().config();
-    config.run_admin(doc! { "profile": 0, "slowms": -1 }).await.expect("it logs everything");
-    let shards = [0, 1].map(|index| bed.cluster().shard(index).expect("a shard"));
-    let servers = [shards[0], shards[1], config];
-    for server in servers {
-        let fail = FailCommand {
-            // It is the only update that init sends.
-            commands: vec!["clusterUpdate".into()],
-            app_name: Some("aviary-init".into()),
-            error_code: Some(13),
-            ..FailCommand::default()
-        };
-        server.fail_command(0, &fail).await.expect("a fail point");
-    }
-    let ran = bed.aviary(&["init"]).await.ok();
-    let mut fired = 0;
-    for server in servers {
-        fired += server.clear_fail_command(0).await.expect("cleared");
-    }
-    assert!(fired > 0, "nobody was refused");
-    let log = config.member(0).expect("a member").log().expect("a log");
-    let asked = log.lines().filter(|line| line.contains("onfigureCollectionBalancing"));
-    let asked = asked.filter(|line| line.contains("enableBalancing")).count();
-    assert!(asked > 0, "the command was not tried: {ran:?}");
-    // Servers of MongoDB 6.0 do not know that field yet.
-    assert!(ran.stderr.contains("zones hold the ranges"), "{ran:?}");
-    let zoned = doc! { "ns": "test.aviary" };
-    let tags = bed.client.database("config").collection::<Document>("tags");
-    assert!(tags.find_one(zoned).await.expect("read").is_some());
 }
 
 /// What connection strings of other drivers say does no harm.

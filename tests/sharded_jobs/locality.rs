@@ -46,7 +46,7 @@ async fn member_db(set: &ReplicaSet, member: usize) -> mongodb::Database {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn input_and_blocks_are_read_on_the_shard_they_lie_on() {
-    let bed = Bed::sharded(cluster(3), Links::Direct).await;
+    let bed = Bed::sharded(cluster(3), Links::Direct).await.in_parts();
     jobs::load_sharded(&bed, "input", doc! { "_id": "hashed" }).await;
     let _coordinator = jobs::coordinator(&bed);
     bed.aviary(&["init"]).await.ok();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bson::doc;
+use bson::{Bson, doc};
 
 use super::*;
 use crate::shuffle::builtin::{Accumulator, Builtin};
@@ -66,6 +66,15 @@ impl Sink for Adding {
         total.sum.merge(RawVal { tag: tag::DOUBLE, bytes: &sum.to_le_bytes() })?;
         Ok(())
     }
+    fn emit_total(&mut self, key: &[u8], value: &[u8], emits: u32) -> Result<(), SinkError> {
+        self.sums += 1;
+        let total = self.total(key);
+        assert!(emits > 0);
+        total.emits += u64::from(emits);
+        let (tag, bytes) = value.split_first().unwrap();
+        total.sum.add(RawVal { tag: *tag, bytes })?;
+        Ok(())
+    }
     fn count(&mut self, _name: &str, _delta: i64) {}
     fn log(&mut self, _level: Level, _text: &str) {}
 }
@@ -102,6 +111,30 @@ fn run_both(map: &str, documents: &[bson::Document]) -> (Adding, Adding) {
     (with, without)
 }
 
+/// The same of a function in C.
+fn run_both_in_c(module: &[u8], documents: &[bson::Document]) -> (Adding, Adding) {
+    let module = host().load(&blake3::hash(module), module).unwrap();
+    let limits = Limits { call_timeout: Duration::from_secs(60), ..Limits::default() };
+    let run = |wants| {
+        let options = InstanceOptions { limits, ..InstanceOptions::default() };
+        let mut instance =
+            Instance::new(&module, options, Adding { wants, ..Adding::default() }).unwrap();
+        let mut bytes = 0;
+        for some in documents.chunks(1_000) {
+            let input: Vec<u8> = some.iter().flat_map(|one| one.to_vec().unwrap()).collect();
+            instance.call_batch(Stage::Map, &input, some.len()).unwrap();
+            bytes += instance.output_bytes();
+        }
+        (instance.into_sink(), bytes)
+    };
+    let (with, bytes_with) = run(Some(Sums::InAnyOrder));
+    // A function that is known to add up gets its values in order, which these sums do not keep.
+    let (without, bytes_without) = run(Some(Sums::InOrder));
+    assert_eq!(bytes_with, bytes_without);
+    assert_eq!(without.sums, 0);
+    (with, without)
+}
+
 fn record(n: i32, keys: i32, prefix: &str) -> bson::Document {
     doc! { "n": n, "keys": keys, "prefix": prefix }
 }
@@ -120,6 +153,55 @@ fn sums_made_in_the_guest_are_those_of_single_emits() {
     let (with, without) = run_both(&emitting(values), &documents);
     assert!(with.sums > 0 && with.emits < without.emits);
     assert_eq!(with.results(), without.results());
+}
+
+#[test]
+fn sums_made_in_c_are_those_of_single_emits() {
+    let orders = include_bytes!("../../../guests/c/sum_by_customer.wasm");
+    let values = [
+        Bson::from(1_i32),
+        Bson::from(i32::MAX),
+        Bson::from(i32::MIN),
+        Bson::from(0.25),
+        Bson::from(0.1),
+        Bson::from(-0.0),
+        Bson::from(f64::NAN),
+        Bson::from(f64::INFINITY),
+        Bson::from(17_592_186_044_415.0),
+        Bson::from(i64::MAX),
+        Bson::from(i64::MIN),
+        Bson::from(3_i64),
+        Bson::Null,
+        Bson::from("text"),
+        Bson::from(doc! { "a": 1 }),
+    ];
+    let keys =
+        ["", "k", "déjà vu", "twenty-eight bytes, no more.", "twenty-nine bytes and no more"];
+    let order = |n: usize| {
+        let key = format!("{}{}", keys[n % keys.len()], n / 7 % 40);
+        doc! { "customer": key, "total": values[n * 13 % values.len()].clone() }
+    };
+    let documents: Vec<_> = (0..30_000).map(order).collect();
+    let (with, without) = run_both_in_c(orders, &documents);
+    assert!(with.sums > 0 && with.emits < without.emits);
+    assert_eq!(with.results(), without.results());
+
+    let words = include_bytes!("../../../guests/c/word_count.wasm");
+    let text = |n: u32| {
+        let word = |i: u32| format!("w{} ", char::from(b'a' + ((n * 31 + i * i) % 23) as u8));
+        doc! { "text": (0..200).map(word).collect::<String>() }
+    };
+    let documents: Vec<_> = (0..500).map(text).collect();
+    let (with, without) = run_both_in_c(words, &documents);
+    assert!(with.emits == 0 && with.sums < 100, "{} emits, {} sums", with.emits, with.sums);
+    assert_eq!(with.results(), without.results());
+
+    // Where keys do not repeat, the table rests.
+    let order = |n: usize| doc! { "customer": n.to_string(), "total": 1 };
+    let documents: Vec<_> = (0..100_000).map(order).collect();
+    let (with, without) = run_both_in_c(orders, &documents);
+    assert_eq!(with.results(), without.results());
+    assert!(with.emits > 60_000, "{} emits, {} sums", with.emits, with.sums);
 }
 
 #[test]
