@@ -16,6 +16,7 @@
 #[path = "peers/bed.rs"]
 mod bed;
 #[path = "peers/data.rs"]
+#[expect(dead_code, reason = "the scale bench needs more of it")]
 mod data;
 #[path = "peers/figures.rs"]
 mod figures;
