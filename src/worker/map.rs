@@ -77,6 +77,8 @@ async fn reduced(
 ) -> Result<Counters> {
     let functions = reduce::Functions::load(attempt, around).await?;
     let task = &attempt.task;
+    // What is kept with the manifest is in memory already.
+    let mut room = usize::MAX;
     let runs = |part| -> Result<MapRuns> {
         let mut of = MapRuns {
             task: task.id.clone(),
@@ -86,7 +88,7 @@ async fn reduced(
             runs: Vec::new(),
             blocks: Blocks::Apart,
         };
-        of.take(part, &mut usize::MAX.clone())?;
+        of.take(part, &mut room)?;
         Ok(of)
     };
     let manifest = parts.into_iter().map(runs).collect::<Result<_>>()?;
