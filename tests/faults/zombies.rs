@@ -10,7 +10,7 @@ use crate::jobs::{self, Ask};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_arrives_late_changes_nothing() {
-    let bed = Bed::start(3).await;
+    let bed = Bed::start(3).await.in_parts();
     jobs::load_few(&bed).await;
     let coordinator = jobs::coordinator(&bed);
     let worker = bed.worker();
