@@ -505,7 +505,7 @@ fn temporary_files_are_limited_and_leave_nothing() {
 /// Runs itself again as a process that may have few files open, and merges there.
 #[test]
 fn a_merge_of_many_runs_keeps_few_files_open() {
-    const NAME: &str = "a_merge_of_many_runs_keeps_few_files_open";
+    const NAME: &str = "runs_and_tables::a_merge_of_many_runs_keeps_few_files_open";
     const INSIDE: &str = "AVIARY_TEST_FEW_FILES";
     if std::env::var_os(INSIDE).is_none() {
         let program = std::env::current_exe().unwrap();
