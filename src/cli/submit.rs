@@ -14,6 +14,7 @@ use crate::job::{FunctionRef, Input, Job, JobSpec, Limits, Output, OutputMode, R
 use crate::request::document::{ReduceWish, of_job};
 use crate::request::{Asked, REQUESTS};
 use crate::store::Store;
+use crate::store::input::InputSize;
 use crate::store::requests::tenants;
 use crate::store::retry::{ANSWER_MAX, until_known, within};
 use crate::task::JobPhases;
@@ -92,22 +93,15 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         keep_intermediates: args.keep_intermediates,
     };
     spec.validate_without_functions(store.db_name())?;
-    // The coordinator checks all this again; a user who may submit need not be one who may look.
-    let size = permitted(store.inspect_input(&spec.input).await)?;
-    permitted(store.check_query(&spec.input).await)?;
-    let mut is_missing = false;
-    if mode.has_target() {
-        let target = permitted(store.describe(&spec.output.db, &spec.output.collection).await)?;
-        is_missing = matches!(target, Some(None));
-        if let Some(target) = target.flatten() {
-            crate::coordinator::refuse_target(&spec.output, &target)?;
-        }
-    }
+    // The database is asked while the functions are checked. What it says comes first: it was the cheaper to find out.
     let checked_for = CheckedFor { scope: &spec.scope, limits: &spec.limits, mode };
-    let found = find(Some(&store), &host, &args.job, &checked_for).await?;
+    let (around, found) = tokio::try_join!(look_around(&store, &spec), async {
+        Ok(find(Some(&store), &host, &args.job, &checked_for).await)
+    })?;
+    let found = found?;
     let checked = referring(&spec, &found);
     checked.validate(store.db_name())?;
-    if is_missing {
+    if around.is_missing {
         crate::coordinator::refuse_missing(&spec.output)?;
     }
     let known: Vec<String> =
@@ -123,7 +117,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         output::line(dry_run(&checked)?)?;
         return Ok(());
     }
-    if permitted(store.is_initialised().await)? == Some(false) {
+    if around.is_initialised == Some(false) {
         until_known(async |_| store.init().await).await?;
     }
     let key = args.id.clone().unwrap_or_else(|| id.to_string());
@@ -149,16 +143,29 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
             (true, false) => tell!("job {key} submitted"),
             (true, true) => {}
         }
-        // The request is written, so whatever fails from here on must not look as if it were not.
-        let input_bytes = size.map_or(0, |size| size.bytes);
-        if let Err(error) = foresight::warn(&store, &job, input_bytes).await {
-            tracing::debug!(%error, "cannot tell how the job will fare");
-        }
     }
     let timeout = args.timeout.map(Into::into);
     let patience = if args.detach { detached_patience(&store).await } else { timeout };
+    // The request is written, so whatever fails from here on must not look as if it were not.
+    let foreseen = async {
+        if !global.quiet {
+            let input_bytes = around.size.map_or(0, |size| size.bytes);
+            if let Err(error) = foresight::warn(&store, &job, input_bytes).await {
+                tracing::debug!(%error, "cannot tell how the job will fare");
+            }
+        }
+    };
+    let answered = accepted(&store, &requests, &key, patience);
+    let answered = async { tokio::join!(answered, foreseen).0 };
     let accepted = tokio::select! {
-        accepted = accepted(&store, &requests, &key, patience) => accepted?,
+        accepted = answered => match accepted {
+            // The request is written, and nobody waits for its job here.
+            Err(Error::Unreachable { why, .. }) if args.detach => {
+                tell!("the answer to {key} cannot be read yet: {why}");
+                None
+            }
+            accepted => accepted?,
+        },
         // The request is the database's by now.
         _ = tokio::signal::ctrl_c() => None,
     };
@@ -181,6 +188,32 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         }
         _ => finish(global, &store, &id, timeout).await,
     }
+}
+
+/// What the database tells before anything is written.
+struct Around {
+    size: Option<InputSize>,
+    /// The target is known not to exist.
+    is_missing: bool,
+    /// `None` where this user may not see it.
+    is_initialised: Option<bool>,
+}
+
+/// Refuses what needs no function to be refused. The coordinator checks all this again; a user who may submit need
+/// not be one who may look.
+async fn look_around(store: &Store, spec: &JobSpec) -> Result<Around> {
+    let size = permitted(store.inspect_input(&spec.input).await)?;
+    permitted(store.check_query(&spec.input).await)?;
+    let mut is_missing = false;
+    if spec.output.mode.has_target() {
+        let target = permitted(store.describe(&spec.output.db, &spec.output.collection).await)?;
+        is_missing = matches!(target, Some(None));
+        if let Some(target) = target.flatten() {
+            crate::coordinator::refuse_target(&spec.output, &target)?;
+        }
+    }
+    let is_initialised = permitted(store.is_initialised().await)?;
+    Ok(Around { size, is_missing, is_initialised })
 }
 
 /// Passes over what this user may not see.

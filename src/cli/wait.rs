@@ -41,7 +41,7 @@ pub(super) async fn ended(
     let mut away_since: Option<Instant> = None;
     loop {
         let left = timeout.map(|limit| limit.saturating_sub(began.elapsed()));
-        let looked = look_within(store, id, left).await;
+        let looked = look_within(store, id, left, &watch).await;
         let is_over = timeout.is_some_and(|limit| began.elapsed() >= limit);
         match looked {
             Ok(None) => {
@@ -54,10 +54,12 @@ pub(super) async fn ended(
             }
             Ok(Some((job, phases))) => {
                 (heard, away_since) = (DateTime::now(), None);
-                watch.show(&job, &phases);
-                if job.state.is_terminal() && job.cleaned || job.state == JobState::Stopped {
-                    watch.bar.finish_and_clear();
-                    return Ok((job, phases));
+                if let Some(phases) = phases {
+                    watch.show(&job, &phases);
+                    if is_over_with(&job) {
+                        watch.bar.finish_and_clear();
+                        return Ok((job, phases));
+                    }
                 }
                 if is_over {
                     watch.bar.finish_and_clear();
@@ -108,10 +110,11 @@ async fn look_within(
     store: &Store,
     id: &JobId,
     left: Option<Duration>,
-) -> Result<Option<(Job, JobPhases)>> {
+    watch: &Watch,
+) -> Result<Option<(Job, Option<JobPhases>)>> {
     let limit = left.map_or(ANSWER_MAX, |left| left.clamp(ANSWER_MIN, ANSWER_MAX));
-    let (store, id) = (store.clone(), id.clone());
-    let looking = async move { look(&store, &id).await };
+    let (store, id, counts) = (store.clone(), id.clone(), watch.counts());
+    let looking = async move { look(&store, &id, counts).await };
     within(limit, "ask for the job", looking).await
 }
 
@@ -156,10 +159,16 @@ fn message(job: &Job) -> String {
     )
 }
 
-/// The job, once it is there.
-async fn look(store: &Store, id: &JobId) -> Result<Option<(Job, JobPhases)>> {
+/// Whether nothing more will happen to the job unless somebody asks for it.
+fn is_over_with(job: &Job) -> bool {
+    job.state.is_terminal() && job.cleaned || job.state == JobState::Stopped
+}
+
+/// The job, once it is there, with its tasks counted when it is over with or `counts` says so.
+async fn look(store: &Store, id: &JobId, counts: bool) -> Result<Option<(Job, Option<JobPhases>)>> {
     if let Some(job) = store.job(id).await? {
-        let phases = store.phases(&job).await?;
+        let phases =
+            if counts || is_over_with(&job) { Some(store.phases(&job).await?) } else { None };
         return Ok(Some((job, phases)));
     }
     match store.answer_to(REQUESTS, id.as_str()).await? {
@@ -176,6 +185,8 @@ struct Watch {
     /// Where the job stood, and since when.
     seen: Option<(JobState, JobPhases)>,
     moved: Instant,
+    /// When the tasks were counted last, or the wait began.
+    counted: Instant,
     /// When it was asked last what the job waits for.
     asked: Instant,
     /// What has been told, so that nothing is told twice.
@@ -192,6 +203,7 @@ impl Watch {
             quiet,
             seen: None,
             moved: now,
+            counted: now,
             asked: now,
             told: HashSet::new(),
             waiting: String::new(),
@@ -199,6 +211,7 @@ impl Watch {
     }
 
     fn show(&mut self, job: &Job, phases: &JobPhases) {
+        self.counted = Instant::now();
         let now = Some((job.state, *phases));
         if self.seen != now {
             (self.seen, self.moved) = (now, Instant::now());
@@ -215,6 +228,12 @@ impl Watch {
             "map {}/{} reduce {}/{}{}",
             map.done, map.total, reduce.done, reduce.total, self.waiting
         ));
+    }
+
+    /// Whether it is time to count the tasks: a count costs more than a look, and nobody sees every one.
+    fn counts(&self) -> bool {
+        const SEEN: Duration = Duration::from_millis(200);
+        self.counted.elapsed() >= SEEN
     }
 
     /// Whether it is time to ask what the job waits for: nothing has moved for a while.

@@ -35,7 +35,7 @@ use crate::store::leases::Role;
 use crate::store::retry::{self, within};
 use crate::store::watch::WakeFor;
 use intake::Intake;
-use reconcile::{Held, Reconciler};
+use reconcile::{Held, Looked, Reconciler};
 
 /// Runs until `stop`. Errors of the database are waited out; the role is given back at the end.
 ///
@@ -51,8 +51,10 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     /// A look that moved nothing on is followed by the next after so many times what it took, so that many changes cost a
     /// few looks. What moves on does so a few times only...
     const PAUSE_SHARE: u32 = 2;
-    /// ...but no later than that.
+    /// ...but no later than that...
     const PAUSE_MAX: Duration = Duration::from_millis(250);
+    /// ...nor than this part of the time that the youngest job has taken so far: its end is noticed late by so much.
+    const PAUSE_PART: u32 = 16;
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
@@ -82,14 +84,14 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
             }
             looked = Instant::now();
         }
-        let (began, mut moved) = (Instant::now(), false);
+        let (began, mut looked_at) = (Instant::now(), Looked::Many);
         if keeper.role.epoch().is_some() {
             // What cannot be taken in now must not keep the jobs that run from going on.
             if let Err(error) = intake.look().await {
                 tracing::warn!(%error, "could not look for requests; trying again");
             }
             match reconciler.look().await {
-                Ok(some) => (failures, moved) = (0, some),
+                Ok(found) => (failures, looked_at) = (0, found),
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(%error, failures, "could not tend the jobs; trying again");
@@ -108,10 +110,12 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
                 swept = Some(Instant::now());
             }
         }
-        let pause = match moved {
-            true => Duration::ZERO,
-            false => (began.elapsed() * PAUSE_SHARE).min(PAUSE_MAX),
+        let longest = match looked_at {
+            Looked::Moved => Duration::ZERO,
+            Looked::Still { youngest } => youngest / PAUSE_PART,
+            Looked::Many => PAUSE_MAX,
         };
+        let pause = (began.elapsed() * PAUSE_SHARE).min(PAUSE_MAX).min(longest);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use tokio::sync::Semaphore;
@@ -44,8 +44,21 @@ pub(super) struct Reconciler<H> {
     /// Jobs that cannot move on for a reason that does not pass by itself.
     backoff: Backoff<JobId>,
     since: Instant,
+    /// When the open jobs were seen first, while they are few.
+    known: HashMap<JobId, Instant>,
     /// Where the next look goes on, if there are more jobs than one can tend.
     after: Option<ToTend>,
+}
+
+/// What a look found.
+pub(super) enum Looked {
+    /// One of a few jobs got to another state.
+    Moved,
+    /// There are few jobs, the youngest known for so long, and none got to another state.
+    Still {
+        youngest: Duration,
+    },
+    Many,
 }
 
 /// Whether a job is to be tended again as soon as may be.
@@ -71,27 +84,29 @@ impl<H: Held> Reconciler<H> {
             busy: HashMap::new(),
             backoff: Backoff::new(FAILING_MAX),
             since: Instant::now(),
+            known: HashMap::new(),
             after: None,
         }
     }
 
     /// Tends every open job once, or a part of them where there are very many. A job that cannot go on fails; the
-    /// others are not held up by it. Says whether any of them got to another state, if they are few: then it is worth looking
-    /// again at once.
-    pub(super) async fn look(&mut self) -> Result<bool> {
+    /// others are not held up by it. Says how soon another look is worth its cost.
+    pub(super) async fn look(&mut self) -> Result<Looked> {
         let (store, after) = (self.store.clone(), self.after.take());
         let listing = async move {
-            let jobs = store.jobs_to_tend(after.as_ref()).await?;
+            let giving_up = store.quarantine_exhausted();
+            let (jobs, given_up) = tokio::join!(store.jobs_to_tend(after.as_ref()), giving_up);
             // A shard that is away must not keep the jobs of the others from moving.
-            if let Err(error) = store.quarantine_exhausted().await {
+            if let Err(error) = given_up {
                 tracing::warn!(%error, "could not look for exhausted tasks");
             }
-            Ok(jobs)
+            jobs
         };
         let jobs = within(retry::ANSWER_MAX, "read open jobs", listing).await?;
         self.after = jobs.last().filter(|_| jobs.len() >= config::JOBS_PER_LOOK).cloned();
         self.busy.retain(|_, tending| !tending.is_finished());
-        let (now, listed) = (self.now_ms(), jobs.len());
+        let now = self.now_ms();
+        let youngest = self.youngest(&jobs);
         let mut tending = Vec::new();
         for job in jobs {
             if self.busy.contains_key(&job.id) || !self.backoff.is_due(&job.id, now) {
@@ -107,9 +122,7 @@ impl<H: Held> Reconciler<H> {
             });
             tending.push((id, handle));
         }
-        /// With more jobs than these, one of them moves on at nearly every look.
-        const FEW: usize = 4;
-        let (mut moved, are_few) = (false, listed <= FEW);
+        let mut moved = false;
         let until = tokio::time::Instant::now() + config::MOVE_MAX;
         for (id, mut handle) in tending {
             match tokio::time::timeout_at(until, &mut handle).await {
@@ -129,7 +142,25 @@ impl<H: Held> Reconciler<H> {
                 }
             }
         }
-        Ok(moved && are_few)
+        Ok(match youngest {
+            None => Looked::Many,
+            Some(_) if moved => Looked::Moved,
+            Some(youngest) => Looked::Still { youngest },
+        })
+    }
+
+    /// How long the youngest of the listed jobs has been known, if they are few.
+    fn youngest(&mut self, jobs: &[ToTend]) -> Option<Duration> {
+        /// With more jobs than these, one of them moves on at nearly every look.
+        const FEW: usize = 4;
+        if jobs.len() > FEW {
+            self.known.clear();
+            return None;
+        }
+        self.known.retain(|id, _| jobs.iter().any(|job| job.id == *id));
+        let now = Instant::now();
+        let since = jobs.iter().map(|job| *self.known.entry(job.id.clone()).or_insert(now));
+        Some(since.max().map_or(Duration::MAX, |since| now.duration_since(since)))
     }
 
     fn now_ms(&self) -> u64 {

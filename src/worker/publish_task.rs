@@ -74,8 +74,8 @@ impl Publisher<'_> {
     async fn publish(&mut self) -> Result<()> {
         loop {
             self.attempt.check()?;
-            let cancel = self.is_cancelled().await?;
-            let name = self.look().await?;
+            let (cancel, name) = tokio::join!(self.is_cancelled(), self.look());
+            let (cancel, name) = (cancel?, name?);
             let view = View {
                 mode: self.output.mode,
                 marks: self.publish.marks,
@@ -212,8 +212,8 @@ impl Publisher<'_> {
     /// Makes sure that the task is still this attempt's, and that what is read from here on is no older than
     /// this: both writes are acknowledged by a majority, and reads of a server that has not seen them fail.
     async fn confirm(&self) -> Result<()> {
-        self.store().cluster_time().await?;
-        self.store().confirm(&self.attempt.lease).await
+        let store = self.store();
+        tokio::try_join!(store.cluster_time(), store.confirm(&self.attempt.lease)).map(|_| ())
     }
 
     async fn take_over(&mut self, name: &str, end_merges: bool) -> Result<()> {

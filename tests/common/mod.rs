@@ -168,6 +168,15 @@ impl Bed {
         clients
     }
 
+    /// The servers' major and minor version.
+    pub async fn version(&self) -> (i32, i32) {
+        let asked = self.client.database("admin").run_command(doc! { "buildInfo": 1 }).await;
+        let info = asked.expect("asked");
+        let numbers = info.get_array("versionArray").expect("numbers");
+        let number = |n: usize| numbers[n].as_i32().expect("a number");
+        (number(0), number(1))
+    }
+
     /// The database every test works in.
     pub fn db(&self) -> Database {
         self.client.database("test")

@@ -52,6 +52,8 @@ pub struct Case {
     pub times: usize,
     /// More flags for Aviary, where the command has no words for it.
     pub flags: Vec<&'static str>,
+    /// The first servers whose own engine can do it.
+    pub since: (i32, i32),
     pub expect: Expect,
 }
 
@@ -74,6 +76,7 @@ pub fn case(name: &'static str, input: &'static str, map: &str, reduce: &str) ->
         before: Vec::new(),
         times: 1,
         flags: Vec::new(),
+        since: (0, 0),
         expect: Expect::Same,
     }
 }
@@ -81,6 +84,12 @@ pub fn case(name: &'static str, input: &'static str, map: &str, reduce: &str) ->
 impl Case {
     pub fn with(mut self, field: &str, value: impl Into<Bson>) -> Self {
         self.command.insert(field, value);
+        self
+    }
+
+    /// For servers from this version on only; older ones refuse it.
+    pub fn since(mut self, major: i32, minor: i32) -> Self {
+        self.since = (major, minor);
         self
     }
 

@@ -35,7 +35,8 @@ async fn jobs_of_mongodb_give_what_mongodb_gives() {
     let set = doc! { "setParameter": 1, "internalQueryJavaScriptFnTimeoutMillis": 10_000 };
     bed.client.database("admin").run_command(set).await.expect("set");
     bed.aviary(&["init"]).await.ok();
-    let cases = cases::all();
+    let version = bed.version().await;
+    let cases: Vec<Case> = cases::all().into_iter().filter(|case| case.since <= version).collect();
     let names: std::collections::HashSet<_> = cases.iter().map(|case| case.name).collect();
     assert_eq!(names.len(), cases.len(), "each case has a name of its own");
     let room = Arc::new(Semaphore::new(AT_ONCE));

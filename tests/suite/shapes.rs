@@ -306,14 +306,13 @@ async fn every_document_is_read_once_whatever_its_shape() {
     shapes.load("collated", (0..COUNT).map(word).collect()).await;
     shapes.check("collated", Tasks::Many, &[], all.clone()).await;
 
-    bed.db()
-        .run_command(doc! {
-            "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true },
-        })
-        .await
-        .unwrap();
-    shapes.load("clustered", every_type()).await;
-    shapes.check("clustered", Tasks::Many, &[], all.clone()).await;
+    // Servers before 5.3 know none.
+    if bed.version().await >= (5, 3) {
+        let key = doc! { "key": { "_id": 1 }, "unique": true };
+        bed.db().run_command(doc! { "create": "clustered", "clusteredIndex": key }).await.unwrap();
+        shapes.load("clustered", every_type()).await;
+        shapes.check("clustered", Tasks::Many, &[], all.clone()).await;
+    }
 
     bed.db().create_collection("capped").capped(true).size(1 << 22).await.unwrap();
     shapes.load("capped", (0..COUNT).map(Bson::Int32).collect()).await;

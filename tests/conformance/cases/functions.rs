@@ -85,9 +85,11 @@ pub fn all() -> Vec<Case> {
         case(
             "newer syntax",
             "small",
-            "function () { const {k, ...rest} = this; let n = rest.v ?? 0; emit(`${k}-`, n ** 2); }",
+            "function () { const {k, ...rest} = this; let n = rest.v || 0; emit(`${k}-`, n ** 2); }",
             SUM,
         ),
+        case("nullish", "small", "function () { emit(this.k ?? 'none', this.a?.b ?? 0); }", SUM)
+            .since(6, 0),
         case("emit with one argument", "small", "function () { emit(this.k); }", SUM)
             .fails("2 arguments"),
         case("emit with three arguments", "small", "function () { emit(this.k, 1, 2); }", SUM)
