@@ -54,7 +54,7 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     /// ...but no later than that...
     const PAUSE_MAX: Duration = Duration::from_millis(250);
     /// ...nor than this part of the time that the youngest job has taken so far: its end is noticed late by so much.
-    const PAUSE_PART: u32 = 16;
+    const PAUSE_PART: u32 = 8;
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());

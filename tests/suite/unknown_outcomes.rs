@@ -107,6 +107,24 @@ async fn a_job_whose_write_was_reported_as_failed_is_submitted_once_under_the_id
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_written_is_submitted_though_its_answer_cannot_be_read() {
+    const STEPPED_DOWN: i32 = 189;
+    let bed = bed().await;
+    let map = bed.file("map.js", "function () { emit(this.g, 1); }");
+    let fail = FailCommand {
+        commands: vec!["find".into()],
+        app_name: Some("aviary-submit".into()),
+        namespace: Some("test.aviary-requests".into()),
+        error_code: Some(STEPPED_DOWN),
+        ..FailCommand::default()
+    };
+    let ran = troubled(&bed, &fail, &submit(map.to_str().unwrap())).await.ok();
+    let (id, requests) = (ran.stdout.trim(), bed.all("aviary-requests").await);
+    assert!(requests.len() == 1 && requests[0].get_str("_id") == Ok(id), "{ran:#?} {requests:#?}");
+    assert!(ran.stderr.contains(&format!("the answer to {id} cannot be read yet")), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_it_cannot_be_known_the_error_names_the_id_and_the_danger() {
     let bed = bed().await;
     let map = bed.file("map.js", "function () { emit(this.g, 1); }");
