@@ -11,7 +11,7 @@
 //! `target/peers.json` as a page. `AVIARY_BENCH_SCALE` scales the data (default 1.0: 2,000,000 orders, 400,000 texts,
 //! 1.5 GB), `AVIARY_BENCH_RUNS` says how often each peer is measured, in turn with the others (default 5).
 //! `AVIARY_BENCH_AGAINST=PATH` measures another `aviary` beside this one and prints what they cost relative to
-//! each other.
+//! each other; one that is too old for the C functions here comes with `AVIARY_BENCH_GUESTS=ITS-CHECKOUT/guests/c`.
 
 #[path = "peers/bed.rs"]
 mod bed;

@@ -21,6 +21,8 @@ const WASM_TIMES_MIN: f64 = 5.0;
 const JS_TIMES_MIN: f64 = 2.0;
 /// Another `aviary`, to hold this one against.
 const OTHER: &str = "AVIARY_BENCH_AGAINST";
+/// Where the C functions are, for another `aviary` that cannot run this one's.
+const GUESTS: &str = "AVIARY_BENCH_GUESTS";
 /// Where the figures go.
 const FILE: &str = "target/peers.json";
 
@@ -278,7 +280,8 @@ struct Functions {
 
 impl Functions {
     fn of(bed: &Bed, job: &Job) -> Result<Self> {
-        let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/c");
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/c");
+        let guests = std::env::var_os(GUESTS).map_or(own, PathBuf::from);
         Ok(Self {
             module: guests.join(job.module),
             map: bed.file("map.js", job.map)?,
