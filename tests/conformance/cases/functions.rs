@@ -88,6 +88,15 @@ pub fn all() -> Vec<Case> {
             "function () { const {k, ...rest} = this; let n = rest.v ?? 0; emit(`${k}-`, n ** 2); }",
             SUM,
         ),
+        case(
+            "state in this of reduce",
+            "small",
+            BY_K,
+            "function (key, values) { this.n = (this.n || 0) + 1; return this.n; }",
+        ),
+        case("state in this of finalize", "small", BY_K, SUM)
+            .finalize("function (key, value) { this.n = (this.n || 0) + 1; return [this.n, typeof this, Object.keys(this)]; }"),
+        case("arguments of map", "small", "function () { emit(this._id, arguments.length); }", FIRST),
         case("emit with one argument", "small", "function () { emit(this.k); }", SUM)
             .fails("2 arguments"),
         case("emit with three arguments", "small", "function () { emit(this.k, 1, 2); }", SUM)
