@@ -6,7 +6,7 @@
 set -eu
 CRATE=libquickjs-ng-sys
 CRATE_VERSION=0.14.0
-STACK_BYTES=1048576
+STACK_BYTES=5242880
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here}

@@ -32,6 +32,9 @@ typedef struct Document {
     uint32_t cursor; /* offset of the element after the one found last */
     uint32_t scanned; /* fields that searches have passed over */
     uint32_t rounds;  /* searches that came to the end of the document */
+    uint32_t seen_end; /* up to where names are in `seen` */
+    uint64_t seen;     /* a bit for each name up to there, many names to a bit */
+    uint8_t unique;    /* whether a name may be there twice: see Unique */
     uint8_t owner;
     bool whole; /* has become an ordinary object; bytes are kept to write numbers as the type they had */
     uint16_t cache_len;
@@ -39,6 +42,9 @@ typedef struct Document {
     Cached *cache;
     Cached cache_inline[CACHE_INLINE_MAX];
 } Document;
+
+/* A document may have a name several times. The first one counts, as on the servers. */
+typedef enum Unique { UNIQUE_UNKNOWN, UNIQUE, NOT_UNIQUE } Unique;
 
 static struct list_head live_documents;
 
@@ -103,6 +109,9 @@ static JSValue document_recycled(const uint8_t *bytes, uint32_t len)
     d->cursor = 4;
     d->scanned = 0;
     d->rounds = 0;
+    d->seen_end = 4;
+    d->seen = 0;
+    d->unique = UNIQUE_UNKNOWN;
     list_add_tail(&d->link, &live_documents);
     return JS_MKPTR(JS_TAG_OBJECT, o);
 }
@@ -124,6 +133,9 @@ static JSValue document_new_proto(const uint8_t *bytes, uint32_t len, Owner owne
     d->cursor = 4;
     d->scanned = 0;
     d->rounds = 0;
+    d->seen_end = 4;
+    d->seen = 0;
+    d->unique = UNIQUE_UNKNOWN;
     d->whole = false;
     d->owner = owner;
     d->cache = d->cache_inline;
@@ -193,6 +205,9 @@ static bool document_reuse(JSValueConst obj, const uint8_t *bytes, uint32_t len)
     d->cursor = 4;
     d->scanned = 0;
     d->rounds = 0;
+    d->seen_end = 4;
+    d->seen = 0;
+    d->unique = UNIQUE_UNKNOWN;
     return true;
 }
 
@@ -255,16 +270,88 @@ static inline bool same_bytes(const uint8_t *a, const uint8_t *b, uint32_t len)
     return true;
 }
 
+static inline uint32_t name_hash(const uint8_t *name, uint32_t len)
+{
+    return len ? len * 5 + name[0] + name[len - 1] * 3u : 0;
+}
+
+/* Notes a name that a search passes for the first time. */
+static inline void document_see(Document *d, const Elem *e)
+{
+    d->seen |= 1ull << (name_hash(e->key, e->key_len) & 63);
+    d->seen_end = (uint32_t)(e->value + e->size - d->bytes);
+}
+
+/* Looks whether any name is there twice. */
+static no_inline bool document_is_unique(Document *d)
+{
+    const uint8_t *p = d->bytes + 4, *end = d->bytes + d->len - 1;
+    uint32_t few[128] = { 0 }, *slots = few; /* offsets of names */
+    uint32_t count = 0, cap = countof(few);
+    Elem e;
+    if (d->unique != UNIQUE_UNKNOWN)
+        return d->unique == UNIQUE;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e))
+        count++;
+    while (cap < count * 2)
+        cap *= 2;
+    if (cap > countof(few)) {
+        slots = js_mallocz_rt(rt, cap * sizeof(*slots));
+        if (!slots)
+            fail_text(OUT_OF_MEMORY);
+    }
+    d->unique = UNIQUE;
+    p = d->bytes + 4;
+    for (p = bson_next(p, end, &e); e.type && d->unique == UNIQUE; p = bson_next(p, end, &e)) {
+        uint32_t slot = 0;
+        for (uint32_t i = 0; i < e.key_len; i++)
+            slot = slot * 31 + e.key[i];
+        for (slot %= cap; slots[slot]; slot = (slot + 1) % cap) {
+            if (!strcmp((const char *)d->bytes + slots[slot], (const char *)e.key)) {
+                d->unique = NOT_UNIQUE;
+                break;
+            }
+        }
+        slots[slot] = (uint32_t)(e.key - d->bytes);
+    }
+    if (slots != few)
+        js_free_rt(rt, slots);
+    return d->unique == UNIQUE;
+}
+
+/* Whether a name that was found behind `start` is also before it: then `e` and `*next` are made those of that one. */
+static no_inline void document_find_first(Document *d, const uint8_t *start, const uint8_t **next, Elem *e)
+{
+    const uint8_t *p = d->bytes + 4, *end = d->bytes + d->len - 1;
+    Elem before;
+    if (document_is_unique(d))
+        return;
+    while (p < start) {
+        p = bson_next(p, end, &before);
+        if (before.key_len == e->key_len && same_bytes(before.key, e->key, e->key_len)) {
+            *e = before;
+            *next = p;
+            return;
+        }
+    }
+}
+
 /* Finds a field, looking first behind the one found last: fields are mostly read in order. */
 static bool document_find(Document *d, const uint8_t *name, uint32_t name_len, Elem *e)
 {
     const uint8_t *end = d->bytes + d->len - 1;
     const uint8_t *start = d->bytes + d->cursor;
     const uint8_t *p = start;
+    uint64_t seen = d->seen;
     for (p = bson_next(p, end, e); e->type; p = bson_next(p, end, e)) {
         d->scanned++;
-        if (e->key_len == name_len && same_bytes(e->key, name, name_len))
+        if (p > d->bytes + d->seen_end)
+            document_see(d, e);
+        if (e->key_len == name_len && same_bytes(e->key, name, name_len)) {
+            if (unlikely(seen >> (name_hash(name, name_len) & 63) & 1) && d->unique != UNIQUE)
+                document_find_first(d, start, &p, e);
             goto found;
+        }
     }
     d->rounds++;
     for (p = d->bytes + 4; p < start;) {
@@ -362,7 +449,7 @@ static int document_whole(JSValueConst obj)
             return -1;
         }
         if (find_own_property(&property, o, atom)) {
-            set_value(ctx, &property->u.value, value);
+            JS_FreeValue(ctx, value);
         } else {
             property = add_property(ctx, o, atom, JS_PROP_C_W_E);
             if (!property)
@@ -439,13 +526,15 @@ static int document_names(JSContext *c, JSPropertyEnum **names, uint32_t *count,
     Document *d = document_of(obj);
     const uint8_t *p = d->bytes + 4, *end = d->bytes + d->len - 1;
     JSPropertyEnum *tab;
-    uint32_t n = 0, i;
+    uint32_t n = 0, i, j;
+    bool unique;
     Elem e;
     for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e))
         n++;
     tab = js_malloc(ctx, sizeof(*tab) * (n + 1));
     if (!tab)
         return -1;
+    unique = document_is_unique(d);
     p = d->bytes + 4;
     i = 0;
     for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
@@ -455,11 +544,94 @@ static int document_names(JSContext *c, JSPropertyEnum **names, uint32_t *count,
             JS_FreePropertyEnum(ctx, tab, i);
             return -1;
         }
-        i++;
+        /* Of a name that is there twice, the second is left out. */
+        for (j = unique ? i : 0; tab[j].atom != tab[i].atom; j++)
+            ;
+        if (j < i)
+            JS_FreeAtom(ctx, tab[i].atom);
+        else
+            i++;
     }
     d->cursor = 4;
     *names = tab;
-    *count = n;
+    *count = i;
+    return 0;
+}
+
+typedef struct NamePlace {
+    JSAtom atom;
+    uint32_t place;
+} NamePlace;
+
+static int name_place_compare(const void *a, const void *b, void *opaque)
+{
+    const NamePlace *x = a, *y = b;
+    if (x->atom != y->atom)
+        return x->atom < y->atom ? -1 : 1;
+    return x->place < y->place ? -1 : 1;
+}
+
+typedef struct PlacedName {
+    JSPropertyEnum name;
+    uint32_t place;
+} PlacedName;
+
+static int placed_name_compare(const void *a, const void *b, void *opaque)
+{
+    const PlacedName *x = a, *y = b;
+    return x->place < y->place ? -1 : x->place > y->place;
+}
+
+/* Puts the names of a document that has become an ordinary object in the order of the document; what is new comes last, in
+ * the order of the language. */
+static int document_order(JSContext *c, JSObject *o, JSPropertyEnum *tab, uint32_t count)
+{
+    Document *d = o->u.opaque;
+    const uint8_t *p, *end;
+    NamePlace *places;
+    PlacedName *placed;
+    uint32_t fields = 0, i;
+    Elem e;
+    if (!d || !d->whole || count < 2)
+        return 0;
+    p = d->bytes + 4;
+    end = d->bytes + d->len - 1;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e))
+        fields++;
+    places = js_malloc(ctx, (fields + 1) * sizeof(*places));
+    placed = js_malloc(ctx, count * sizeof(*placed));
+    if (!places || !placed) {
+        js_free(ctx, places);
+        js_free(ctx, placed);
+        return -1;
+    }
+    p = d->bytes + 4;
+    i = 0;
+    for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
+        /* A name that the object still has is known without this. */
+        places[i].atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        places[i].place = i;
+        JS_FreeAtom(ctx, places[i].atom);
+        i++;
+    }
+    rqsort(places, fields, sizeof(*places), name_place_compare, NULL);
+    for (i = 0; i < count; i++) {
+        uint32_t low = 0, high = fields;
+        while (low < high) {
+            uint32_t middle = (low + high) / 2;
+            if (places[middle].atom < tab[i].atom)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        placed[i].name = tab[i];
+        placed[i].place = low < fields && places[low].atom == tab[i].atom ? places[low].place : fields + i;
+    }
+    rqsort(placed, count, sizeof(*placed), placed_name_compare, NULL);
+    for (i = 0; i < count; i++)
+        tab[i] = placed[i].name;
+    js_free(ctx, places);
+    js_free(ctx, placed);
     return 0;
 }
 
@@ -495,8 +667,9 @@ static JSClassExoticMethods document_exotic = {
     .set_property = document_set_property,
 };
 
+/* The name is what Object.prototype.toString says of a document on the servers. */
 static const JSClassDef document_class_def = {
-    "Object",
+    "BSON",
     .finalizer = document_finalizer,
     .gc_mark = document_mark,
     .exotic = &document_exotic,
@@ -553,13 +726,13 @@ exception:
     return JS_EXCEPTION;
 }
 
-/* A regular expression that JavaScript can hold exactly becomes a RegExp, any other stays a value. */
+/* A regular expression that JavaScript can hold becomes a RegExp, any other stays a value, whose methods say why. */
 static JSValue regex_to_js(const uint8_t *p, uint32_t size)
 {
     const char *flags = (const char *)p + strlen((const char *)p) + 1;
     JSValue args[2], regex;
     for (const char *f = flags; *f; f++) {
-        if (!strchr("gimsu", *f) || (f > flags && f[0] <= f[-1]))
+        if (!strchr("dgimsuy", *f) || strchr(f + 1, *f))
             return value_new(BSON_REGEX, p, size);
     }
     args[0] = JS_NewString(ctx, (const char *)p);
@@ -575,6 +748,24 @@ static JSValue regex_to_js(const uint8_t *p, uint32_t size)
 }
 
 #define DATE_MS_MAX 8640000000000000
+
+/* The name under which a Date has the time that JavaScript has no room for. No script can ask for it. */
+static JSAtom far_time;
+
+/* A date beyond JavaScript's range: its time is NaN, and it is written back as it was. */
+static JSValue far_date(int64_t ms)
+{
+    JSValue date = JS_NewDate(ctx, NAN);
+    if (JS_IsException(date))
+        return date;
+    if (!far_time)
+        far_time = js_symbol_to_atom(ctx, js_new_symbol(ctx, "time", JS_ATOM_TYPE_PRIVATE));
+    if (JS_DefinePropertyValue(ctx, date, far_time, JS_NewBigInt64(ctx, ms), 0) < 0) {
+        JS_FreeValue(ctx, date);
+        return JS_EXCEPTION;
+    }
+    return date;
+}
 
 static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner owner)
 {
@@ -599,8 +790,8 @@ static JSValue bson_to_js(uint8_t type, const uint8_t *p, uint32_t size, Owner o
         return JS_NewBool(ctx, *p != 0);
     case BSON_DATE: {
         int64_t ms = read_i64(p);
-        if (ms < -DATE_MS_MAX || ms > DATE_MS_MAX)
-            return value_new(type, p, size);
+        if (unlikely(ms < -DATE_MS_MAX || ms > DATE_MS_MAX))
+            return far_date(ms);
         return JS_NewDate(ctx, (double)ms);
     }
     case BSON_NULL:

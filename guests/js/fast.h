@@ -25,6 +25,9 @@ static bool fast_emit(JSValueConst function, int argc, JSValueConst *argv);
 /* document.h */
 static JSClassID document_class;
 static bool document_empty(JSRuntime *rt, JSObject *o);
+static int document_order(JSContext *ctx, JSObject *o, JSPropertyEnum *tab, uint32_t count);
+/* write.h */
+static void warn_of_locale(int argc, JSValueConst *argv, int first);
 
 /* An instance has one realm. */
 static JSContext *ctx;

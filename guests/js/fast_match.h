@@ -170,15 +170,19 @@ static bool class_read(CharClass *class, const uint8_t *p, uint32_t len, bool ig
 static int match_runs(JSContext *ctx, const CharClass *class, JSString *text, JSObject *matches)
 {
     const uint8_t *p = str8(text);
-    uint32_t len = text->len, i = 0, start;
+    uint32_t len = text->len, i = 0, start, last = 0, last_end = 0;
     for (;;) {
         while (i < len && !class->has[p[i]])
             i++;
-        if (i == len)
+        if (i == len) {
+            if (last_end)
+                last_match_note_range(ctx, text, last, last_end);
             return 0;
-        start = i;
+        }
+        start = last = i;
         while (i < len && class->has[p[i]])
             i++;
+        last_end = i;
         if (fast_append(ctx, matches, word_of(ctx, text, start, i)))
             return -1;
     }
@@ -210,6 +214,7 @@ static int match_all(JSContext *ctx, JSValueConst rx, JSString *text, JSObject *
             failed = result < 0 ? match_failed(ctx, rx, result, at) : 0;
             break;
         }
+        last_match_note(ctx, JS_MKPTR(JS_TAG_STRING, text), capture, lre_get_capture_count(code), p, 0);
         start = (int)(capture[0] - p);
         end = (int)(capture[1] - p);
         failed = fast_append(ctx, matches, js_sub_string(ctx, text, start, end));

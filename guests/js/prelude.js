@@ -15,9 +15,11 @@ function define(target, members) {
 }
 
 // A function that builds values of a BSON type, with or without `new`.
-function type(code, constructor, members) {
+function type(code, constructor, members, name) {
     const proto = native.proto(code);
     define(proto, members);
+    if (constructor || name)
+        Object.defineProperty(proto, Symbol.toStringTag, { value: name || constructor.name, configurable: true });
     if (constructor) {
         constructor.prototype = proto;
         define(proto, { constructor });
@@ -55,6 +57,13 @@ function hexToLatin(hex) {
 const cstring = (text) => latinToHex(native.utf8(text)) + "00";
 const bsonText = (text) => { const hex = cstring(text); return little(hex.length / 2, 4) + hex; };
 
+// Refuses a call with other numbers of arguments than these.
+function counted(name, all, ...counts) {
+    if (!counts.includes(all.length))
+        throw new Error(name + " takes " + counts.join(" or ") + (counts.length === 1 && counts[0] === 1 ? " argument" : " arguments") +
+            ", and was given " + all.length);
+}
+
 function noDatabase() { throw new Error("a function cannot read from the database: a reference is not fetched"); }
 
 // --- ObjectId ---------------------------------------------------------------------------------------------------
@@ -69,7 +78,7 @@ function newObjectId() {
     return seconds.toString(16).padStart(8, "0") + machine + counter.toString(16).padStart(6, "0");
 }
 const ObjectId = type(OBJECT_ID, function ObjectId(id) {
-    if (id === undefined) return native.make(OBJECT_ID, newObjectId());
+    if (id === undefined && arguments.length < 2) return native.make(OBJECT_ID, newObjectId());
     if (native.type(id) === OBJECT_ID) return id;
     if (typeof id !== "string" || !/^[0-9a-fA-F]{24}$/.test(id))
         throw new Error("invalid object id: it takes a string of 24 hexadecimal digits");
@@ -95,25 +104,33 @@ define(ObjectId, {
 });
 
 // --- numbers ----------------------------------------------------------------------------------------------------
-const NumberLong = type(INT64, function NumberLong(n, low) {
-    if (n === undefined) return native.long(0);
-    if (native.type(n) === INT64) return n;
-    if (low !== undefined) return native.long((BigInt(n) << 32n) | BigInt.asUintN(32, BigInt(low)));
-    let integer;
-    if (typeof n === "string") {
-        if (!/^\s*[-+]?[0-9]+\s*$/.test(n)) throw new Error("cannot make a NumberLong of " + JSON.stringify(n));
-        integer = BigInt(n.trim().replace(/^\+/, ""));
-    } else if (typeof n === "bigint") {
-        integer = n;
-    } else {
-        const number = Math.trunc(Number(n));
-        if (Number.isNaN(number)) throw new Error("cannot make a NumberLong of " + String(n));
-        if (number >= 9223372036854775807) integer = 9223372036854775807n;
-        else if (number <= -9223372036854775808) integer = -9223372036854775808n;
-        else integer = BigInt(number);
+// What the language makes of a value as a number: NaN where it is none, but for what has no number at all.
+const INTEGER = /^[-+]?[0-9]+$/;
+const NumberLong = type(INT64, function NumberLong(n, top, bottom) {
+    if (arguments.length === 0) return native.long(0);
+    counted("NumberLong", arguments, 0, 1, 3);
+    if (arguments.length === 3) {
+        for (const part of [n, top, bottom])
+            if (typeof part !== "number") throw new Error("the parts of a NumberLong are numbers");
+        for (const part of [top, bottom])
+            if (!(part >= 0 && part <= 4294967295)) throw new Error("the halves of a NumberLong are from 0 to 4294967295");
+        return native.long(BigInt.asIntN(64, (BigInt(Math.trunc(top)) << 32n) | BigInt(Math.trunc(bottom))));
     }
-    if (BigInt.asIntN(64, integer) !== integer) throw new Error("could not convert to a 64-bit integer: " + String(n));
-    return native.long(integer);
+    if (native.type(n) === INT64) return n;
+    if (typeof n === "string") {
+        if (!INTEGER.test(n)) throw new Error("cannot make a NumberLong of " + JSON.stringify(n) + ": it is no whole number");
+        const integer = BigInt(n.replace(/^\+/, ""));
+        if (BigInt.asIntN(64, integer) !== integer) throw new Error("could not convert to a 64-bit integer: " + n);
+        return native.long(integer);
+    }
+    if (typeof n === "number") {
+        if (!Number.isInteger(n) || n >= 9223372036854775807 || n < -9223372036854775808)
+            throw new Error("cannot make a NumberLong of " + n + ": it is no whole number of 64 bits");
+        return native.long(BigInt(n));
+    }
+    if (typeof n === "bigint") throw new TypeError("cannot make a NumberLong of a BigInt: a BigInt is written as a NumberLong as it is");
+    const number = Math.trunc(Number(n));
+    return native.long(Number.isFinite(number) ? BigInt.asIntN(64, BigInt(number)) : 0n);
 }, {
     valueOf: native.number,
     toNumber: native.number,
@@ -124,10 +141,11 @@ const NumberLong = type(INT64, function NumberLong(n, low) {
     get bottom() { return Number(BigInt.asUintN(32, native.int64(this))); },
     toString() {
         const n = native.int64(this);
-        return n >= BigInt(INT_MIN) && n <= BigInt(INT_MAX) ? "NumberLong(" + n + ")" : 'NumberLong("' + n + '")';
+        return n > BigInt(INT_MIN) && n <= BigInt(INT_MAX) ? "NumberLong(" + n + ")" : 'NumberLong("' + n + '")';
     },
     compare(other) {
-        const a = native.int64(this), b = native.int64(NumberLong(other));
+        if (native.type(other) !== INT64) throw new Error("a NumberLong is compared with another one, not with " + show([other]));
+        const a = native.int64(this), b = native.int64(other);
         return a < b ? -1 : a > b ? 1 : 0;
     },
     equals(other) { return native.type(other) === INT64 && native.int64(this) === native.int64(other); },
@@ -136,11 +154,10 @@ const NumberLong = type(INT64, function NumberLong(n, low) {
 });
 
 const NumberInt = type(INT32, function NumberInt(n) {
-    if (n === undefined) n = 0;
+    if (arguments.length === 0) n = 0;
+    else counted("NumberInt", arguments, 0, 1);
     if (native.type(n) === INT32) return n;
-    const number = Number(n);
-    if (Number.isNaN(number)) throw new Error("cannot make a NumberInt of " + String(n));
-    return native.make(INT32, little(number | 0, 4));
+    return native.make(INT32, little(+n | 0, 4));
 }, {
     valueOf: native.number,
     toNumber: native.number,
@@ -175,13 +192,11 @@ function decimalFromText(text) {
     if (!parts || parts[2] + parts[3] === "") throw new Error("cannot make a NumberDecimal of " + JSON.stringify(text));
     let digits = (parts[2] + parts[3]).replace(/^0+(?=.)/, ""), exponent = Number(parts[4] || 0) - parts[3].length;
     if (digits.length > DECIMAL_DIGITS) {
-        // Round half to even, as IEEE 754 does.
-        const cut = digits.length - DECIMAL_DIGITS, rest = digits.slice(DECIMAL_DIGITS), half = "5".padEnd(cut, "0");
-        let kept = BigInt(digits.slice(0, DECIMAL_DIGITS));
-        if (rest > half || (rest === half && kept & 1n)) kept += 1n;
-        digits = kept.toString();
+        const cut = digits.length - DECIMAL_DIGITS;
+        if (/[1-9]/.test(digits.slice(DECIMAL_DIGITS)))
+            throw new Error("a NumberDecimal has room for 34 digits, and this text has more: " + text);
+        digits = digits.slice(0, DECIMAL_DIGITS);
         exponent += cut;
-        if (digits.length > DECIMAL_DIGITS) { digits = digits.slice(0, DECIMAL_DIGITS); exponent++; }
     }
     if (digits === "0") exponent = Math.max(EXPONENT_MIN, Math.min(EXPONENT_MAX, exponent));
     while (exponent > EXPONENT_MAX && digits.length < DECIMAL_DIGITS) { digits += "0"; exponent--; }
@@ -191,12 +206,16 @@ function decimalFromText(text) {
     return little(sign | (BigInt(exponent + EXPONENT_BIAS) << 113n) | BigInt(digits), 16);
 }
 const NumberDecimal = type(DECIMAL, function NumberDecimal(n) {
-    if (n === undefined) n = "0";
+    if (arguments.length === 0) return native.make(DECIMAL, decimalFromText("0"));
+    counted("NumberDecimal", arguments, 0, 1);
     if (native.type(n) === DECIMAL) return n;
-    if (native.type(n) === INT64) n = native.int64(n);
+    if (native.type(n) === INT64) n = String(native.int64(n));
+    else if (native.type(n) === INT32) n = String(native.number.call(n));
+    if (typeof n === "string") return native.make(DECIMAL, decimalFromText(n));
+    if (typeof n !== "number") throw new Error("a NumberDecimal is made of a number or of text, not of " + show([n]));
     // The servers keep 15 digits of a double, and write them all.
-    const double = typeof n === "number" && Number.isFinite(n) && n !== 0;
-    return native.make(DECIMAL, decimalFromText(double ? n.toPrecision(15) : String(n).trim()));
+    const text = Object.is(n, -0) ? "-0" : Number.isFinite(n) && n !== 0 ? n.toPrecision(15) : String(n);
+    return native.make(DECIMAL, decimalFromText(text));
 }, {
     toString() { return 'NumberDecimal("' + decimalToText(native.hex(this)) + '")'; },
     toNumber() { return Number(decimalToText(native.hex(this))); },
@@ -207,13 +226,16 @@ const NumberDecimal = type(DECIMAL, function NumberDecimal(n) {
 
 // --- times ------------------------------------------------------------------------------------------------------
 const Timestamp = type(TIMESTAMP, function Timestamp(t, i) {
-    for (const part of [t, i])
-        if (part !== undefined && !(Number(part) >= 0 && Number(part) <= 4294967295))
-            throw new Error("the parts of a Timestamp are integers from 0 to 4294967295");
-    return native.make(TIMESTAMP, little(Math.trunc(Number(i ?? 0)), 4) + little(Math.trunc(Number(t ?? 0)), 4));
+    if (arguments.length === 0) t = i = 0;
+    else counted("Timestamp", arguments, 0, 2);
+    const parts = [t, i].map((part) => {
+        if (typeof part !== "number") throw new Error("the parts of a Timestamp are numbers, not " + show([part]));
+        const whole = Number.isFinite(part) ? Math.trunc(part) : 0;
+        if (whole < 0 || whole > 4294967295) throw new Error("the parts of a Timestamp are from 0 to 4294967295, not " + part);
+        return whole;
+    });
+    return native.make(TIMESTAMP, little(parts[1], 4) + little(parts[0], 4));
 }, {
-    get t() { return Number(fromLittle(native.hex(this).slice(8))); },
-    get i() { return Number(fromLittle(native.hex(this).slice(0, 8))); },
     getTime() { return this.t; },
     getInc() { return this.i; },
     toString() { return "Timestamp(" + this.t + ", " + this.i + ")"; },
@@ -223,8 +245,9 @@ const Timestamp = type(TIMESTAMP, function Timestamp(t, i) {
 });
 
 function ISODate(text) {
-    if (text === undefined) return new Date();
-    const parts = /^\s*(\d{4})-?(\d\d)-?(\d\d)(?:[T ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d+))?)?)?\s*(Z|([-+])(\d\d)(?::?(\d\d))?)?)?\s*$/
+    // Nothing, 0 and the like are now, as on the servers.
+    if (!text) return new Date();
+    const parts = /^(\d{4})-?(\d\d)-?(\d\d)(?:[T ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d+))?)?)?\s*(Z|([-+])(\d\d)(?::?(\d\d))?)?)?$/
         .exec(text);
     if (!parts) throw new Error("invalid ISO date: " + text);
     const part = (i) => parseInt(parts[i] || "0", 10);
@@ -252,8 +275,15 @@ const binary = (subtype, hex) => {
 };
 const payload = (value) => native.hex(value).slice(value.subtype() === 2 ? 18 : 10);
 const dashed = (hex) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+function subtypeOf(n) {
+    if (typeof n !== "number") throw new Error("a BinData subtype is a number from 0 to 255, not " + show([n]));
+    const whole = Number.isFinite(n) ? Math.trunc(n) : 0;
+    if (whole < 0 || whole > 255) throw new Error("a BinData subtype is from 0 to 255, not " + n);
+    return whole;
+}
 const BinData = type(BINARY, function BinData(subtype, text) {
-    if (!(Number.isInteger(subtype) && subtype >= 0 && subtype <= 255)) throw new Error("a BinData subtype is an integer from 0 to 255");
+    counted("BinData", arguments, 2);
+    subtype = subtypeOf(subtype);
     if (typeof text !== "string" || !BASE64.test(text)) throw new Error("BinData takes a subtype and base64 text");
     return binary(subtype, latinToHex(atob(text)));
 }, {
@@ -273,12 +303,14 @@ const BinData = type(BINARY, function BinData(subtype, text) {
     toJSON() { return { $binary: this.base64(), $type: this.subtype().toString(16).padStart(2, "0") }; },
 });
 function HexData(subtype, hex) {
+    counted("HexData", arguments, 2);
+    subtype = subtypeOf(subtype);
     if (typeof hex !== "string" || !/^(?:[0-9a-fA-F]{2})*$/.test(hex)) throw new Error("HexData takes a subtype and hexadecimal text");
     return binary(subtype, hex.toLowerCase());
 }
 function UUID(text) {
-    let hex;
-    if (text === undefined) {
+    let hex, subtype = 4;
+    if (arguments.length === 0) {
         hex = "";
         for (let i = 0; i < 16; i++) {
             let byte = Math.floor(Math.random() * 256);
@@ -287,36 +319,52 @@ function UUID(text) {
             hex += byte.toString(16).padStart(2, "0");
         }
     } else {
-        hex = String(text).replace(/-/g, "");
-        if (!/^[0-9a-fA-F]{32}$/.test(hex)) throw new Error("UUID takes a string of 32 hexadecimal digits");
+        counted("UUID", arguments, 0, 1);
+        if (typeof text === "string" && /^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/.test(text)) hex = text.replace(/-/g, "");
+        else if (typeof text === "string" && /^[0-9a-fA-F]{32}$/.test(text)) [hex, subtype] = [text, 3]; // as on the servers
+        else throw new Error("UUID takes a string of 32 hexadecimal digits");
     }
-    return binary(4, hex.toLowerCase());
+    return binary(subtype, hex.toLowerCase());
 }
 function MD5(hex) {
+    counted("MD5", arguments, 1);
     if (typeof hex !== "string" || !/^[0-9a-fA-F]{32}$/.test(hex)) throw new Error("MD5 takes a string of 32 hexadecimal digits");
     return binary(5, hex.toLowerCase());
 }
 
 // --- the rest ---------------------------------------------------------------------------------------------------
-const minKey = native.make(MIN_KEY, ""), maxKey = native.make(MAX_KEY, "");
-const MinKey = type(MIN_KEY, function MinKey() { return minKey; }, {
-    toString() { return "MinKey"; }, tojson() { return '{ "$minKey" : 1 }'; }, toJSON() { return { $minKey: 1 }; },
-});
-const MaxKey = type(MAX_KEY, function MaxKey() { return maxKey; }, {
-    toString() { return "MaxKey"; }, tojson() { return '{ "$maxKey" : 1 }'; }, toJSON() { return { $maxKey: 1 }; },
-});
-for (const end of [MinKey, MaxKey]) define(end, { tojson: () => end().tojson(), toJSON: () => end().toJSON() });
+// The ends are one object each, which serves as its own constructor.
+const MinKey = native.make(MIN_KEY, ""), MaxKey = native.make(MAX_KEY, "");
+for (const [code, end, name, key] of [[MIN_KEY, MinKey, "MinKey", "$minKey"], [MAX_KEY, MaxKey, "MaxKey", "$maxKey"]]) {
+    type(code, null, {
+        constructor: { MinKey() {}, MaxKey() {} }[name],
+        toString() { return "[object " + name + "]"; },
+        tojson() { return '{ "' + key + '" : 1 }'; },
+        toJSON() { return { [key]: 1 }; },
+        [Symbol.hasInstance](x) { return typed(x) === code; },
+    }, name);
+}
+function scopeText(scope) {
+    const text = (x) => typeof x === "number" && Number.isInteger(x) ? x + ".0" : isPlain(x) && !Array.isArray(x) ? scopeText(x) : tojsononeline(x);
+    const fields = Object.keys(scope || {}).map((name) => name + ": " + text(scope[name]));
+    return fields.length === 0 ? "{}" : "{ " + fields.join(", ") + " }";
+}
 const codeFields = (x) => x.scope === undefined ? { code: x.code } : { code: x.code, scope: x.scope };
 const Code = type(CODE, function Code(code, scope) {
-    const text = bsonText(String(code ?? ""));
-    if (scope === undefined) return native.make(CODE, text);
-    if (!isPlain(scope) || Array.isArray(scope)) throw new Error("the scope of a Code is an object of variables");
+    if (arguments.length === 0) code = "";
+    else counted("Code", arguments, 0, 1, 2);
+    if (typeof code !== "string") throw new Error("the code of a Code is text, not " + show([code]));
+    const text = bsonText(code);
+    if (arguments.length < 2) return native.make(CODE, text);
+    if (typeof scope !== "object" || scope === null) throw new Error("the scope of a Code is an object of variables");
+    if (Array.isArray(scope) || !isPlain(scope)) scope = { ...scope };
     const rest = text + native.bson(scope);
     return native.make(CODE_W_SCOPE, little(4 + rest.length / 2, 4) + rest);
 }, {
     get code() { return native.text(this); },
     get scope() { return native.scope(this); },
-    toString() { return "Code(" + Object.values(codeFields(this)).map(tojsononeline).join(", ") + ")"; },
+    // To the letter of the servers' own.
+    toString() { return 'Code({"code":"' + this.code + '","scope":' + scopeText(this.scope) + '"})'; },
     tojson(indent, nolint) { return tojson(codeFields(this), indent, nolint); },
     toJSON() { return codeFields(this); },
 });
@@ -328,6 +376,9 @@ const BSONSymbol = type(SYMBOL, function BSONSymbol(text) { return native.make(S
     toJSON() { return native.text(this); },
 });
 const DBPointer = type(DB_POINTER, function DBPointer(ns, id) {
+    counted("DBPointer", arguments, 2);
+    if (typeof ns !== "string" || native.type(id) !== OBJECT_ID)
+        throw new Error("DBPointer takes the name of a collection and an ObjectId");
     return native.make(DB_POINTER, bsonText(String(ns)) + native.hex(ObjectId(id)));
 }, {
     get ns() { return native.text(this); },
@@ -339,25 +390,39 @@ const DBPointer = type(DB_POINTER, function DBPointer(ns, id) {
     tojson() { return this.toString(); },
     toJSON() { return { ns: this.ns, id: this.id }; },
 });
+// A regular expression that JavaScript has not: what it is used for says so.
+const regexParts = (x) => {
+    const bytes = hexToLatin(native.hex(x)).split("\0");
+    return [decodeURIComponent(escape(bytes[0])), bytes[1]];
+};
+function foreignRegex() {
+    const [pattern, options] = regexParts(this), more = [...options].filter((o) => !"dgimsuy".includes(o));
+    throw new Error("the regular expression /" + pattern + "/" + options + (more.length > 0
+        ? " has the option " + more.join(" and ") + ", which JavaScript lacks" : " is not one of JavaScript's"));
+}
 type(REGEX, null, {
-    toString() {
-        const bytes = hexToLatin(native.hex(this)).split("\0");
-        return "/" + decodeURIComponent(escape(bytes[0])) + "/" + bytes[1];
-    },
+    get source() { return regexParts(this)[0]; },
+    get flags() { return regexParts(this)[1]; },
+    exec: foreignRegex, test: foreignRegex, compile: foreignRegex,
+    [Symbol.match]: foreignRegex, [Symbol.matchAll]: foreignRegex, [Symbol.replace]: foreignRegex,
+    [Symbol.search]: foreignRegex, [Symbol.split]: foreignRegex,
+    toString() { return "/" + regexParts(this).join("/"); },
     tojson() { return this.toString(); },
-});
+}, "RegExp");
 // A reference is an object with the fields of one. A document whose fields begin with $ref and $id is given the same
 // prototype when it is read.
 function DBRef(collection, id, db) {
-    if (arguments.length < 2 || typeof collection !== "string" || (db !== undefined && typeof db !== "string"))
+    counted("DBRef", arguments, 2, 3);
+    if (typeof collection !== "string" || (arguments.length > 2 && typeof db !== "string"))
         throw new Error("DBRef takes the name of a collection, an id, and the name of a database if it is another");
     const ref = Object.create(DBRef.prototype);
     ref.$ref = collection;
     ref.$id = id;
-    if (db !== undefined) ref.$db = db;
+    if (arguments.length > 2) ref.$db = db;
     return ref;
 }
 DBRef.prototype = native.proto(REFERENCE);
+Object.defineProperty(DBRef.prototype, Symbol.toStringTag, { value: "DBRef", configurable: true });
 define(DBRef.prototype, {
     constructor: DBRef,
     getCollection() { return this.$ref; },
@@ -371,8 +436,10 @@ define(DBRef.prototype, {
 
 // With spaces where the servers' own have them, to the letter.
 function tojsonObject(x, indent, nolint) {
+    if (typeof x !== "object" || x === null) throw new Error("tojsonObject takes an object, not " + show([x]));
     const end = nolint ? " " : "\n", inner = (indent || "") + (nolint ? "" : "\t");
-    const fields = Object.keys(x).map((name) => inner + JSON.stringify(name) + " : " + tojson(x[name], inner, nolint));
+    const fields = [];
+    for (const name in x) fields.push(inner + JSON.stringify(name) + " : " + tojson(x[name], inner, nolint));
     return "{" + end + (fields.length > 0 ? fields.join("," + end) : inner) + end + inner.slice(1) + "}";
 }
 function tojsonArray(x, indent, nolint) {
@@ -393,15 +460,15 @@ function tojson(x, indent, nolint) {
     if (x === null) return "null";
     if (x === undefined) return "undefined";
     indent = indent || "";
+    if (typed(x) >= 0) return typeof x.tojson === "function" ? x.tojson(indent, nolint) : String(x);
     switch (typeof x) {
     case "string": return JSON.stringify(x);
     case "number":
     case "boolean": return String(x);
     case "bigint": return 'NumberLong("' + x + '")';
-    case "function": return x === MinKey || x === MaxKey ? x.tojson() : x.toString();
+    case "function":
     case "symbol": return x.toString();
     }
-    if (native.type(x) >= 0) return typeof x.tojson === "function" ? x.tojson(indent, nolint) : String(x);
     if (x instanceof Date) return dateText.call(x);
     if (x instanceof RegExp || x instanceof Error) return x.toString();
     if (typeof x.tojson === "function" && x.tojson !== tojson) return x.tojson(indent, nolint);
@@ -414,8 +481,12 @@ const say = (level) => (...all) => { native.log(level, show(all)); };
 const print = (...all) => { native.log(2, all.map((x) => String(x)).join(" ")); };
 
 // The servers' order of types, and of values within one.
+const typed = (x) => (typeof x === "object" || typeof x === "function") && x !== null ? native.type(x) : -1;
 const isPlain = (x) => typeof x === "object" && x !== null && native.type(x) < 0 && !(x instanceof Date) && !(x instanceof RegExp);
+const RANKS = { [MIN_KEY]: -1, [INT32]: 10, [INT64]: 10, [DECIMAL]: 10, [SYMBOL]: 15, [BINARY]: 30, [OBJECT_ID]: 35,
+    [DATE]: 45, [TIMESTAMP]: 47, [REGEX]: 50, [DB_POINTER]: 55, [CODE]: 60, [CODE_W_SCOPE]: 65, [MAX_KEY]: 127 };
 function rank(x) {
+    if (typed(x) >= 0) return RANKS[native.type(x)];
     switch (typeof x) {
     case "undefined": return 0;
     case "number": case "bigint": return 10;
@@ -427,26 +498,24 @@ function rank(x) {
     if (Array.isArray(x)) return 25;
     if (x instanceof Date) return 45;
     if (x instanceof RegExp) return 50;
-    const ranks = { [MIN_KEY]: -1, [INT32]: 10, [INT64]: 10, [DECIMAL]: 10, [SYMBOL]: 15, [BINARY]: 30, [OBJECT_ID]: 35,
-        [DATE]: 45, [TIMESTAMP]: 47, [REGEX]: 50, [DB_POINTER]: 55, [CODE]: 60, [CODE_W_SCOPE]: 65, [MAX_KEY]: 127 };
-    return ranks[native.type(x)] ?? 20;
+    return 20;
 }
 const order = (a, b) => a < b ? -1 : a > b ? 1 : 0;
 function compare(a, b) {
     const kind = rank(a);
-    if (kind !== rank(b)) return order(kind, rank(b));
+    if (kind !== rank(b)) return kind - rank(b);
     if (isPlain(a)) {
         const [left, right] = [Object.keys(a), Object.keys(b)];
         for (let i = 0; i < left.length && i < right.length; i++) {
             const [x, y] = [a[left[i]], b[right[i]]];
-            const found = order(rank(x), rank(y)) || (kind === 20 ? order(left[i], right[i]) : 0) || compare(x, y);
+            const found = rank(x) - rank(y) || (kind === 20 ? order(left[i], right[i]) : 0) || compare(x, y);
             if (found) return found;
         }
         return order(left.length, right.length);
     }
-    const integers = (x) => typeof x === "bigint" || native.type(x) === INT64;
-    if (kind === 10 && integers(a) && integers(b)) return order(BigInt(NumberLong(a).toBigInt()), BigInt(NumberLong(b).toBigInt()));
-    if (kind === 10) return order(native.type(a) === DECIMAL ? a.toNumber() : Number(a), native.type(b) === DECIMAL ? b.toNumber() : Number(b));
+    // A BigInt and a number are compared exactly.
+    const number = (x) => native.type(x) === INT64 ? native.int64(x) : native.type(x) === DECIMAL ? x.toNumber() : typeof x === "bigint" ? x : Number(x);
+    if (kind === 10) return order(number(a), number(b));
     if (kind === 30 || kind === 35) return order(native.hex(a), native.hex(b));
     if (kind === 45) return order(a.getTime(), b.getTime());
     if (kind === 47) return order(a.t, b.t) || order(a.i, b.i);
@@ -454,13 +523,15 @@ function compare(a, b) {
 }
 function sortDoc(x) {
     if (Array.isArray(x)) return x.map(sortDoc);
-    if (!isPlain(x) || x instanceof DBRef) return x;
+    if (!isPlain(x) || x instanceof DBRef || !/^\[object (Object|BSON)\]$/.test(Object.prototype.toString.call(x))) return x;
     const sorted = {};
     for (const name of Object.keys(x).sort()) sorted[name] = sortDoc(x[name]);
     return sorted;
 }
 
 function hex_md5(text) {
+    counted("hex_md5", arguments, 1);
+    if (typeof text !== "string") throw new Error("hex_md5 takes text, not " + show([text]));
     const input = native.utf8(String(text)), words = [], length = input.length;
     for (let i = 0; i < length; i++) words[i >> 2] |= input.charCodeAt(i) << ((i % 4) * 8);
     words[length >> 2] |= 0x80 << ((length % 4) * 8);
@@ -486,8 +557,77 @@ function hex_md5(text) {
     return [a, b, c, d].map((word) => little(word, 4)).join("");
 }
 
+// Functions of the servers' shell that have no place in a job: each says what to do instead.
+const missing = (name, instead) => () => { throw new Error(name + " is not there in a job: " + instead); };
+
 function assert(condition, message) {
-    if (!condition) throw new Error("assert failed" + (message === undefined ? "" : " : " + message));
+    if (arguments.length > 2) counted("assert", arguments, 1, 2);
+    if (!condition) throw new Error("assert failed" + (message === undefined ? "" : " : " + said(message)));
+}
+const said = (message) => typeof message === "function" ? String(message()) : typeof message === "string" ? message : tojson(message);
+const failed = (what, message) => { throw new Error(what + (message === undefined ? "" : " : " + said(message))); };
+const same = (a, b) => a === b || (a != null && b != null && a == b) || tojson(a) === tojson(b);
+function comparison(name, holds) {
+    return (a, b, message) => { if (!holds(a, b)) failed(tojson(a) + " is not " + name + " " + tojson(b), message); };
+}
+define(assert, {
+    eq: (a, b, message) => { if (!same(a, b)) failed("[" + tojson(a) + "] != [" + tojson(b) + "] are not equal", message); },
+    neq: (a, b, message) => { if (same(a, b)) failed("[" + tojson(a) + "] == [" + tojson(b) + "] are equal", message); },
+    lt: comparison("less than", (a, b) => compare({ v: a }, { v: b }) < 0),
+    lte: comparison("less than or eq to", (a, b) => compare({ v: a }, { v: b }) <= 0),
+    gt: comparison("greater than", (a, b) => compare({ v: a }, { v: b }) > 0),
+    gte: comparison("greater than or eq to", (a, b) => compare({ v: a }, { v: b }) >= 0),
+    isnull: (x, message) => { if (x != null) failed("supposed to be null (got: " + tojson(x) + ")", message); },
+    contains: (x, all, message) => { if (![...all].some((y) => same(x, y))) failed(tojson(x) + " was not in " + tojson(all), message); },
+    between: (a, b, c, message) => { if (!(compare({ v: a }, { v: b }) <= 0 && compare({ v: b }, { v: c }) <= 0)) failed(tojson(b) + " is not between " + tojson(a) + " and " + tojson(c), message); },
+    docEq: (a, b, message) => { if (tojson(sortDoc(a)) !== tojson(sortDoc(b))) failed("expected " + tojson(a) + " and actual " + tojson(b) + " are not equal", message); },
+    close: (a, b, message, places) => { if (!(Math.abs(a - b) < Math.pow(10, -(places || 4)))) failed(a + " is not equal to " + b + " within " + (places || 4) + " places", message); },
+    throws(f, params, message) { try { f(...(params || [])); } catch (e) { return e; } failed("did not throw exception", message); },
+    doesNotThrow(f, params, message) { try { return f(...(params || [])); } catch (e) { failed("threw unexpected exception: " + e, message); } },
+    automsg: (text) => assert((0, eval)(text), text),
+    fail: (message) => failed("fail", message),
+    soon: missing("assert.soon", "functions do not wait; check the condition itself"),
+    time: missing("assert.time", "a job's functions have no clock that runs"),
+    commandWorked: missing("assert.commandWorked", "a function cannot send commands"),
+    writeOK: missing("assert.writeOK", "a function cannot write but by emit"),
+});
+
+// The older strict form of extended JSON, as the servers write it.
+function strict(x) {
+    if (x === null) return "null";
+    if (x === undefined) return '{ "$undefined" : true }';
+    const field = (name, value) => JSON.stringify(name) + " : " + value, object = (fields) => "{ " + fields.join(", ") + " }";
+    const text = (name, value) => field(name, JSON.stringify(value));
+    switch (native.type(x)) {
+    case INT32: return String(native.number.call(x));
+    case BINARY: return object([text("$binary", x.base64()), text("$type", x.subtype().toString(16).padStart(2, "0"))]);
+    case CODE: return object([text("$code", x.code)]);
+    case CODE_W_SCOPE: return object([text("$code", x.code), field("$scope", strict(x.scope))]);
+    case DB_POINTER: return object([text("$ref", x.ns), text("$id", x.id.str)]);
+    case SYMBOL: return JSON.stringify(native.text(x));
+    case REGEX: return object([text("$regex", x.source), text("$options", x.flags)]);
+    case DATE: return object([text("$date", String(native.int64(x)))]);
+    }
+    if (native.type(x) >= 0) return strict(x.toJSON());
+    switch (typeof x) {
+    case "string": return JSON.stringify(x);
+    case "number": return Object.is(x, -0) ? "-0" : String(x);
+    case "boolean": return String(x);
+    case "bigint": return object([text("$numberLong", String(x))]);
+    case "function": return object([text("$code", String(x))]);
+    case "symbol": throw new Error("a Symbol has no JSON");
+    }
+    if (x instanceof RegExp) return object([text("$regex", x.source), text("$options", x.flags)]);
+    if (x instanceof Date) return object([text("$date", new Date(x.getTime() || 0).toISOString().replace("Z", "+00:00"))]);
+    if (Array.isArray(x)) return x.length === 0 ? "[]" : "[ " + Array.from(x, strict).join(", ") + " ]";
+    const names = Object.keys(x);
+    return names.length === 0 ? "{}" : object(names.map((name) => field(name, strict(x[name]))));
+}
+function tostrictjson(x) {
+    counted("tostrictjson", arguments, 1, 2);
+    if (typeof x !== "object" || x === null || native.type(x) >= 0 || x instanceof Date || x instanceof RegExp)
+        throw new Error("tostrictjson takes an object, not " + show([x]));
+    return strict(Array.isArray(x) ? { ...x } : x);
 }
 
 function install(target, members) {
@@ -503,11 +643,20 @@ install(global, {
     isNumber: (x) => typeof x === "number",
     isString: (x) => typeof x === "string",
     isObject: (x) => typeof x === "object",
-    bsonWoCompare: compare, tojsonObject, sortDoc,
+    bsonWoCompare(a, b) { counted("bsonWoCompare", arguments, 2); return compare(a, b); }, tojsonObject, sortDoc, tostrictjson,
+    // A pause would hold up the whole task, and memory is given back by itself.
+    sleep() {},
+    gc() {},
+    version: () => "6.0.0",
+    buildInfo: () => ({ version: "6.0.0", versionArray: [6, 0, 0, 0], javascriptEngine: "quickjs-ng", bits: 32 }),
+    getJSHeapLimitMB: missing("getJSHeapLimitMB", "the limit of memory is that of the job: --memory-mb"),
     doassert: (message) => { throw new Error(String(message)); },
-    bsonUnorderedFieldsCompare: (a, b) => compare(sortDoc(a), sortDoc(b)),
-    bsonBinaryEqual: (a, b) => compare(a, b) === 0 && native.size(a) === native.size(b),
-    bsonObjToArray: (x) => Object.values(x),
+    bsonUnorderedFieldsCompare(a, b) { counted("bsonUnorderedFieldsCompare", arguments, 2); return compare(sortDoc(a), sortDoc(b)); },
+    bsonBinaryEqual: (a, b) => typed(a) === typed(b) && native.bson(a) === native.bson(b),
+    bsonObjToArray(x) {
+        if (typeof x !== "object" || x === null) throw new Error("bsonObjToArray takes an object, not " + show([x]));
+        return Object.values(x);
+    },
     console: { error: say(0), warn: say(1), log: say(2), info: say(2), debug: say(3) },
 });
 
@@ -547,23 +696,29 @@ const arrays = {
         return all;
     },
     tojson: (all, indent, nolint) => tojsonArray(all, indent || "", nolint),
+    fetchRefs: (all) => all.length === 0 ? [] : noDatabase(),
 };
 for (const [name, method] of Object.entries(arrays)) arrays[name] = ofArray(name, method);
 install(native.Array, arrays);
 
 install(native.Object, {
-    keySet: (x) => Object.keys(x),
+    keySet: (x) => x == null ? [] : Object.keys(x),
     extend(target, source, deep) {
         for (const name in source) {
             const value = source[name];
             target[name] = deep && value !== null && typeof value === "object" && native.type(value) < 0 &&
-                (Array.isArray(value) || Object.prototype.toString.call(value) === "[object Object]")
+                (Array.isArray(value) || /^\[object (Object|BSON)\]$/.test(Object.prototype.toString.call(value)))
                 ? Object.extend(Array.isArray(value) ? [] : {}, value, true) : value;
         }
         return target;
     },
     merge: (a, b, deep) => Object.extend(Object.extend({}, a, deep), b, deep),
-    bsonsize: (x) => native.size(x),
+    bsonsize(x) {
+        counted("Object.bsonsize", arguments, 1);
+        if (x === null) return 0;
+        if (typeof x !== "object") throw new Error("Object.bsonsize takes an object, not " + show([x]));
+        return native.size(x);
+    },
 });
 
 install(native.String.prototype, {

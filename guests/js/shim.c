@@ -18,6 +18,7 @@
 /* See build.sh. */
 #define STACK_PAD(bytes) char stack_pad[bytes]; __asm__ volatile("" : : "r"(stack_pad) : "memory")
 
+#include "engine_math.h"
 #include "quickjs.c"
 
 #include <wasi/api.h>
@@ -25,13 +26,18 @@
 #include "known.h"
 #include "sums.h"
 
-/* Bytes of the shadow stack that JavaScript may use. The host's stack, of 1 MiB, holds two to three times as much for
+/* Bytes of the shadow stack that JavaScript may use. The host's stack, of 16 MiB, holds two to three times as much for
  * the same frames: the limit makes deep recursion an exception of the language before either is exhausted. */
-#define JS_STACK_BYTES_MAX (256 * 1024)
+#define JS_STACK_BYTES_MAX (4 * 1024 * 1024)
 
 static uint8_t *input;
 static uint32_t input_cap;
 static int stage_running = -1;
+/* Whether map has emitted anything yet, and whether it has returned something. */
+static bool has_emitted;
+static bool has_returned;
+/* What `this` is in reduce, combine and finalize: an object without properties, as on the servers. */
+static JSValue empty_this = JS_UNDEFINED;
 /* The key of the group that streams, as a type byte and bytes: it goes back with the result as it came. */
 static uint8_t *stream_key;
 static uint32_t stream_key_len;
@@ -111,6 +117,7 @@ static JSValue js_emit(JSContext *c, JSValueConst self, int argc, JSValueConst *
         return JS_ThrowTypeError(ctx, "emit takes exactly 2 arguments, a key and a value, but was given %d", argc);
     if (stage_running != STAGE_MAP)
         return JS_ThrowTypeError(ctx, "emit can be called only by map: reduce and finalize return their result");
+    has_emitted = true;
     if (sums_take(argv[0], argv[1]))
         return JS_UNDEFINED;
     sums_before(argv[0]);
@@ -131,8 +138,10 @@ static JSValue js_emit(JSContext *c, JSValueConst self, int argc, JSValueConst *
 static no_inline bool fast_emit(JSValueConst function, int argc, JSValueConst *argv)
 {
     JSObject *o = JS_VALUE_GET_OBJ(function);
-    return argc == 2 && sums_wanted && stage_running == STAGE_MAP && o->u.cfunc.cproto == JS_CFUNC_generic &&
-           o->u.cfunc.c_function.generic == js_emit && sums_take(argv[0], argv[1]);
+    if (argc != 2 || !sums_wanted || stage_running != STAGE_MAP || o->u.cfunc.cproto != JS_CFUNC_generic ||
+        o->u.cfunc.c_function.generic != js_emit || !sums_take(argv[0], argv[1]))
+        return false;
+    return has_emitted = true;
 }
 
 static JSValue js_count(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
@@ -275,8 +284,9 @@ __attribute__((constructor)) static void start(void)
         fail_text(OUT_OF_MEMORY);
     random_seed();
     JS_NewClassID(rt, &value_class);
+    JS_NewClassID(rt, &end_class);
     JS_NewClassID(rt, &document_class);
-    if (JS_NewClass(rt, value_class, &value_class_def) || JS_NewClass(rt, document_class, &document_class_def))
+    if (JS_NewClass(rt, value_class, &value_class_def) || JS_NewClass(rt, end_class, &end_class_def) || JS_NewClass(rt, document_class, &document_class_def))
         fail_text(OUT_OF_MEMORY);
     for (int i = 0; i < STAGES; i++)
         stage_functions[i] = JS_UNDEFINED;
@@ -357,11 +367,19 @@ static void stage_end(void)
     stage_running = -1;
 }
 
+/* How many arguments map is called with: the document, if it has a parameter for it. A server passes none. */
+static int map_argc(JSValueConst function)
+{
+    JSObject *o = JS_VALUE_GET_OBJ(function);
+    return o->class_id != JS_CLASS_BYTECODE_FUNCTION || o->u.func.function_bytecode->arg_count > 0;
+}
+
 EXPORT("map") void stage_map(const uint8_t *p, uint32_t len)
 {
     JSValueConst function = stage_begin(STAGE_MAP);
     const uint8_t *end = p + len;
     JSValue doc = JS_UNDEFINED;
+    int argc = map_argc(function);
     while (p < end) {
         uint32_t doc_len = bson_document_len(p, (uint32_t)(end - p));
         JSValue result;
@@ -371,16 +389,34 @@ EXPORT("map") void stage_map(const uint8_t *p, uint32_t len)
             if (JS_IsException(doc))
                 fail_exception(NULL);
         }
-        result = JS_Call(ctx, function, doc, 1, &doc);
+        result = JS_Call(ctx, function, doc, argc, &doc);
         if (JS_IsException(result))
             fail_exception(NULL);
+        has_returned |= !JS_IsUndefined(result);
         JS_FreeValue(ctx, result);
         run_pending_jobs();
         p += doc_len;
     }
     JS_FreeValue(ctx, doc);
     sums_flush();
+    if (unlikely(has_returned && !has_emitted))
+        warn_once(WARNED_RETURN, "map has returned values and emitted nothing: what map returns is not used. Call emit(key, value)");
     stage_end();
+}
+
+/* The object that a call of reduce or finalize has as its `this`: a new one, if the call before has left anything in the
+ * old one, or kept it. */
+static JSValueConst fresh_this(void)
+{
+    JSObject *o = JS_IsObject(empty_this) ? JS_VALUE_GET_OBJ(empty_this) : NULL;
+    if (likely(o && JS_REF_COUNT(o) == 1 && !o->shape->prop_count && o->extensible && !o->first_weak_ref &&
+               o->shape->proto == JS_VALUE_GET_OBJ(ctx->class_proto[JS_CLASS_OBJECT])))
+        return empty_this;
+    JS_FreeValue(ctx, empty_this);
+    empty_this = JS_NewObject(ctx);
+    if (JS_IsException(empty_this))
+        fail_exception(NULL);
+    return empty_this;
 }
 
 /* The stages whose function is given a key and what belongs to it, and returns the result. */
@@ -407,7 +443,7 @@ static void stage_keyed(int stage, const uint8_t *p, uint32_t len)
                                           : bson_to_js(value.type, value.value, value.size, OWNER_BATCH);
         if (JS_IsException(args[1]))
             fail_exception(NULL);
-        result = JS_Call(ctx, function, JS_UNDEFINED, 2, args);
+        result = JS_Call(ctx, function, fresh_this(), 2, args);
         if (JS_IsException(result))
             fail_exception(NULL);
         run_pending_jobs();

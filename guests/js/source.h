@@ -377,6 +377,24 @@ static void refuse_async(const char *name, JSValueConst function)
         fail_stage(name, "%s is an async function or a generator: a stage must be a plain function");
 }
 
+/* An arrow function has no `this` of its own: what it finds there is not the document. */
+static void warn_of_this(const char *stage, JSValueConst function)
+{
+    JSObject *o = JS_VALUE_GET_OBJ(function);
+    char text[256];
+    JSFunctionBytecode *b;
+    if (o->class_id != JS_CLASS_BYTECODE_FUNCTION)
+        return;
+    b = o->u.func.function_bytecode;
+    for (int i = 0; i < b->closure_var_count; i++) {
+        if (b->closure_var[i].var_name != JS_ATOM_this)
+            continue;
+        snprintf(text, sizeof(text), "%s is an arrow function and uses this, which is not %s there: use %s or write a function",
+                 stage, strcmp(stage, "map") ? "its own" : "the document", strcmp(stage, "map") ? "its arguments" : "its argument (doc => …)");
+        warn_once(WARNED_THIS, text);
+    }
+}
+
 static void stage_load(int stage, const Elem *e)
 {
     const uint8_t *text = e->value + (e->type == BSON_CODE_W_SCOPE ? 4 : 0);
@@ -386,6 +404,7 @@ static void stage_load(int stage, const Elem *e)
     loaded = stage_function(stage_names[stage], (const char *)text + 4);
     if (JS_IsFunction(ctx, loaded)) {
         refuse_async(stage_names[stage], loaded);
+        warn_of_this(stage_names[stage], loaded);
         stage_functions[stage] = loaded;
         return;
     }

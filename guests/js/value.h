@@ -15,6 +15,8 @@ typedef struct Value {
 static JSRuntime *rt;
 static JSContext *ctx;
 static JSClassID value_class;
+/* The class of the two ends, MinKey() and MaxKey(), which are functions in the eyes of typeof. */
+static JSClassID end_class;
 static JSValue value_protos[256];
 static bool prelude_loaded;
 /* Array.sum, once the prelude is loaded. */
@@ -33,8 +35,9 @@ static const char *const lazy_globals[] = {
     "MinKey", "MaxKey", "Code", "DBRef", "DBPointer", "BSONSymbol", "print", "printjson", "printjsononeline", "tojson",
     "tojsononeline", "isNumber", "isString", "isObject", "hex_md5", "console", "assert", "doassert",
     "bsonWoCompare", "bsonUnorderedFieldsCompare", "bsonBinaryEqual", "bsonObjToArray", "sortDoc", "tojsonObject",
+    "tostrictjson", "sleep", "gc", "version", "buildInfo", "getJSHeapLimitMB",
 };
-static const char *const lazy_array[] = { "sum", "avg", "stdDev", "contains", "unique", "shuffle", "tojson" };
+static const char *const lazy_array[] = { "sum", "avg", "stdDev", "contains", "unique", "shuffle", "tojson", "fetchRefs" };
 static const char *const lazy_object[] = { "keySet", "extend", "merge", "bsonsize" };
 static const char *const lazy_string_proto[] = { "ltrim", "rtrim", "pad" };
 static const char *const lazy_number_proto[] = { "zeroPad", "toPercentStr" };
@@ -49,7 +52,8 @@ static JSValue lazy_holders[countof(lazy_holder_names)];
 
 static inline Value *value_of(JSValueConst v)
 {
-    return JS_GetOpaque(v, value_class);
+    Value *value = JS_GetOpaque(v, value_class);
+    return likely(value) ? value : JS_GetOpaque(v, end_class);
 }
 
 static JSValue value_new(uint8_t type, const uint8_t *bytes, uint32_t size)
@@ -57,7 +61,8 @@ static JSValue value_new(uint8_t type, const uint8_t *bytes, uint32_t size)
     Value *value;
     JSValue obj;
     prelude_load();
-    obj = JS_NewObjectProtoClass(ctx, value_protos[type], value_class);
+    obj = JS_NewObjectProtoClass(ctx, value_protos[type],
+                                 type == BSON_MIN_KEY || type == BSON_MAX_KEY ? end_class : value_class);
     if (JS_IsException(obj))
         return obj;
     JS_SetOpaque(obj, NULL);
@@ -70,15 +75,30 @@ static JSValue value_new(uint8_t type, const uint8_t *bytes, uint32_t size)
     value->size = size;
     memcpy(value->bytes, bytes, size);
     JS_SetOpaque(obj, value);
+    if (type == BSON_MIN_KEY || type == BSON_MAX_KEY)
+        JS_SetConstructorBit(ctx, obj, true);
+    if (type == BSON_TIMESTAMP &&
+        (JS_DefinePropertyValueStr(ctx, obj, "t", JS_NewUint32(ctx, read_u32(bytes + 4)), JS_PROP_C_W_E) < 0 ||
+         JS_DefinePropertyValueStr(ctx, obj, "i", JS_NewUint32(ctx, read_u32(bytes)), JS_PROP_C_W_E) < 0)) {
+        JS_FreeValue(ctx, obj);
+        return JS_EXCEPTION;
+    }
     return obj;
 }
 
 static void value_finalizer(JSRuntime *runtime, JSValueConst v)
 {
-    js_free_rt(runtime, JS_GetOpaque(v, value_class));
+    js_free_rt(runtime, value_of(v));
+}
+
+/* Calling an end gives it. */
+static JSValue end_call(JSContext *c, JSValueConst function, JSValueConst self, int argc, JSValueConst *argv, int flags)
+{
+    return js_dup(function);
 }
 
 static const JSClassDef value_class_def = { "Object", .finalizer = value_finalizer };
+static const JSClassDef end_class_def = { "Object", .finalizer = value_finalizer, .call = end_call };
 
 static Value *value_this(JSValueConst v)
 {

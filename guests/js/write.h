@@ -179,6 +179,18 @@ static int write_atom_element(JSAtom atom, JSValueConst v, const Elem *was, int 
     return write_name(atom) || write_value(v, type_at, was, depth) ? -1 : 0;
 }
 
+/* Finds what a field was, in the document that the object once was. */
+static Elem *field_was(Document *was, JSAtom atom, Elem *e)
+{
+    Name name;
+    bool found = false;
+    if (!was || !name_of_atom(atom, &name))
+        return NULL;
+    found = document_find(was, name.p, name.len, e);
+    name_free(&name);
+    return found ? e : NULL;
+}
+
 static int write_named_properties(JSValueConst v, Document *was, int depth)
 {
     JSPropertyEnum *names;
@@ -187,29 +199,59 @@ static int write_named_properties(JSValueConst v, Document *was, int depth)
     if (JS_GetOwnPropertyNames(ctx, &names, &count, v, JS_GPN_STRING_MASK | JS_GPN_ENUM_ONLY))
         return -1;
     for (i = 0; i < count && result == 0; i++) {
+        Elem e;
         JSValue field = JS_GetProperty(ctx, v, names[i].atom);
         if (JS_IsException(field)) {
             result = -1;
             break;
         }
-        result = write_atom_element(names[i].atom, field, NULL, depth);
+        result = write_atom_element(names[i].atom, field, field_was(was, names[i].atom, &e), depth);
         JS_FreeValue(ctx, field);
     }
     JS_FreePropertyEnum(ctx, names, count);
     return result;
 }
 
-/* Whether the object's properties can be written in the order of its shape without running any code. */
-static bool has_plain_properties(JSObject *o)
+static inline bool starts_with_digit(const uint8_t *text)
+{
+    return *text >= '0' && *text <= '9';
+}
+
+/* Whether a name may be a number, which comes before all others whenever it was set. */
+static inline bool may_be_index(JSAtom atom)
+{
+    const JSAtomStruct *s;
+    if (__JS_AtomIsTaggedInt(atom))
+        return true;
+    s = rt->atom_array[atom];
+    return unlikely(s->len == 10) && !s->is_wide_char && starts_with_digit(strv(s));
+}
+
+/* Whether the object's properties can be written in the order of its shape without running any code. Those of what was a
+ * document must be the document's fields, in their order, before any others. */
+static bool has_plain_properties(JSObject *o, Document *was)
 {
     JSShapeProperty *p = get_shape_prop(o->shape);
+    const uint8_t *next = was ? was->bytes + 4 : NULL, *end = was ? was->bytes + was->len - 1 : NULL;
     if (o->is_exotic)
         return false;
     for (int i = 0; i < o->shape->prop_count; i++) {
         if (p[i].atom == JS_ATOM_NULL)
             continue;
-        if ((p[i].flags & JS_PROP_TMASK) != JS_PROP_NORMAL || __JS_AtomIsTaggedInt(p[i].atom))
+        if ((p[i].flags & JS_PROP_TMASK) != JS_PROP_NORMAL || may_be_index(p[i].atom))
             return false;
+        if (next && next < end) {
+            Name name;
+            Elem e;
+            bool same;
+            if (!name_of_atom(p[i].atom, &name))
+                return false;
+            next = bson_next(next, end, &e);
+            same = e.key_len == name.len && same_bytes(e.key, name.p, name.len);
+            name_free(&name);
+            if (!same)
+                return false;
+        }
     }
     return true;
 }
@@ -220,21 +262,14 @@ static int write_object(JSValueConst v, Document *was, int depth)
     JSObject *o = JS_VALUE_GET_OBJ(v);
     uint32_t at = output.len;
     output_u32(0);
-    if (has_plain_properties(o)) {
+    if (has_plain_properties(o, was)) {
         for (int i = 0; i < o->shape->prop_count; i++) {
             JSShapeProperty *p = get_shape_prop(o->shape) + i;
-            Elem e, *known = NULL;
+            Elem e;
             if (p->atom == JS_ATOM_NULL || !(p->flags & JS_PROP_ENUMERABLE) ||
                 rt->atom_array[p->atom]->atom_type != JS_ATOM_TYPE_STRING)
                 continue;
-            if (was) {
-                Name name;
-                name_of_atom(p->atom, &name);
-                if (document_find(was, name.p, name.len, &e))
-                    known = &e;
-                name_free(&name);
-            }
-            if (write_atom_element(p->atom, o->prop[i].u.value, known, depth))
+            if (write_atom_element(p->atom, o->prop[i].u.value, field_was(was, p->atom, &e), depth))
                 return -1;
         }
     } else if (write_named_properties(v, was, depth)) {
@@ -338,9 +373,9 @@ static int write_array(JSValueConst v, const Elem *was, int depth)
 
 static int write_regex(JSObject *o)
 {
-    static const char letters[] = "gimsu";
-    static const int bits[] = { LRE_FLAG_GLOBAL, LRE_FLAG_IGNORECASE, LRE_FLAG_MULTILINE, LRE_FLAG_DOTALL,
-                                LRE_FLAG_UNICODE };
+    static const char letters[] = "dgimsuy";
+    static const int bits[] = { LRE_FLAG_INDICES, LRE_FLAG_GLOBAL, LRE_FLAG_IGNORECASE, LRE_FLAG_MULTILINE,
+                                LRE_FLAG_DOTALL, LRE_FLAG_UNICODE, LRE_FLAG_STICKY };
     JSRegExp *re = &o->u.regexp;
     int flags = lre_get_flags(strv(re->bytecode));
     if (write_cstring(re->pattern))
@@ -380,25 +415,77 @@ static int write_string_value(JSValueConst v)
 
 static int write_function(JSValueConst v, uint32_t type_at)
 {
-    /* The names MinKey and MaxKey serve as values without being called. */
-    for (int i = 0; i < 2 && prelude_loaded; i++) {
-        uint8_t type = i ? BSON_MAX_KEY : BSON_MIN_KEY;
-        JSValue constructor = JS_GetPropertyStr(ctx, value_protos[type], "constructor");
-        bool same = JS_IsObject(constructor) && JS_VALUE_GET_OBJ(constructor) == JS_VALUE_GET_OBJ(v);
-        JS_FreeValue(ctx, constructor);
-        if (same)
-            return write_type(type_at, type);
-    }
     write_type(type_at, BSON_CODE);
     return write_string_value(v);
+}
+
+/* What is warned of once, whatever comes after. */
+enum { WARNED_RETURN, WARNED_THIS, WARNED_LOCALE, WARNED_CLASSES };
+static uint64_t warned;
+
+static no_inline void warn_once(int what, const char *text)
+{
+    if (warned >> what & 1)
+        return;
+    warned |= 1ull << what;
+    abi_log(1, text, (uint32_t)strlen(text));
+}
+
+/* Nothing here knows another language or time zone than these: an argument that asks for one is not passed over in silence. */
+static void warn_of_locale(int argc, JSValueConst *argv, int first)
+{
+    for (int i = first; i < argc; i++) {
+        if (!JS_IsUndefined(argv[i]))
+            warn_once(WARNED_LOCALE, "a locale or its options were given to toLocaleString or one of its kin, which know "
+                                     "only English and UTC, as on the servers: format the text yourself");
+    }
+}
+
+/* Objects of the language that keep what they hold where no field is: they are written as their fields, which are none. */
+static no_inline void warn_of_class(uint16_t class_id)
+{
+    static const struct {
+        uint16_t class_id;
+        const char *text;
+    } held[] = {
+        { JS_CLASS_MAP, "a Map was written as {}, since it has no fields: write Object.fromEntries(map) or [...map]" },
+        { JS_CLASS_SET, "a Set was written as {}, since it has no fields: write [...set]" },
+        { JS_CLASS_WEAKMAP, "a WeakMap was written as {}, since it has no fields" },
+        { JS_CLASS_WEAKSET, "a WeakSet was written as {}, since it has no fields" },
+        { JS_CLASS_PROMISE, "a Promise was written as {}: functions of a job are not asynchronous, so write the value itself" },
+        { JS_CLASS_ERROR, "an Error was written as {}, since its message is no field: write error.message or String(error)" },
+    };
+    for (int i = 0; i < (int)countof(held); i++) {
+        if (held[i].class_id == class_id)
+            warn_once(WARNED_CLASSES + i, held[i].text);
+    }
+}
+
+/* A Timestamp's parts are fields that can be written to, as on the servers. What is no such number is passed over. */
+static void timestamp_update(JSObject *o, Value *value)
+{
+    static const char *const parts[] = { "i", "t" };
+    for (int i = 0; i < 2; i++) {
+        JSAtom atom = JS_NewAtom(ctx, parts[i]);
+        JSProperty *property;
+        double number;
+        if (find_own_property(&property, o, atom) && JS_IsNumber(property->u.value) &&
+            !JS_ToFloat64(ctx, &number, property->u.value) && number >= 0 && number <= UINT32_MAX) {
+            uint32_t part = (uint32_t)number;
+            memcpy(value->bytes + 4 * i, &part, 4);
+        }
+        JS_FreeAtom(ctx, atom);
+    }
 }
 
 static int write_object_value(JSValueConst v, uint32_t type_at, const Elem *was, int depth)
 {
     JSObject *o = JS_VALUE_GET_OBJ(v);
     Document *d;
-    if (o->class_id == value_class) {
+    if (o->class_id == value_class || o->class_id == end_class) {
         Value *value = o->u.opaque;
+        if (value->type == BSON_TIMESTAMP)
+            timestamp_update(o, value);
         output_bytes(value->bytes, value->size);
         return write_type(type_at, value->type);
     }
@@ -421,10 +508,17 @@ static int write_object_value(JSValueConst v, uint32_t type_at, const Elem *was,
         write_type(type_at, BSON_ARRAY);
         return write_array(v, was, depth + 1);
     case JS_CLASS_DATE: {
+        JSProperty *property;
         double ms;
         int64_t n;
         if (JS_ToFloat64(ctx, &ms, o->u.object_data))
             return -1;
+        if (isnan(ms) && far_time && find_own_property(&property, o, far_time)) {
+            if (JS_ToBigInt64(ctx, &n, property->u.value))
+                return -1;
+            output_bytes(&n, 8);
+            return write_type(type_at, BSON_DATE);
+        }
         if (isnan(ms)) {
             JS_ThrowTypeError(ctx, "cannot write an invalid Date");
             return -1;
@@ -456,6 +550,8 @@ static int write_object_value(JSValueConst v, uint32_t type_at, const Elem *was,
     default:
         if (JS_IsFunction(ctx, v))
             return write_function(v, type_at);
+        if (o->class_id != JS_CLASS_OBJECT)
+            warn_of_class(o->class_id);
         write_type(type_at, BSON_DOCUMENT);
         return write_object(v, NULL, depth + 1);
     }

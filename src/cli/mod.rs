@@ -62,7 +62,11 @@ pub fn main() -> ExitCode {
         return crate::wasm::compile_child::main(&args.orders());
     }
     cli.warn_of_passwords();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(crate::wasm::THREAD_STACK_BYTES)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tell!("error: failed to start: {error}");

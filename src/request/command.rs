@@ -214,13 +214,14 @@ fn sub_document(name: &str, value: Bson) -> Result<Document> {
     }
 }
 
+/// A number as the servers read it: what is behind its point is left out.
 fn integer(name: &str, value: &Bson) -> Result<i64> {
     match value {
         Bson::Int32(n) => Ok(i64::from(*n)),
         Bson::Int64(n) => Ok(*n),
-        #[expect(clippy::cast_possible_truncation, reason = "whole numbers of this size are exact")]
-        Bson::Double(n) if n.fract() == 0.0 && n.abs() < 9e15 => Ok(*n as i64),
-        other => Err(bad(&format!("its {name} is no whole number: {other}"))),
+        #[expect(clippy::cast_possible_truncation, reason = "casts saturate, as the servers' do")]
+        Bson::Double(n) if !n.is_nan() => Ok(*n as i64),
+        other => Err(bad(&format!("its {name} is no number: {other}"))),
     }
 }
 

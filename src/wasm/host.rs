@@ -345,6 +345,8 @@ fn config() -> Config {
         .cranelift_nan_canonicalization(true)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES_MAX)
+        // Nothing here is asynchronous, but this may not be less.
+        .async_stack_size(STACK_BYTES_MAX)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
     config
 }

@@ -53,8 +53,12 @@ pub const TABLE_ELEMENTS_MAX: usize = 65_536;
 pub const MEMORIES_MAX: usize = 1;
 /// Most problems of a module that are listed.
 pub const PROBLEMS_MAX: usize = 100;
-/// Stack that a guest may use, in bytes of the calling thread's own.
-pub const STACK_BYTES_MAX: usize = 1 << 20;
+/// Stack that a guest may use, in bytes of the calling thread's own. JavaScript needs this much for 10,000 calls within
+/// each other.
+pub const STACK_BYTES_MAX: usize = 16 << 20;
+/// Stack of a thread that calls guests, in bytes: a guest's, and what the host needs besides. Only what is used of it is
+/// memory.
+pub const THREAD_STACK_BYTES: usize = STACK_BYTES_MAX + (4 << 20);
 /// Memory that one instance may have unless the options say otherwise, in bytes.
 pub const MEMORY_BYTES_DEFAULT: usize = 256 << 20;
 /// Time that one call may take unless the options say otherwise.

@@ -47,7 +47,7 @@ pub use inspect::{ModuleInfo, inspect_module, wat_to_wasm};
 pub use instance::{Instance, InstanceOptions};
 pub use interrupt::Interrupt;
 pub use js::{JS_GUEST, Script, js_guest_digest};
-pub use limits::Limits;
+pub use limits::{Limits, THREAD_STACK_BYTES};
 pub use module::Module;
 pub use problem::{InvalidModule, Problem};
 pub use sink::{Nowhere, Sink, Sums};

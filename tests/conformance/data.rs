@@ -13,6 +13,11 @@ use crate::common::Bed;
 /// Loads them all.
 pub async fn load(bed: &Bed) {
     bed.load("small", (0..20).map(small).collect()).await;
+    for name in ["capped", "capped-target"] {
+        let capped = doc! { "create": name, "capped": true, "size": 1 << 20 };
+        bed.db().run_command(capped).await.expect("created");
+    }
+    bed.load("capped", (0..20).map(|n| doc! { "_id": n, "k": n % 3, "v": n }).collect()).await;
     bed.load("many", (0..10_000).map(|n| doc! { "_id": n, "k": n, "v": n % 7 }).collect()).await;
     bed.load("one", (0..1_000).map(|n| doc! { "_id": n, "k": "only", "v": n }).collect()).await;
     let pad = "x".repeat(50_000);

@@ -12,8 +12,11 @@ mod cases;
 mod common;
 mod data;
 mod mongosh;
+mod reasons;
 mod run;
+mod sweeps;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bson::doc;
@@ -95,4 +98,48 @@ fn print(rows: &[(Case, Found)]) -> Vec<String> {
     );
     println!("{}", on_purpose.join("\n"));
     unexplained
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sweeps_give_what_mongodb_gives() {
+    let bed = Bed::start(1).await;
+    let _coordinator = bed.coordinator();
+    let _worker = bed.spawn("worker", &["worker", "--slots", "1"], &[]);
+    bed.aviary(&["init"]).await.ok();
+    let rows = sweeps::run(&bed).await;
+    let (mut equal, mut on_purpose, mut unexplained) = (0, BTreeMap::<_, usize>::new(), Vec::new());
+    for (name, row) in &rows {
+        let different: usize = row.on_purpose.values().sum();
+        println!("{name:<60} {:>5} equal {different:>4} on purpose", row.equal);
+        equal += row.equal;
+        for (reason, count) in &row.on_purpose {
+            *on_purpose.entry(*reason).or_default() += count;
+        }
+        unexplained.extend(row.unexplained.iter().cloned());
+    }
+    let different: usize = on_purpose.values().sum();
+    println!(
+        "\n{} cases of {} expressions: {equal} equal, {different} different on purpose, {} unexplained",
+        rows.len(),
+        equal + different + unexplained.len(),
+        unexplained.len()
+    );
+    for (reason, count) in &on_purpose {
+        println!("{count:>6}  {reason}");
+    }
+    assert!(unexplained.is_empty(), "unexplained:\n{}", unexplained.join("\n"));
+    assert!(rows.len() >= 300, "{} cases are too few", rows.len());
+    assert!(equal >= 40_000, "{equal} equal expressions are too few");
+    let docs =
+        std::fs::read_to_string(common::root().join("docs/javascript.md")).expect("the docs");
+    for reason in reasons::REASONS {
+        // Which arguments a C library rounds wrongly depends on the machine.
+        let may_be_unused = reason.says.starts_with("sin, cos");
+        assert!(
+            may_be_unused || on_purpose.contains_key(reason.says),
+            "nothing differs for {:?} any more",
+            reason.says
+        );
+        assert!(docs.contains(&format!("| {} |", reason.says)), "the docs lack {:?}", reason.says);
+    }
 }

@@ -281,7 +281,7 @@ async fn bad(shell: &Shell) {
         (format!("{{mapReduce: 'orders', {functions}}}"), "no out"),
         (format!("{{mapReduce: 'orders', {functions}, out: 5}}"), "its out"),
         (format!("{{mapReduce: 'orders', {functions}, out: 'x', sort: 1}}"), "its sort"),
-        (format!("{{mapReduce: 'orders', {functions}, out: 'x', limit: 1.5}}"), "its limit"),
+        (format!("{{mapReduce: 'orders', {functions}, out: 'x', limit: 'x'}}"), "its limit"),
         (
             format!("{{mapReduce: 'orders', {functions}, out: 'x', shard: 1}}"),
             "unknown field shard",

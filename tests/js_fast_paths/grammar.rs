@@ -567,6 +567,8 @@ impl Writer<'_> {
                     "Object.defineProperty(A, 1, { get: function () { return 'own'; } });",
                     "A.length = 0;",
                     "A.unshift('front');",
+                    "emit('length', A.unshift(1, 'two', [3]));",
+                    "A.unshift();",
                     "A.x = 1;",
                     "Object.setPrototypeOf(A, null);",
                 ]);
@@ -640,10 +642,18 @@ impl Writer<'_> {
                 let (array, inner) = (w.array(), w.emit());
                 format!("var made = {array}, later = () => {{ {inner} }}; later(); emit('made', made);")
             }
-            21 => format!("emit('sorted', {}.sort(function (a, b) {{ return a < b ? 1 : a > b ? -1 : 0; }}));", w.array()),
+            21 => {
+                let compare = w.random.pick(&[
+                    "function (a, b) { return a < b ? 1 : a > b ? -1 : 0; }",
+                    "function (a, b) { return a > b; }",
+                    "function (a, b) { return a - b; }",
+                ]);
+                format!("emit('sorted', {}.sort({compare}));", w.array())
+            }
             22 => {
                 let (text, regex) = (w.string(), w.regex());
-                format!("var r = {regex}, m = {text}.match(r); emit('match', m); emit('last', r && r.lastIndex);")
+                format!("var r = {regex}, m = {text}.match(r); emit('match', m); emit('last', r && r.lastIndex); \
+                     emit('left', [RegExp.$1, RegExp.lastMatch, RegExp.lastParen, RegExp.leftContext, RegExp.rightContext, RegExp.input]);")
             }
             23 => format!("var o = {{ emit: emit, k: {} }}; o.emit(o.k, {});", w.key(), w.value()),
             24 => {

@@ -168,7 +168,8 @@ impl Machine {
             .cranelift_opt_level(OptLevel::Speed)
             .cranelift_nan_canonicalization(true)
             .epoch_interruption(true)
-            .max_wasm_stack(1 << 20)
+            .max_wasm_stack(16 << 20)
+            .async_stack_size(16 << 20)
             .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = Engine::new(&config).unwrap();
         let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/js/quickjs.wasm");

@@ -8,6 +8,8 @@ from bson import BSON, encode
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
+# As the worker has it: threads that call guests need more than this.
+STACK_BYTES = 16 << 20
 CLOCK_NS = 1_700_000_000_123_000_000
 
 
@@ -25,7 +27,8 @@ class Host:
             config = wasmtime.Config()
             config.cranelift_nan_canonicalization = True
             config.epoch_interruption = True
-            config.max_wasm_stack = 1 << 20
+            config.max_wasm_stack = STACK_BYTES
+            wasmtime._ffi.wasmtime_config_async_stack_size_set(config.ptr(), STACK_BYTES + (1 << 20))
             engine = wasmtime.Engine(config)
             Host.modules[path] = (engine, wasmtime.Module.from_file(engine, str(path)))
         self.engine, module = Host.modules[path]

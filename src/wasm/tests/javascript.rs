@@ -4,28 +4,35 @@ use bson::{RawDocument, doc};
 
 use super::*;
 
-fn script(map: &str) -> Script {
+pub(super) fn script(map: &str) -> Script {
     Script { map: Some(map.to_owned()), ..Script::default() }
 }
 
-fn start_script(script: Script, options: InstanceOptions) -> Result<Instance<Collect>, GuestError> {
+pub(super) fn start_script(
+    script: Script,
+    options: InstanceOptions,
+) -> Result<Instance<Collect>, GuestError> {
     let module = host().load(js_guest_digest(), JS_GUEST).unwrap();
     let options = InstanceOptions { script: Some(script), ..options };
     Instance::new(&module, options, Collect::default())
 }
 
-fn run(map: &str, input: &[u8], options: InstanceOptions) -> Result<Collect, GuestError> {
+pub(super) fn run(
+    map: &str,
+    input: &[u8],
+    options: InstanceOptions,
+) -> Result<Collect, GuestError> {
     let mut instance = start_script(script(map), options)?;
     instance.call(Stage::Map, input)?;
     Ok(instance.into_sink())
 }
 
-fn one_document() -> Vec<u8> {
+pub(super) fn one_document() -> Vec<u8> {
     doc! { "k": "a", "n": 2 }.to_vec().unwrap()
 }
 
 /// The value behind a type byte, as a field of a document.
-fn field(tagged: &[u8]) -> bson::Bson {
+pub(super) fn field(tagged: &[u8]) -> bson::Bson {
     let len = i32::try_from(tagged.len() + 6).unwrap();
     let mut bytes = len.to_le_bytes().to_vec();
     bytes.push(tagged[0]);

@@ -1,6 +1,7 @@
 //! Behaviour of the host, shown with guests written for it.
 
 mod disk;
+mod environment;
 mod guests;
 mod inspecting;
 mod javascript;

@@ -90,6 +90,15 @@ pub fn all() -> Vec<Case> {
         ),
         case("nullish", "small", "function () { emit(this.k ?? 'none', this.a?.b ?? 0); }", SUM)
             .since(6, 0),
+        case(
+            "state in this of reduce",
+            "small",
+            BY_K,
+            "function (key, values) { this.n = (this.n || 0) + 1; return this.n; }",
+        ),
+        case("state in this of finalize", "small", BY_K, SUM)
+            .finalize("function (key, value) { this.n = (this.n || 0) + 1; return [this.n, typeof this, Object.keys(this)]; }"),
+        case("arguments of map", "small", "function () { emit(this._id, arguments.length); }", FIRST),
         case("emit with one argument", "small", "function () { emit(this.k); }", SUM)
             .fails("2 arguments"),
         case("emit with three arguments", "small", "function () { emit(this.k, 1, 2); }", SUM)

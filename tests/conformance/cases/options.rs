@@ -26,6 +26,27 @@ pub fn all() -> Vec<Case> {
         case("sort by two fields and limit", "small", BY_K, SUM)
             .with("sort", doc! { "g": 1, "v": -1 })
             .with("limit", 9.0),
+        case("a limit with a fraction", "small", BY_K, SUM)
+            .with("sort", doc! { "v": 1 })
+            .with("limit", 2.5),
+        case("a limit below one", "small", BY_K, SUM).with("limit", 0.5).fails("limit"),
+        case("a limit that is text", "small", BY_K, SUM).with("limit", "2").fails("its limit"),
+        case("verbose and jsMode that are numbers", "small", BY_K, SUM)
+            .with("verbose", 1)
+            .with("jsMode", 1)
+            .differs("servers since 4.4 want booleans; older ones took numbers")
+            .gives((0..5).map(|n| doc! { "_id": format!("k{n}"), "value": f64::from(30 + 4 * n) })),
+        case("a capped input", "capped", BY_K, SUM)
+            .differs("a capped collection cannot be read at one cluster time")
+            .refuses("submit the job with --read committed"),
+        case("a capped input, as committed", "capped", BY_K, SUM).flags(&["--read", "committed"]),
+        case("merge into a capped collection", "small", BY_K, SUM)
+            .with("out", doc! { "merge": "capped-target" })
+            .fails("is a capped collection"),
+        case("inline keys whose fields begin with $", "small", "function () { emit({$a: this.g}, 1); }", SUM)
+            .differs("inline results are stored first, and such an _id cannot be")
+            .refuses("$a"),
+        case("inline keys whose fields have dots", "small", "function () { emit({'a.b': this.g}, 1); }", SUM),
         case("limit 0", "small", BY_K, SUM).with("limit", 0).fails("limit"),
         case("a negative limit", "small", BY_K, SUM).with("limit", -1).fails("limit"),
         case("sort alone", "small", BY_K, SUM).with("sort", doc! { "v": -1 }),
