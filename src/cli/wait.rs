@@ -18,6 +18,12 @@ use crate::store::retry::{ANSWER_MAX, within};
 use crate::task::JobPhases;
 use crate::terminal::tell;
 
+/// A look is answered sooner, unless the database is away.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// What a person is told then.
+const AWAY: &str = "the database is away, waiting for it";
+
 /// How long an answer is waited for at least when the wait itself is to end.
 const ANSWER_MIN: Duration = Duration::from_secs(5);
 
@@ -41,7 +47,14 @@ pub(super) async fn ended(
     let mut away_since: Option<Instant> = None;
     loop {
         let left = timeout.map(|limit| limit.saturating_sub(began.elapsed()));
-        let looked = look_within(store, id, left).await;
+        let looking = look_within(store, id, left);
+        tokio::pin!(looking);
+        let looked = loop {
+            tokio::select! {
+                looked = &mut looking => break looked,
+                () = tokio::time::sleep(SILENCE) => watch.say(AWAY),
+            }
+        };
         let is_over = timeout.is_some_and(|limit| began.elapsed() >= limit);
         match looked {
             Ok(None) => {
@@ -78,7 +91,7 @@ pub(super) async fn ended(
                         why: error.to_string(),
                     });
                 }
-                watch.say("the database is away, waiting for it");
+                watch.say(AWAY);
             }
             Err(error) => return Err(error),
         }
