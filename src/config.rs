@@ -56,6 +56,13 @@ pub const WORKER_LISTED_MS: i64 = 600_000;
 /// function with some work to do manages. Only a warning depends on it.
 pub const MAP_BYTES_PER_SECOND: u64 = 8 << 20;
 
+/// Largest query of a job, in bytes: it is part of a document, beside the job's functions.
+pub const QUERY_BYTES_MAX: usize = 15 << 20;
+
+/// Documents and arrays within each other, in whatever is read, emitted, stored or written: as many as servers take on
+/// the wire. What a server stores may be less deep still, and it says so itself.
+pub const NESTING_DEPTH_MAX: usize = 200;
+
 /// Bytes of input a map task should read.
 pub const SPLIT_BYTES_TARGET: u64 = 48 << 20;
 /// Splits for each slot that a job has at least, so that slots end at about the same time.

@@ -2,6 +2,8 @@
 
 use tracing_subscriber::EnvFilter;
 
+use crate::error::{Error, Result};
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -11,15 +13,31 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends logs to standard error. `AVIARY_LOG` overrides the filter, in the syntax of
-/// `tracing-subscriber`'s `EnvFilter`.
-pub fn init(format: LogFormat, verbosity: u8) {
+/// The filter that `AVIARY_LOG` asks for, in the syntax of `tracing-subscriber`'s `EnvFilter`; `None` without it.
+///
+/// # Errors
+/// [`Error::Usage`] for what is no filter.
+pub fn filter() -> Result<Option<EnvFilter>> {
+    let Some(given) = std::env::var_os("AVIARY_LOG").filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
+    let given = given.to_string_lossy();
+    let bad = |why| {
+        Error::Usage(format!(
+            "AVIARY_LOG={given:?} is no filter of logs, like debug or aviary=debug: {why}"
+        ))
+    };
+    EnvFilter::builder().parse(&*given).map(Some).map_err(bad)
+}
+
+/// Sends logs to standard error, those that the filter lets pass, or else the verbosity.
+pub fn init(format: LogFormat, verbosity: u8, filter: Option<EnvFilter>) {
     let default = match verbosity {
         0 => "warn,aviary=info",
         1 => "info,aviary=debug",
         _ => "debug,aviary=trace",
     };
-    let filter = EnvFilter::try_from_env("AVIARY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(crate::terminal::err);
     let installed = match format {

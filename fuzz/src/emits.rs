@@ -75,6 +75,7 @@ pub fn run(data: &[u8]) {
         skip_single_values: false,
         reduce: reduce.map(|name| LocalReduce::Builtin(name.to_owned())),
         finalize: None,
+        collation: None,
     };
     if let Ok(outcome) = job.run(&[doc]) {
         for result in outcome.results {

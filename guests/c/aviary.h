@@ -787,7 +787,7 @@ static inline Document scope(void)
  *     put_end(&w);
  *     emit_written(key, &w);                      // ends what is open */
 
-#define AVIARY_DEPTH_MAX 100
+#define AVIARY_DEPTH_MAX 200
 
 /* A value that is being written: a type byte and the value's bytes. A writer of zeros is a new one; its memory is kept
  * for the next value. */
@@ -822,7 +822,7 @@ static inline void aviary_put_bytes(Writer *w, const void *from, uint32_t len)
 static inline void aviary_open(Writer *w)
 {
     if (w->depth == AVIARY_DEPTH_MAX)
-        fail("a value is nested too deeply");
+        fail("a value is nested deeper than 200 levels");
     w->open[w->depth].start = w->len;
     w->open[w->depth++].index = 0;
     aviary_room(w, 4);

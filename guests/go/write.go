@@ -98,7 +98,7 @@ func (v Value) String() string {
 func (d Doc) String() string { return Value{kind: Document, data: d}.String() }
 
 // The nesting beyond which a value is refused, since it may contain itself.
-const depthMax = 128
+const depthMax = 200
 
 // appendTagged writes the type and then the value, as the host takes them.
 func appendTagged(to []byte, value any, what string) []byte {
@@ -153,7 +153,7 @@ func embed(to []byte, fill func([]byte) []byte) []byte {
 
 func appendValue(to []byte, value any, what string, depth int) ([]byte, Type) {
 	if depth > depthMax {
-		panic(failure(what + " is nested too deeply; does it contain itself?"))
+		panic(failure(what + " is nested deeper than " + strconv.Itoa(depthMax) + " levels; does it contain itself?"))
 	}
 	switch v := value.(type) {
 	case nil:

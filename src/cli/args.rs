@@ -184,8 +184,8 @@ pub(super) enum Command {
     Cancel(JobArg),
     /// Go on publishing a job that stopped because its target refused a result.
     Resume(JobArg),
-    /// Remove an ended job, its tasks and its inline result.
-    Rm(RmArg),
+    /// Remove ended jobs, their tasks and their inline results.
+    Rm(RmArgs),
     /// List worker daemons; those that are gone for some minutes only with -o json.
     Workers,
     /// Run a coordinator; any number may run, one holds the role.
@@ -279,17 +279,17 @@ pub(super) struct DemoArgs {
 pub(super) struct UpArgs {
     /// A sharded cluster with so many shards, instead of a replica set. Its router is a mongos where
     /// one is on PATH, otherwise a stand-in for trying things out.
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
-    pub(super) shards: usize,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) shards: Option<u16>,
     /// Members of the replica set, or of each shard.
     #[arg(long, default_value = "1", value_parser = ["1", "3"], value_name = "M")]
     pub(super) members: String,
     /// Worker processes; in a sharded cluster, for each shard.
-    #[arg(long, default_value_t = 1, value_name = "K")]
-    pub(super) workers: usize,
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) workers: u16,
     /// Tasks a worker runs at once.
-    #[arg(long, default_value_t = 2, value_name = "S")]
-    pub(super) slots: usize,
+    #[arg(long, default_value_t = 2, value_name = "S", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) slots: u16,
     /// Where the data lives [default: a temporary directory, gone at the end; with --detach, one in
     /// the cache directory].
     #[arg(long, value_name = "DIR")]
@@ -438,26 +438,28 @@ pub(super) struct JobFunctions {
     /// Turns a reduced value into the one that is written.
     #[arg(long, value_name = "F")]
     pub(super) finalize: Option<String>,
-    /// Only documents that match, in MongoDB's query language, as extended JSON.
-    #[arg(long, value_name = "EJSON", default_value = "{}")]
+    /// Only documents that match, in MongoDB's query language: extended JSON, or as typed into mongosh; or a file that
+    /// holds it.
+    #[arg(long, value_name = "DOC", default_value = "{}")]
     pub(super) query: String,
-    /// The order in which --limit counts, as extended JSON.
-    #[arg(long, value_name = "EJSON")]
+    /// The order in which --limit counts, as for --query.
+    #[arg(long, value_name = "DOC")]
     pub(super) sort: Option<String>,
     /// Read at most this many documents; they are read by one task.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) limit: Option<i64>,
-    /// Read only these fields, as extended JSON.
-    #[arg(long, value_name = "EJSON")]
+    /// Read only these fields, as for --query.
+    #[arg(long, value_name = "DOC")]
     pub(super) projection: Option<String>,
-    /// How strings compare in --query and --sort, as extended JSON: {"locale": "en", "strength": 2}.
-    #[arg(long, value_name = "EJSON")]
+    /// How strings compare in --query and --sort: {"locale": "en", "strength": 2}. {"locale": "simple"}, by their bytes,
+    /// where the collection has another one.
+    #[arg(long, value_name = "DOC")]
     pub(super) collation: Option<String>,
     /// Do not call reduce for a key with one value, as MongoDB did before 4.4: the value is the result.
     #[arg(long)]
     pub(super) skip_single_values: bool,
-    /// Parameters for the functions, as extended JSON; globals in JavaScript.
-    #[arg(long, value_name = "EJSON", default_value = "{}")]
+    /// Parameters for the functions, as for --query; globals in JavaScript.
+    #[arg(long, value_name = "DOC", default_value = "{}")]
     pub(super) scope: String,
     /// Memory one function may use, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = config::GUEST_MEMORY_MB_DEFAULT)]
@@ -493,8 +495,8 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) out_db: Option<String>,
     /// Partitions of the shuffle [default: by size].
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub(super) partitions: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) partitions: Option<u32>,
     /// snapshot: the whole input as of one instant. committed: each document as its task finds it,
     /// for jobs longer than the servers' snapshot history.
     #[arg(long, value_name = "MODE", default_value = "snapshot")]
@@ -530,7 +532,7 @@ pub(super) struct SubmitArgs {
     #[arg(long)]
     pub(super) detach: bool,
     /// Wait at most this long; the job goes on.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "detach")]
     pub(super) timeout: Option<humantime::Duration>,
 }
 
@@ -559,10 +561,19 @@ pub(super) struct JobArg {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct RmArg {
-    /// A job's id, or the unambiguous beginning or end of one.
-    #[arg(value_name = "JOB")]
-    pub(super) job: String,
+pub(super) struct RmArgs {
+    /// Jobs' ids, or the unambiguous beginning or end of each.
+    #[arg(value_name = "JOB", required_unless_present_any = ["tag", "client", "state"])]
+    pub(super) jobs: Vec<String>,
+    /// All ended jobs with this tag.
+    #[arg(long, value_name = "T", conflicts_with = "jobs")]
+    pub(super) tag: Option<String>,
+    /// All ended jobs of this client.
+    #[arg(long, value_name = "ID", conflicts_with = "jobs")]
+    pub(super) client: Option<String>,
+    /// All jobs in this state: succeeded, failed or cancelled.
+    #[arg(long, value_name = "S", conflicts_with = "jobs", value_parser = ["succeeded", "failed", "cancelled"])]
+    pub(super) state: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -586,6 +597,9 @@ pub(super) struct TasksArgs {
     /// The longest-running first.
     #[arg(long)]
     pub(super) slowest: bool,
+    /// Each attempt that has ended, with its worker, its time and what became of it.
+    #[arg(long)]
+    pub(super) history: bool,
     /// At most this many; 0 is all of them.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
@@ -614,8 +628,8 @@ pub(super) struct ResultsArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
     pub(super) limit: i64,
-    /// The order, as extended JSON.
-    #[arg(long, value_name = "EJSON", default_value = "{\"_id\": 1}")]
+    /// The order, as for submit's --query.
+    #[arg(long, value_name = "DOC", default_value = "{\"_id\": 1}")]
     pub(super) sort: String,
 }
 

@@ -12,6 +12,7 @@ use aviary_testcontainers::{
 use super::args::{DownArgs, Global, UpArgs};
 use crate::dirs;
 use crate::error::{Error, Result};
+use crate::store::{ConnectOptions, Store};
 use crate::terminal::tell;
 
 /// The database that coordinator and workers of a local deployment work in unless told otherwise.
@@ -182,6 +183,44 @@ impl Local {
         Ok(())
     }
 
+    /// Waits until coordinator and workers have reported, so that whoever looks for them next finds them. That they
+    /// start late is told, and no failure.
+    async fn reported(&self, workers: usize, quiet: bool) {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+        let options = ConnectOptions {
+            uri: self.uri.clone(),
+            db: None,
+            app_name: "aviary-up".to_owned(),
+            shard: None,
+            shard_uri: None,
+            trusted: std::collections::BTreeSet::new(),
+        };
+        let all = match &self.servers {
+            Servers::Set(_) => workers,
+            Servers::Cluster(cluster) => workers * cluster.shard_count(),
+        };
+        let reporting = async {
+            let store = Store::connect(&options).await?;
+            loop {
+                let rows = store.workers().await.map(|listed| listed.rows).unwrap_or_default();
+                let alive = rows.iter().filter(|worker| worker.is_alive()).count();
+                if alive >= all && store.has_coordinator().await.unwrap_or_default() {
+                    return Ok::<_, Error>(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, reporting).await {
+            Ok(Ok(())) => {}
+            _ if quiet => {}
+            _ => tell!(
+                "coordinator and workers have not reported yet; their logs are in {}",
+                self.dir().display()
+            ),
+        }
+    }
+
     /// The URI, with the database in it.
     pub(super) fn uri(&self) -> &str {
         &self.uri
@@ -232,9 +271,6 @@ impl Local {
 }
 
 pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
-    if args.workers == 0 || args.slots == 0 {
-        return Err(Error::Usage("--workers and --slots must be at least 1".into()));
-    }
     let dir = match (&args.dir, args.detach) {
         (None, true) => Some(detached_dir()?),
         (dir, _) => dir.clone(),
@@ -243,17 +279,18 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
     if let Some(dir) = &dir {
         refuse_running(dir, args.dir.as_deref(), &db)?;
     }
-    if args.shards > 0 && !global.quiet && aviary_testcontainers::sharded::mongos().is_none() {
+    if args.shards.is_some() && !global.quiet && aviary_testcontainers::sharded::mongos().is_none()
+    {
         tell!(
             "there is no mongos on PATH: a stand-in takes its place, for trying things out; keep no data behind it"
         );
     }
     let stop = super::daemons::stop_on_signal()?;
     let local = Local::start(LocalOptions {
-        shards: args.shards,
+        shards: args.shards.map_or(0, usize::from),
         members: args.members.parse().unwrap_or(1),
-        workers: args.workers,
-        slots: args.slots,
+        workers: args.workers.into(),
+        slots: args.slots.into(),
         dir: dir.clone(),
         port: args.port,
         stays: args.detach,
@@ -261,6 +298,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         quiet: global.quiet,
     })
     .await?;
+    local.reported(args.workers.into(), global.quiet).await;
     super::output::line(local.uri())?;
     if args.detach {
         if !global.quiet {
@@ -397,7 +435,14 @@ fn with_db(uri: &str, db: &str) -> String {
 
 /// A failure to start or stop something on this machine.
 pub(super) fn local(error: aviary_testcontainers::Error) -> Error {
-    Error::refused(format!("cannot {error}"), "")
+    match error {
+        // Options are named after our flags, but for one.
+        aviary_testcontainers::Error::Options { option, reason } => {
+            let flag = if option == "ports" { "port" } else { option };
+            Error::refused(format!("cannot start with --{flag}: {reason}"), "")
+        }
+        error => Error::refused(format!("cannot {error}"), ""),
+    }
 }
 
 #[cfg(test)]

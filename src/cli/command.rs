@@ -6,12 +6,13 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 
 use super::args::JobFunctions;
 use super::output::exact;
 use crate::error::{Error, Result};
-use crate::request::command::{Translated, bad, translate};
+use crate::extjson::{self, Of};
+use crate::request::command::{NOT_A_COMMAND, Translated, bad, translate};
 use crate::terminal::tell;
 use crate::wasm::{
     self, GuestError, Host, Instance, InstanceOptions, Level, Limits, Script, Sink, SinkError,
@@ -20,6 +21,9 @@ use crate::wasm::{
 
 /// Evaluates the text; see there.
 const EVALUATE: &str = include_str!("command.js");
+
+/// Memory for evaluating a document.
+const EVALUATE_MEMORY_MB: u64 = 256;
 
 /// How long the text may take.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -31,8 +35,8 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// [`Error::Refused`] for what cannot be done here.
 pub(super) async fn apply(host: &Host, given: &str, job: &mut JobFunctions) -> Result<Translated> {
     let given = read(given)?;
-    let (db, mut command) = match serde_json::from_str::<serde_json::Value>(&given) {
-        Ok(json) => (None, document(json)?),
+    let (db, mut command) = match extjson::document(&given, Of::Query) {
+        Ok(command) => (None, decoded(&command).map_err(|why| bad(&why))?),
         Err(_) => {
             let host = host.clone();
             tokio::task::spawn_blocking(move || evaluate(&host, &given))
@@ -82,11 +86,34 @@ fn read(given: &str) -> Result<String> {
     })
 }
 
-fn document(json: serde_json::Value) -> Result<Document> {
-    match Bson::try_from(json) {
-        Ok(Bson::Document(command)) => Ok(command),
-        Ok(_) => Err(bad("it is no document")),
-        Err(e) => Err(bad(&e.to_string())),
+fn decoded(document: &RawDocument) -> std::result::Result<Document, String> {
+    Document::try_from(document).map_err(|e| e.to_string())
+}
+
+/// A document as text of a flag has it: extended JSON, or what a person would type into mongosh.
+///
+/// # Errors
+/// What is wrong, in words.
+pub(super) fn document(text: &str) -> std::result::Result<Document, String> {
+    let strict = match extjson::document(text, Of::Query) {
+        Ok(document) => return decoded(&document),
+        Err(why) => why,
+    };
+    if extjson::is_json(text) {
+        return Err(strict);
+    }
+    // What has its names in quotes is meant as JSON, whose own mistake is what helps.
+    let is_json =
+        text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
+    let evaluated = || {
+        let host = super::daemons::host(EVALUATE_MEMORY_MB)?;
+        tokio::task::block_in_place(|| evaluate(&host, text))
+    };
+    match evaluated() {
+        Ok((_, document)) => Ok(document),
+        Err(_) if is_json => Err(strict),
+        Err(Error::Usage(why)) => Err(why.strip_prefix(NOT_A_COMMAND).unwrap_or(&why).to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -108,6 +135,27 @@ impl Sink for Sent {
     fn count(&mut self, _name: &str, _delta: i64) {}
     fn log(&mut self, _level: Level, text: &str) {
         tell!("{text}");
+    }
+}
+
+/// Makes whole numbers integers where these hold them, as mongosh does with what it sends.
+fn whole_numbers(value: &mut Bson) {
+    match value {
+        Bson::Document(fields) => fields.iter_mut().for_each(|(_, value)| whole_numbers(value)),
+        Bson::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Bson::Double(number)
+            if number.fract() == 0.0 && !(*number == 0.0 && number.is_sign_negative()) =>
+        {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the cast saturates, and is checked"
+            )]
+            let whole = *number as i32;
+            if f64::from(whole) == *number {
+                *value = Bson::Int32(whole);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -133,7 +181,9 @@ fn evaluate(host: &Host, text: &str) -> Result<(Option<String>, Document)> {
         other => bad(&other.to_string()),
     })?;
     match instance.into_sink() {
-        Sent { db: Some(db), command: Some(Bson::Document(command)) } => {
+        Sent { db: Some(db), command: Some(mut command) } => {
+            whole_numbers(&mut command);
+            let Bson::Document(command) = command else { return Err(bad("it is no document")) };
             Ok((db.as_str().map(str::to_owned), command))
         }
         _ => Err(bad("it is no document")),

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use bson::{Document, doc, rawdoc};
+use bson::{Bson, doc, rawdoc};
 use clap::Parser;
 
 use super::args::{Cli, Command, DemoArgs, Global};
@@ -125,9 +125,11 @@ async fn print_top(store: &Store) -> Result<()> {
     let mut table = output::table(&["word", "count"]);
     let order = doc! { "value": -1, "_id": 1 };
     store
-        .results(store.db_name(), "words", order, 10, |row: Document| {
+        .results(store.db_name(), "words", order, 10, |row| {
             let word = row.get_str("_id").unwrap_or("?").to_owned();
-            let count = row.get("value").map(output::number).unwrap_or_default();
+            let count =
+                row.get("value").ok().flatten().and_then(|count| Bson::try_from(count).ok());
+            let count = count.as_ref().map(output::number).unwrap_or_default();
             table.add_row([word, count]);
             Ok(())
         })
@@ -140,7 +142,7 @@ async fn export(store: &Store, path: &std::path::Path) -> Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
     store
         .results(store.db_name(), "words", doc! { "_id": 1 }, 0, |row| {
-            let line = output::ejson(&bson::Bson::Document(row));
+            let line = output::result(&row);
             writeln!(file, "{line}").map_err(failed)
         })
         .await?;

@@ -3,9 +3,10 @@
 use std::io::BufRead;
 use std::path::Path;
 
-use bson::{Bson, RawDocumentBuf};
+use bson::RawDocumentBuf;
 
 use crate::error::{Error, Result};
+use crate::extjson::{self, Of};
 
 /// Reads at most so many documents; `-` is standard input. Empty lines are skipped.
 pub(super) fn read(file: &Path, most: usize) -> Result<Vec<RawDocumentBuf>> {
@@ -41,31 +42,16 @@ fn parse(reader: impl BufRead, shown: &str, most: usize) -> Result<Vec<RawDocume
                 let place = format!("line {} of {shown}", index + 1);
                 Error::Usage(format!("{place} is not a JSON document: {why}"))
             };
-            docs.push(document(line).map_err(bad)?);
+            docs.push(extjson::document(line, Of::Data).map_err(bad)?);
         }
     }
     Ok(docs)
 }
 
-fn document(line: &str) -> std::result::Result<RawDocumentBuf, String> {
-    let json: serde_json::Value = serde_json::from_str(line).map_err(|e| match e.column() {
-        0 => e.to_string(),
-        // The parser counts lines too, but it sees only one.
-        column => {
-            let text = e.to_string();
-            let why = text.split(" at line ").next().unwrap_or_default();
-            format!("{why}, at character {column}")
-        }
-    })?;
-    match Bson::try_from(json) {
-        Ok(Bson::Document(doc)) => RawDocumentBuf::try_from(&doc).map_err(|e| e.to_string()),
-        Ok(_) => Err("it must be an object, like {\"_id\": 1}".into()),
-        Err(e) => Err(e.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bson::Bson;
+
     use super::*;
 
     fn failure(text: &str) -> String {
@@ -87,7 +73,7 @@ mod tests {
     fn a_bad_line_is_named() {
         assert_eq!(
             failure("{\"n\": 1}\n\n{\"n\": }\n"),
-            "line 3 of docs.jsonl is not a JSON document: expected value, at character 7"
+            "line 3 of docs.jsonl is not a JSON document: a value was expected, found '}' at character 7"
         );
         assert!(failure("[1]").contains("line 1") && failure("[1]").contains("must be an object"));
         assert!(failure("{}\n{\"d\": {\"$oid\": \"x\"}}").starts_with("line 2 of docs.jsonl"));

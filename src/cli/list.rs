@@ -1,6 +1,6 @@
 //! `aviary list`.
 
-use super::args::{Global, ListArgs};
+use super::args::{Format, Global, ListArgs};
 use super::output;
 use crate::error::{Error, Result};
 use crate::job::JobState;
@@ -32,17 +32,25 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
     if jobs.is_empty() && listed.unreadable.is_empty() {
         output::hint_at_db(global, &store, "no such jobs");
     }
+    let wide = global.format() == Format::Wide;
+    let mut headings = vec![
+        "job", "state", "created", "input", "output", "map", "reduce", "took", "client", "tag",
+    ];
+    if wide {
+        headings.extend(["priority", "counters", "error"]);
+    }
     output::print_rows(
         global.format(),
         &jobs,
         |(job, _)| job.id.to_string(),
         |(job, phases)| output::job_json(job, phases),
-        &["job", "state", "input", "output", "map", "reduce", "took", "client", "tag"],
+        &headings,
         |(job, phases)| {
             let spec = &job.spec;
-            vec![
+            let mut row = vec![
                 job.id.to_string(),
                 job.state.to_string(),
+                output::when(job.created),
                 format!("{}.{}", spec.input.db, spec.input.collection),
                 super::status::shown_output(job),
                 format!("{}/{}", phases.map.done, phases.map.total),
@@ -50,7 +58,15 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
                 output::duration(Some(job.created), output::ended(job)),
                 job.client.clone().unwrap_or_default(),
                 job.tag.clone().unwrap_or_default(),
-            ]
+            ];
+            if wide {
+                let counters = job.counters.iter().flatten();
+                let counters = counters.map(|(name, n)| format!("{name} {}", output::number(n)));
+                row.push(job.priority.to_string());
+                row.push(counters.collect::<Vec<_>>().join(", "));
+                row.push(job.error.as_ref().map(|e| e.message.clone()).unwrap_or_default());
+            }
+            row
         },
     )
 }

@@ -31,9 +31,10 @@ mod wait;
 mod waiting;
 mod workers;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{ConnectOptions, Store};
 use crate::telemetry::{self, LogFormat};
 use crate::terminal::{self, tell};
@@ -53,10 +54,23 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if usage { 2 } else { 0 });
         }
     };
-    let format = if cli.command.is_daemon() { LogFormat::Json } else { LogFormat::Text };
-    let quietest = if cli.command.is_daemon() { 0 } else { 3 };
-    if quietest == 0 || cli.global.verbose > 0 {
-        telemetry::init(format, cli.global.verbose.saturating_sub(u8::from(quietest == 3)));
+    let is_daemon = cli.command.is_daemon();
+    // Programs read what a daemon logs, unless a person has started it and looks at it.
+    let is_read = !is_daemon || std::io::stderr().is_terminal();
+    let format = if is_read { LogFormat::Text } else { LogFormat::Json };
+    let filter = match telemetry::filter() {
+        Ok(filter) => filter,
+        Err(error) => {
+            tell!("error: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    if is_daemon || cli.global.verbose > 0 || filter.is_some() {
+        let verbosity = cli.global.verbose.saturating_sub(u8::from(!is_daemon));
+        telemetry::init(format, verbosity, filter);
+    }
+    if !cli.global.quiet && !is_daemon {
+        crate::toolchain::tell_of_compiling(|what| tell!("{what}"));
     }
     if let Command::CompileModule(args) = &cli.command {
         return crate::wasm::compile_child::main(&args.orders());
@@ -91,11 +105,17 @@ pub fn main() -> ExitCode {
 /// Prints help, or what is wrong with the command line. It quotes arguments and the environment, so it has clap's
 /// colors only if it is plain text, and no connection string that was given as something else.
 fn print_usage(error: &clap::Error) {
+    // It lists as required what the environment gives.
     let text = error.render().to_string();
+    let text = ["uri <URI>", "uri-file <FILE>", "db <NAME>", "config <FILE>"]
+        .iter()
+        .fold(text, |text, flag| text.replace(&format!(" --{flag} "), " "));
     let has_uri =
         text.split_whitespace().any(|word| word.contains("mongodb") && word.contains("://"));
     if error.use_stderr() && has_uri {
         tell!("error: a connection string goes with --uri or AVIARY_URI; see aviary --help");
+    } else if error.use_stderr() && text.contains("Usage: ") && terminal::is_plain(&text) {
+        tell!("{}", text.trim_end());
     } else if terminal::is_plain(&text) {
         let _ = error.print();
     } else if error.use_stderr() {
@@ -149,6 +169,9 @@ async fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// A server that is there answers sooner.
+const CONNECTING: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl Global {
     /// Connects to the deployment that the command line names.
     async fn store(&self, app_name: &str) -> Result<Store> {
@@ -162,6 +185,13 @@ impl Global {
         shard: Option<String>,
         shard_uri: Option<String>,
     ) -> Result<Store> {
+        if let Some(db) = &self.db {
+            crate::job::spec::check_database_name(db).map_err(|e| {
+                Error::Usage(format!(
+                    "{e}; --db (-d, or AVIARY_DB in the environment) names the database"
+                ))
+            })?;
+        }
         let options = ConnectOptions {
             uri: self.deployment()?,
             db: self.db.clone(),
@@ -170,6 +200,16 @@ impl Global {
             shard_uri,
             trusted: self.trusted.iter().cloned().collect(),
         };
-        Store::connect(&options).await
+        let connecting = Store::connect(&options);
+        tokio::pin!(connecting);
+        // A person who waits should know what for; a daemon logs it.
+        tokio::select! {
+            store = &mut connecting => return store,
+            () = tokio::time::sleep(CONNECTING) => {}
+        }
+        if !self.quiet && self.sources.is_verb {
+            tell!("no answer from {} yet, still trying", crate::store::uri::redact(&options.uri));
+        }
+        connecting.await
     }
 }

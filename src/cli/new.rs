@@ -102,6 +102,12 @@ pub(super) fn run(global: &Global, args: &NewArgs) -> Result<()> {
         std::fs::write(args.dir.join(name), text).map_err(failed)?;
         super::output::line(args.dir.join(name).display())?;
     }
+    if !global.quiet && args.language == Starter::Assemblyscript {
+        tell!(
+            "job.ts is AssemblyScript: TypeScript's syntax, compiled to WebAssembly, without regular expressions and \
+             closures; aviary new javascript has those"
+        );
+    }
     if !global.quiet {
         tell!("next: cd {shown} && aviary try --docs sample.jsonl {}", args.language.flags());
     }

@@ -2,16 +2,19 @@
 
 use std::io::Write as _;
 
-use bson::{Bson, DateTime};
+use bson::{Bson, DateTime, RawDocument};
 use comfy_table::{ContentArrangement, presets};
 use serde_json::{Map, Value, json};
 
 use super::args::{Format, Global};
 use crate::error::{Error, Result};
+use crate::extjson::{self, Form};
 use crate::job::{Job, JobState};
+use crate::shuffle::value::{RawVal, ValueError, tag};
 use crate::store::Store;
 use crate::task::{JobPhases, PhaseCounts};
 use crate::terminal::{self, tell};
+use crate::worker::once_more;
 
 /// A table for people. A cell stays in its line, so that nothing in it can pass for another row.
 pub(super) struct Table(comfy_table::Table);
@@ -127,7 +130,7 @@ pub(super) fn job_json(job: &Job, phases: &JobPhases) -> Value {
         "input": {
             "db": spec.input.db,
             "collection": spec.input.collection,
-            "query": ejson(&Bson::Document(spec.input.query.clone())),
+            "query": query(&spec.input.query),
         },
         "output": { "mode": spec.output.mode, "db": spec.output.db, "collection": collection },
         "created": date(Some(job.created)),
@@ -163,17 +166,40 @@ fn phase_json(phase: &PhaseCounts) -> Value {
 
 /// Canonical extended JSON, which loses nothing.
 pub(super) fn exact(document: bson::Document) -> String {
-    Bson::Document(document).into_canonical_extjson().to_string()
+    extjson::of_bson(&Bson::Document(document), Form::Canonical).to_string()
 }
 
 /// Relaxed extended JSON.
 pub(super) fn ejson(value: &Bson) -> Value {
-    value.clone().into_relaxed_extjson()
+    extjson::of_bson(value, Form::Relaxed)
+}
+
+/// A query or an order in relaxed extended JSON.
+pub(super) fn query(query: &bson::Document) -> Value {
+    extjson::of_bson(&Bson::Document(query.clone()), Form::Query)
+}
+
+/// A result as a line of relaxed extended JSON. Text that is not UTF-8, which JSON cannot hold, is told of on standard
+/// error.
+pub(super) fn result(document: &RawDocument) -> String {
+    let value = RawVal { tag: tag::DOCUMENT, bytes: document.as_bytes() };
+    if let Err(error @ ValueError::NotUtf8 { .. }) = value.validate() {
+        let id =
+            once_more::value_of(document, "_id").map_or_else(|_| "?".into(), |id| id.to_string());
+        tell!("warning: the result with _id {id}: {error}; it is shown with \u{FFFD} in its place");
+    }
+    extjson::json(value, Form::Relaxed).to_string()
 }
 
 /// A date as text, or nothing.
 pub(super) fn date(date: Option<DateTime>) -> Option<String> {
     date.and_then(|d| d.try_to_rfc3339_string().ok())
+}
+
+/// A date for people: to the second.
+pub(super) fn when(date: DateTime) -> String {
+    let stamp = jiff::Timestamp::from_millisecond(date.timestamp_millis());
+    stamp.map_or_else(|_| String::new(), |stamp| format!("{stamp:.0}"))
 }
 
 /// How long ago, or how long something took, in whole seconds.

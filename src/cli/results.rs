@@ -36,8 +36,7 @@ pub(super) async fn print(store: &Store, job: &Job, sort: Document, limit: i64) 
     // There may be more of them than fit into memory.
     let printed = store
         .results(&output.db, &name, sort, limit, |doc| {
-            let line = bson::Bson::Document(doc).into_relaxed_extjson();
-            writeln!(out, "{line}").map_err(failed)
+            writeln!(out, "{}", super::output::result(&doc)).map_err(failed)
         })
         .await;
     match printed.and_then(|()| out.flush().map_err(failed)) {

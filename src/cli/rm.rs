@@ -1,33 +1,68 @@
 //! `aviary rm`.
 
-use super::args::{Global, RmArg};
+use super::args::{Global, RmArgs};
 use crate::error::{Error, Result};
-use crate::job::{JobState, Output, OutputMode};
+use crate::job::{Job, JobState, Output, OutputMode};
+use crate::store::Store;
+use crate::store::jobs::JobFilter;
 use crate::store::retry::until_known;
 use crate::terminal::tell;
 
-pub(super) async fn run(global: &Global, args: RmArg) -> Result<()> {
-    if args.job == "last" {
+pub(super) async fn run(global: &Global, args: RmArgs) -> Result<()> {
+    if args.jobs.iter().any(|job| job == "last") {
         // Said twice, it would remove another job each time.
-        return Err(Error::Usage("rm takes a job's id, not `last`".into()));
-    }
-    let store = global.store("aviary-rm").await?;
-    let job = store.find_job(&args.job).await?;
-    if !job.state.is_terminal() {
-        return Err(Error::refused(
-            format!("job {} is {}", job.id, job.state),
-            match job.state {
-                JobState::Stopped => format!(
-                    "its target holds a part of its results: go on with aviary resume {0}, or leave it at \
-                     that with aviary cancel {0}",
-                    job.id
-                ),
-                _ => format!("cancel it first: aviary cancel {}", job.id),
-            },
+        return Err(Error::Usage(
+            "rm takes jobs' ids, not `last`, which is another job each time; aviary list shows them".into(),
         ));
     }
+    let store = global.store("aviary-rm").await?;
+    let mut jobs = Vec::with_capacity(args.jobs.len());
+    for job in &args.jobs {
+        let job = store.find_job(job).await?;
+        refuse_running(&job)?;
+        jobs.push(job);
+    }
+    if args.jobs.is_empty() {
+        let filter = JobFilter { client: args.client, tag: args.tag, state: args.state, limit: 0 };
+        let listed = store.jobs(&filter).await?;
+        super::output::tell_unreadable(global, &listed.unreadable);
+        jobs = listed.rows;
+        // Nobody means these by a tag.
+        jobs.retain(|job| job.state.is_terminal());
+        if jobs.is_empty() {
+            super::output::hint_at_db(global, &store, "no such ended jobs");
+        }
+    }
+    // All of them can be removed, as far as that is known before the first of them is.
+    for job in &jobs {
+        remove(&store, job).await?;
+        if !global.quiet {
+            tell!("job {} is removed", job.id);
+        }
+    }
+    Ok(())
+}
+
+fn refuse_running(job: &Job) -> Result<()> {
+    if job.state.is_terminal() {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("job {} is {}", job.id, job.state),
+        match job.state {
+            JobState::Stopped => format!(
+                "its target holds a part of its results: go on with aviary resume {0}, or leave it at \
+                 that with aviary cancel {0}",
+                job.id
+            ),
+            _ => format!("cancel it first: aviary cancel {}", job.id),
+        },
+    ))
+}
+
+async fn remove(store: &Store, job: &Job) -> Result<()> {
     until_known(async |_| {
-        crate::coordinator::gc::clean_up(&store, &job).await?;
+        crate::coordinator::gc::clean_up(store, job).await?;
         if job.spec.output.mode == OutputMode::Inline {
             store.drop_collection(&job.spec.output.db, &Output::hidden(&job.id)).await?;
         }
@@ -37,9 +72,5 @@ pub(super) async fn run(global: &Global, args: RmArg) -> Result<()> {
         }
         store.delete_job(&job.id).await
     })
-    .await?;
-    if !global.quiet {
-        tell!("job {} is removed", job.id);
-    }
-    Ok(())
+    .await
 }

@@ -3,7 +3,7 @@
 use super::args::{Format, Global, StatusArgs};
 use super::asked::{self, Found};
 use super::{output, publishing, waiting};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::job::{FunctionRef, Job, OutputMode, Reducer};
 use crate::request::REQUESTS;
@@ -14,13 +14,15 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
     let job = match asked::find(&store, &args.job).await? {
         Found::Job(job) => *job,
         Found::Request(id) if args.watch => {
-            let id = super::submit::accepted(&store, REQUESTS, &id, None).await?;
+            let accepted = super::submit::accepted(&store, REQUESTS, &id, None);
+            let id = watched(&id, "waits for a coordinator to take it in", accepted).await?;
             store.find_job(id.as_ref().map_or(args.job.as_str(), JobId::as_str)).await?
         }
         Found::Request(id) => return asked::show(global, &store, &id).await,
     };
     let (job, phases) = if args.watch {
-        super::wait::ended(&store, &job.id, global.quiet, None).await?
+        let ended = super::wait::ended(&store, &job.id, global.quiet, None);
+        watched(job.id.as_str(), "goes on", ended).await?
     } else {
         let phases = store.phases(&job).await?;
         (job, phases)
@@ -59,9 +61,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
                 ("reduce tasks", counts(&phases.reduce)),
             ];
             let input = &job.spec.input;
-            let shown = |doc: &bson::Document| {
-                output::ejson(&bson::Bson::Document(doc.clone())).to_string()
-            };
+            let shown = |doc: &bson::Document| output::query(doc).to_string();
             if !input.query.is_empty() {
                 rows.push(("query", shown(&input.query)));
             }
@@ -100,6 +100,16 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
         }
     }
     if args.watch { super::wait::verdict(&job) } else { Ok(()) }
+}
+
+/// Watching ends with Ctrl-C; the job goes on.
+async fn watched<T>(job: &str, how: &str, watching: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        watched = watching => watched,
+        _ = tokio::signal::ctrl_c() => {
+            Err(Error::WaitTimeout { job: job.to_owned(), how: how.to_owned() })
+        }
+    }
 }
 
 /// Where a job's results go, in a word.

@@ -18,7 +18,7 @@ use crate::store::input::InputSize;
 use crate::store::requests::tenants;
 use crate::store::retry::{ANSWER_MAX, until_known, within};
 use crate::task::JobPhases;
-use crate::task::counters::UPDATED;
+use crate::task::counters::{UNMATCHED, UPDATED};
 use crate::terminal::tell;
 use crate::wasm::{Host, Stage};
 
@@ -87,7 +87,8 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         skip_single_values: args.job.skip_single_values,
         scope,
         output,
-        partitions: args.partitions,
+        // Zero until the plan has chosen.
+        partitions: args.partitions.unwrap_or(0),
         limits: limits(&args.job),
         no_combine: args.job.no_combine,
         keep_intermediates: args.keep_intermediates,
@@ -415,9 +416,14 @@ fn summary(job: &Job) {
     let Output { mode, db, collection } = &job.spec.output;
     if *mode == OutputMode::Update {
         let count = |name| job.counters.as_ref().and_then(|counters| counters.get(name));
-        let [updated, output] =
-            [UPDATED, "output"].map(|n| count(n).map_or("0".into(), output::number));
+        let [updated, unmatched, output] =
+            [UPDATED, UNMATCHED, "output"].map(|n| count(n).map_or("0".into(), output::number));
         tell!("{updated} of {output} results had a document to update in {db}.{collection}");
+        if unmatched != "0" {
+            tell!(
+                "warning: the other {unmatched} have an _id that it does not hold, and are nowhere"
+            );
+        }
     } else if mode.has_target() {
         tell!("results are in {db}.{collection}");
     }
@@ -498,7 +504,10 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
     let Some(module) = &args.module else { return Ok(named) };
     let path = std::path::Path::new(module);
     let stages = if path.is_file() {
-        functions::Source::read(host, path)?.stages
+        match functions::Source::read(host, path)? {
+            script if script.language == "js" => script.script_stages(),
+            module => module.stages,
+        }
     } else {
         let found = match store {
             Some(store) => store.find_function(module).await?,
@@ -508,8 +517,8 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
     };
     if stages.is_empty() {
         return Err(Error::refused(
-            format!("{module} is not a module with several stages"),
-            "give --map, --reduce, … instead; a script serves one stage at a time",
+            format!("{module} does not say by names which stages it has"),
+            "name its functions map, reduce, … for --module, or give it as --map, --reduce, …",
         ));
     }
     for (stage, slot) in [
@@ -574,13 +583,32 @@ pub(super) fn input(args: &JobFunctions, db: &str, read: ReadMode) -> Result<Inp
     Ok(Input {
         db: args.input_db.clone().unwrap_or_else(|| db.to_owned()),
         collection: args.collection.clone(),
-        query: ejson_document("--query", &args.query)?,
+        query: query(&args.query)?,
         sort: optional("--sort", &args.sort)?,
         limit: args.limit,
         projection: optional("--projection", &args.projection)?,
         collation: optional("--collation", &args.collation)?,
         read,
     })
+}
+
+/// The query, if it is no larger than a job may carry along.
+fn query(text: &str) -> Result<Document> {
+    let query = ejson_document("--query", text)?;
+    let bytes =
+        query.to_vec().map_err(|e| Error::Usage(format!("--query does not serialise: {e}")))?;
+    if bytes.len() > config::QUERY_BYTES_MAX {
+        return Err(Error::Usage(format!(
+            "--query has {} bytes, and a job carries at most {} along; leave out documents in the map \
+             instead, or give several jobs a part each, with --out merge:NAME",
+            bytes.len(),
+            config::QUERY_BYTES_MAX
+        )));
+    }
+    crate::store::shape::check(&bytes).map_err(|why| {
+        Error::Usage(format!("--query {}", why.strip_prefix("it ").unwrap_or(&why)))
+    })?;
+    Ok(query)
 }
 
 /// The limits that the flags describe.
@@ -597,18 +625,23 @@ pub(super) fn limits(args: &JobFunctions) -> Limits {
     }
 }
 
-/// Parses a flag's extended JSON into a document.
+/// A flag's document: extended JSON, what one would type into mongosh, or a file with either.
 pub(super) fn ejson_document(flag: &str, text: &str) -> Result<Document> {
-    let bad = |why: String| {
+    let bad = |what: &str, why: &str| {
         Error::Usage(format!(
-            "{flag} is not a JSON document with names in double quotes, like '{{\"v\": {{\"$gt\": 5}}}}': {why}"
+            "{flag}{what} is no document, like '{{v: {{$gt: 5}}}}' or '{{\"v\": {{\"$gt\": 5}}}}': {why}"
         ))
     };
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
-    match bson::Bson::try_from(json) {
-        Ok(bson::Bson::Document(doc)) => Ok(doc),
-        Ok(_) => Err(bad("it must be an object, like {\"status\": \"paid\"}".into())),
-        Err(e) => Err(bad(e.to_string())),
+    if text.trim_start().starts_with(['{', '[', '"']) {
+        return super::command::document(text).map_err(|why| bad("", &why));
+    }
+    let path = std::path::Path::new(text);
+    match std::fs::read_to_string(path) {
+        Ok(read) => super::command::document(&read).map_err(|why| bad(&format!(" {text}"), &why)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(bad("", &format!("it begins with no brace, and there is no file {text}")))
+        }
+        Err(e) => Err(Error::unreadable(path, e)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `aviary tasks`: a job's tasks and their leases.
 
+use bson::Document;
 use serde_json::json;
 
 use super::args::{Format, Global, TasksArgs};
@@ -7,6 +8,7 @@ use super::output;
 use crate::error::Result;
 use crate::store::tasks::TaskFilter;
 use crate::task::{Task, TaskState};
+use crate::terminal::tell;
 
 pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
     let store = global.store("aviary-tasks").await?;
@@ -15,6 +17,9 @@ pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
     let listed = store.tasks(&job, &filter).await?;
     output::tell_unreadable(global, &listed.unreadable);
     let tasks = listed.rows;
+    if args.history {
+        return history(global, &tasks);
+    }
     let wide = global.format() == Format::Wide;
     let mut headings = vec!["task", "state", "worker", "until", "attempts", "progress", "took"];
     if wide {
@@ -42,6 +47,46 @@ pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
                 row.push(error_of(task).unwrap_or_default());
             }
             row
+        },
+    )
+}
+
+/// Attempts that have ended, task by task.
+fn history(global: &Global, tasks: &[Task]) -> Result<()> {
+    let attempts: Vec<(&Task, &Document)> = tasks
+        .iter()
+        .flat_map(|task| task.history.iter().map(move |attempt| (task, attempt)))
+        .collect();
+    let text =
+        |attempt: &Document, field: &str| attempt.get_str(field).unwrap_or_default().to_owned();
+    let date = |attempt: &Document, field: &str| attempt.get_datetime(field).ok().copied();
+    if attempts.is_empty() && !global.quiet {
+        tell!("no attempt has ended yet");
+    }
+    output::print_rows(
+        global.format(),
+        &attempts,
+        |(task, _)| task.id.to_string(),
+        |(task, attempt)| {
+            let mut row = json!({ "task": task.id });
+            if let (Some(row), serde_json::Value::Object(attempt)) =
+                (row.as_object_mut(), output::ejson(&bson::Bson::Document((*attempt).clone())))
+            {
+                row.extend(attempt);
+            }
+            row
+        },
+        &["task", "epoch", "worker", "began", "took", "outcome", "error"],
+        |(task, attempt)| {
+            vec![
+                task.id.short().to_owned(),
+                attempt.get("epoch").map(output::number).unwrap_or_default(),
+                text(attempt, "worker"),
+                output::date(date(attempt, "began")).unwrap_or_default(),
+                output::duration(date(attempt, "began"), date(attempt, "ended")),
+                text(attempt, "outcome"),
+                text(attempt, "error"),
+            ]
         },
     )
 }

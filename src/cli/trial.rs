@@ -15,6 +15,8 @@ use crate::job::{OutputMode, ReadMode};
 use crate::store::Store;
 use crate::terminal::{self, tell};
 use crate::wasm::{Host, Stage};
+use crate::worker::apart::Differs;
+use crate::worker::collation::Collated;
 use crate::worker::deadline::Deadline;
 use crate::worker::loader::{self, Loaded, Surroundings};
 use crate::worker::local::{LocalJob, LocalReduce};
@@ -31,14 +33,14 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     }
     let limits = submit::limits(&args.job);
     limits.validate()?;
-    let (store, docs) = match &args.docs {
+    let (store, docs, collation) = match &args.docs {
         Some(file) => {
             let most = args.job.limit.map_or(args.sample, |limit| limit.min(args.sample));
-            (None, documents::read(file, usize::try_from(most).unwrap_or(0))?)
+            (None, documents::read(file, usize::try_from(most).unwrap_or(0))?, None)
         }
         None => {
-            let (store, docs) = sample(global, &args).await?;
-            (Some(store), docs)
+            let (store, docs, collation) = sample(global, &args).await?;
+            (Some(store), docs, collation)
         }
     };
     let store = store.as_ref();
@@ -84,6 +86,7 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
             None => None,
         },
         skip_single_values: args.job.skip_single_values,
+        collation,
     };
     let count = docs.len();
     let outcome = tokio::task::spawn_blocking(move || job.run(&docs))
@@ -91,10 +94,7 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
         .map_err(|e| Error::Internal(format!("the trial panicked: {e}")))??;
     let mut out = terminal::out();
     for result in &outcome.results {
-        let line = bson::Document::try_from(result.as_ref())
-            .map_err(|e| Error::Internal(format!("a result is malformed: {e}")))?;
-        let line = super::output::ejson(&bson::Bson::Document(line));
-        match writeln!(out, "{line}") {
+        match writeln!(out, "{}", super::output::result(result)) {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             written => written.map_err(|e| Error::io("print the results", e))?,
         }
@@ -107,11 +107,33 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
             .collect();
         tell!("documents tried: {count}; {}", counters.join(", "));
     }
+    if let Some(differs) = &outcome.parts {
+        tell!("warning: {}", of_parts(differs));
+    }
     Ok(())
 }
 
+/// Tells that a reduce does not bear what a job does with it.
+fn of_parts(differs: &Differs) -> String {
+    let rule = "a job may reduce some of a key's values first, or one alone, and give reduce its own results; so return \
+                what is also a value (sums and counts, divided in --finalize), or give --no-combine, or a reduce that \
+                streams";
+    match differs {
+        Differs::Results { keys, of, key, at_once, in_parts } => format!(
+            "your reduce is not associative: reduced in parts, {keys} of {of} results are different; that of the key \
+             {key} is {at_once} at once and {in_parts} in parts; {rule}"
+        ),
+        Differs::Fails { why } => {
+            format!("your reduce fails on its own results; {rule}; what it says:\n{why}")
+        }
+    }
+}
+
 /// Documents of the collection, and the way to it.
-async fn sample(global: &Global, args: &TryArgs) -> Result<(Store, Vec<RawDocumentBuf>)> {
+async fn sample(
+    global: &Global,
+    args: &TryArgs,
+) -> Result<(Store, Vec<RawDocumentBuf>, Option<Collated>)> {
     if args.job.collection.is_empty() {
         return Err(Error::Usage(
             "nothing to try on; give --collection, or --docs with a file".into(),
@@ -121,7 +143,8 @@ async fn sample(global: &Global, args: &TryArgs) -> Result<(Store, Vec<RawDocume
     let input = submit::input(&args.job, store.db_name(), ReadMode::Committed)?;
     store.inspect_input(&input).await?;
     let docs = store.sample_documents(&input, args.sample).await?;
-    Ok((store, docs))
+    let has_one = store.collation_of(&input.db, &input.collection).await?.is_some();
+    Ok((store, docs, Collated::of_input(&input, has_one)))
 }
 
 async fn load(

@@ -17,6 +17,8 @@ use crate::terminal::tell;
 /// Where each address and each file with one was named, if it was.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sources {
+    /// Whether a person waits for the verb, rather than starting a daemon.
+    pub(super) is_verb: bool,
     uri: Named,
     uri_file: Named,
     shard_uri: Named,
@@ -52,8 +54,10 @@ impl Cli {
         let matches = Self::command().try_get_matches()?;
         let mut cli = Self::from_arg_matches(&matches)?;
         let verb = matches.subcommand().map_or(&matches, |(_, verb)| verb);
+        let is_verb = !cli.command.is_daemon();
         cli.global.sources = Sources {
             uri: Named::of(&matches, "uri"),
+            is_verb,
             uri_file: Named::of(&matches, "uri_file"),
             shard_uri: Named::of(verb, "shard_uri"),
             shard_uri_file: Named::of(verb, "shard_uri_file"),

@@ -18,6 +18,12 @@ use crate::store::retry::{ANSWER_MAX, within};
 use crate::task::JobPhases;
 use crate::terminal::tell;
 
+/// A look is answered sooner, unless the database is away.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// What a person is told then.
+const AWAY: &str = "the database is away, waiting for it";
+
 /// How long an answer is waited for at least when the wait itself is to end.
 const ANSWER_MIN: Duration = Duration::from_secs(5);
 
@@ -41,7 +47,14 @@ pub(super) async fn ended(
     let mut away_since: Option<Instant> = None;
     loop {
         let left = timeout.map(|limit| limit.saturating_sub(began.elapsed()));
-        let looked = look_within(store, id, left, &watch).await;
+        let looking = look_within(store, id, left, watch.counts());
+        tokio::pin!(looking);
+        let looked = loop {
+            tokio::select! {
+                looked = &mut looking => break looked,
+                () = tokio::time::sleep(SILENCE) => watch.say(AWAY),
+            }
+        };
         let is_over = timeout.is_some_and(|limit| began.elapsed() >= limit);
         match looked {
             Ok(None) => {
@@ -80,7 +93,7 @@ pub(super) async fn ended(
                         why: error.to_string(),
                     });
                 }
-                watch.say("the database is away, waiting for it");
+                watch.say(AWAY);
             }
             Err(error) => return Err(error),
         }
@@ -110,10 +123,10 @@ async fn look_within(
     store: &Store,
     id: &JobId,
     left: Option<Duration>,
-    watch: &Watch,
+    counts: bool,
 ) -> Result<Option<(Job, Option<JobPhases>)>> {
     let limit = left.map_or(ANSWER_MAX, |left| left.clamp(ANSWER_MIN, ANSWER_MAX));
-    let (store, id, counts) = (store.clone(), id.clone(), watch.counts());
+    let (store, id) = (store.clone(), id.clone());
     let looking = async move { look(&store, &id, counts).await };
     within(limit, "ask for the job", looking).await
 }

@@ -35,7 +35,7 @@ pub(super) async fn run(global: &Global) -> Result<()> {
                 "pid": w.pid,
                 "slots": w.slots,
                 "busy": w.busy,
-                "can": w.can.clone().map(|can| bson::Bson::from(can).into_relaxed_extjson()),
+                "can": w.can.clone().map(|can| output::ejson(&can.into())),
                 "version": w.version,
                 "started": output::date(Some(w.started)),
                 "seen": output::date(Some(w.seen)),

@@ -24,6 +24,10 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
     let input = &job.spec.input;
     store.authorize(&job.spec).await?;
     let size = store.inspect_input(input).await?;
+    let collation = match &input.collation {
+        Some(_) => None,
+        None => store.collation_of(&input.db, &input.collection).await?,
+    };
     let target_options = check_target(store, job).await?;
     let by_shard = slots(store).await?;
     let slots = by_shard.values().fold(0_u32, |sum, more| sum.saturating_add(*more));
@@ -107,6 +111,7 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
         "input_bytes": i64::try_from(size.bytes).unwrap_or(i64::MAX),
         "input_documents": i64::try_from(size.documents).unwrap_or(i64::MAX),
         "read_from": read_from,
+        "input_collation": collation,
     };
     set.extend(found.uuid.map(|uuid| ("input_uuid".to_owned(), uuid)));
     // Without a snapshot, the router follows a database that is moved.

@@ -56,9 +56,15 @@ impl Source {
             }
             Some("wasm") => Self::module(host, &shown.to_string(), file, bytes),
             _ if bytes.starts_with(b"\0asm") => Self::module(host, &shown.to_string(), file, bytes),
-            _ => Err(Error::refused(
+            other => Err(Error::refused(
                 format!("{shown} is not a function"),
-                "give a .js, .go, .rs, .c, .cpp, .zig, .ts, .wasm or .wat file",
+                match other {
+                    Some("py") => {
+                        "there is no Python here: write it in JavaScript (.js), or give a .go, .rs, .c, \
+                                   .cpp, .zig, .ts, .wasm or .wat file"
+                    }
+                    _ => "give a .js, .go, .rs, .c, .cpp, .zig, .ts, .wasm or .wat file",
+                },
             )),
         }
     }
@@ -125,7 +131,11 @@ impl Source {
             interrupt: crate::wasm::Interrupt::default(),
         };
         let refused = |why: String| {
-            Error::refused(format!("{} is not a usable {stage} function: {why}", self.file), "")
+            let hint = match why.contains("SyntaxError") && self.is_es_module() {
+                true => "a function's script is no ES module: remove the words export and import",
+                false => "",
+            };
+            Error::refused(format!("{} is not a usable {stage} function: {why}", self.file), hint)
         };
         let loaded = loader::compile(host, self.language, self.content.clone(), stage, &around)
             .await
@@ -149,6 +159,46 @@ impl Source {
             return Err(crate::worker::once_more::refuse_streaming());
         }
         Ok(())
+    }
+
+    /// Whether a script has lines as only ES modules have them.
+    fn is_es_module(&self) -> bool {
+        let text = String::from_utf8_lossy(&self.content);
+        self.language == "js"
+            && text.lines().any(|line| {
+                let line = line.trim_start();
+                line.starts_with("export ") || line.starts_with("import ")
+            })
+    }
+
+    /// The stages that a script defines by their names; none for a script that is one function.
+    #[must_use]
+    pub fn script_stages(&self) -> Vec<String> {
+        const KEYWORDS: [&str; 4] = ["function", "const", "let", "var"];
+        let text = String::from_utf8_lossy(&self.content);
+        let defined: Vec<String> = KEYWORDS
+            .iter()
+            .flat_map(|keyword| toolchain::defined_in_script(&text, keyword))
+            .collect();
+        let defines = |name: &str| {
+            let words = KEYWORDS.map(|word| format!("{word} {name}"));
+            let in_line = text.lines().any(|line| {
+                let line = line.trim_start();
+                words.iter().any(|word| {
+                    let rest = line.strip_prefix(word.as_str());
+                    rest.is_some_and(|rest| rest.trim_start().starts_with(['(', '=']))
+                })
+            });
+            // A scan knows several in one line, and loses its way in regular expressions.
+            in_line || defined.iter().any(|other| other == name)
+        };
+        let streams =
+            ["reduce_begin", "reduce_next", "reduce_end"].iter().all(|name| defines(name));
+        ["map", "combine", "reduce", "finalize"]
+            .into_iter()
+            .filter(|name| defines(name) || *name == "reduce" && streams)
+            .map(str::to_owned)
+            .collect()
     }
 
     /// As a request has it.
@@ -472,7 +522,15 @@ pub fn builtin(text: &str) -> Result<Option<Reducer>> {
 /// A refusal that lists everything that is wrong with a module.
 fn unusable(shown: &str, invalid: &InvalidModule) -> Error {
     let problems: Vec<String> = invalid.problems.iter().map(ToString::to_string).collect();
-    Error::refused(format!("{shown} is not a usable function: {}", problems.join("; ")), "")
+    let problems = problems.join("; ");
+    let hint = match problems.contains("wasi_snapshot_preview1.") {
+        true => {
+            "a function has no files, no network, no processes and no environment, so leave out what asks for them \
+                 (os.ReadFile, std::fs, fopen, sockets); give data with --scope"
+        }
+        false => "",
+    };
+    Error::refused(format!("{shown} is not a usable function: {problems}"), hint)
 }
 
 fn check_size(shown: &str, bytes: usize) -> Result<()> {

@@ -73,6 +73,9 @@ pub struct Job {
     /// The identity of the input collection when the job was planned: under its name another one may appear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_uuid: Option<Bson>,
+    /// The collation that the input collection has by itself, unless it is the simple one or the job has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_collation: Option<Document>,
     /// The member whose own order of the input's documents the plan's splits go by; none where they are ranges of an
     /// index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,6 +144,7 @@ impl Job {
             input_bytes: None,
             input_documents: None,
             input_uuid: None,
+            input_collation: None,
             read_from: None,
             plan_lost: None,
             by_index: false,

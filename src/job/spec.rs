@@ -416,7 +416,8 @@ impl JobSpec {
     }
 }
 
-fn check_database_name(db: &str) -> Result<(), Error> {
+/// Refuses what is no name of a database.
+pub(crate) fn check_database_name(db: &str) -> Result<(), Error> {
     if db.is_empty() || db.len() > 63 || db.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
         return Err(Error::Usage(format!("{db:?} is not a database name")));
     }

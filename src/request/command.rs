@@ -3,6 +3,7 @@
 use bson::{Bson, Document};
 
 use crate::error::{Error, Result};
+use crate::extjson::{self, Form};
 
 /// What a command says.
 #[derive(Debug, Default, PartialEq)]
@@ -37,9 +38,12 @@ pub struct Translated {
     pub notes: Vec<String>,
 }
 
+/// How the refusal of what is no command begins.
+pub(crate) const NOT_A_COMMAND: &str = "--command is not a mapReduce command: ";
+
 /// The refusal of what is no command.
 pub(crate) fn bad(why: &str) -> Error {
-    Error::Usage(format!("--command is not a mapReduce command: {why}"))
+    Error::Usage(format!("{NOT_A_COMMAND}{why}"))
 }
 
 /// Reads a command document.
@@ -84,7 +88,7 @@ pub fn translate(command: Document) -> Result<Translated> {
             "comment" => {
                 rest.tag = Some(match value {
                     Bson::String(text) => text,
-                    other => other.into_relaxed_extjson().to_string(),
+                    other => extjson::of_bson(&other, Form::Relaxed).to_string(),
                 });
             }
             "readConcern" => refuse_read_concern(&value)?,

@@ -21,9 +21,9 @@ pub enum Builtin {
     Sum,
     /// How many values were emitted, as an int64.
     Count,
-    /// Smallest value in the server's order of all types.
+    /// Smallest value in the server's order of all types; null and undefined are passed over.
     Min,
-    /// Largest value in the server's order of all types.
+    /// Largest value in the server's order of all types; null and undefined are passed over.
     Max,
     /// Average of numbers, of the type that the server's `$avg` gives.
     Avg,
@@ -251,8 +251,7 @@ impl Accumulator {
 
     /// Writes the state as a BSON value. Equal states give equal bytes.
     ///
-    /// The extreme of no values is written as null, which merges as a null value: write no
-    /// partial for a key that has no values.
+    /// The extreme of no values is written as null, which changes nothing where it is merged.
     pub fn partial(&self, out: &mut RawValBuf) {
         match &self.state {
             State::Sum(sum) => sum.partial(out),
@@ -295,13 +294,17 @@ impl Accumulator {
     }
 }
 
-/// Keeps the smaller or larger of two values.
+/// Keeps the smaller or larger of two values. As for `$min` and `$max`, null is no value: of nothing else, the result
+/// is null.
 fn see(
     builtin: Builtin,
     best: &mut Option<RawValBuf>,
     value: RawVal<'_>,
     scratch: &mut Vec<u8>,
 ) -> Result<(), BuiltinError> {
+    if value.is_nullish() {
+        return Ok(());
+    }
     let incomparable = |source| BuiltinError::Incomparable { builtin, source };
     match best {
         Some(best) => {

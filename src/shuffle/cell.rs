@@ -283,6 +283,9 @@ impl Cells {
         let Combine::Builtin(builtin) = self.combine else {
             return Err(FoldError::Full);
         };
+        if value.is_nullish() {
+            return Ok(Cell::Extreme { tag, len, bytes });
+        }
         let inline = bytes.to_le_bytes();
         let best = RawVal { tag, bytes: inline.get(..usize::from(len)).unwrap_or_default() };
         let is_better = extreme::is_better(builtin, best, value, &mut self.scratch)

@@ -8,8 +8,7 @@ use std::fmt;
 
 use bson::Bson;
 
-/// Deepest nesting of documents and arrays in one value. It is the server's own default.
-pub const NESTING_DEPTH_MAX: usize = 200;
+pub use crate::config::NESTING_DEPTH_MAX;
 
 /// Longest text that a value is shown as in an error message, in characters.
 pub const DISPLAY_CHARS_MAX: usize = 80;
@@ -94,6 +93,12 @@ pub enum ValueError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Text or a field's name is not UTF-8.
+    #[error("a value of type {name} holds text that is not UTF-8", name = type_name(*.tag))]
+    NotUtf8 {
+        /// The type byte.
+        tag: u8,
+    },
     /// Documents are nested deeper than [`NESTING_DEPTH_MAX`].
     #[error("a value is nested deeper than {NESTING_DEPTH_MAX} levels")]
     TooDeep,
@@ -141,6 +146,13 @@ impl<'a> RawVal<'a> {
     #[must_use]
     pub fn type_name(self) -> &'static str {
         type_name(self.tag)
+    }
+
+    /// Whether it is null, or undefined, which servers take for the same.
+    #[must_use]
+    #[inline]
+    pub fn is_nullish(self) -> bool {
+        matches!(self.tag, tag::NULL | tag::UNDEFINED)
     }
 
     /// Length of `type byte || value bytes`.
@@ -246,23 +258,16 @@ impl fmt::Display for RawVal<'_> {
             let shown = format!("{:?}", String::from_utf8_lossy(head));
             return write_short(f, &shown);
         }
-        // What was never checked may be nested deeper than anything can be shown.
-        match self.validate().and_then(|()| self.to_bson()) {
-            Ok(value) => write_short(f, &value.into_relaxed_extjson_text()),
-            Err(_) => write!(f, "<{} of {} bytes>", self.type_name(), self.bytes.len()),
+        // As people write it, which for a key that is a whole number is without a fraction.
+        if let Some(number) = self.as_f64() {
+            return write!(f, "{number}");
         }
-    }
-}
-
-/// Text of a [`Bson`] in relaxed extended JSON.
-trait RelaxedText {
-    fn into_relaxed_extjson_text(self) -> String;
-}
-
-impl RelaxedText for Bson {
-    fn into_relaxed_extjson_text(self) -> String {
-        // `Bson` displays itself as JSON with the extended forms for what JSON lacks.
-        self.to_string()
+        // What was never checked may be nested deeper than anything can be shown.
+        let is_sound = matches!(self.validate(), Ok(()) | Err(ValueError::NotUtf8 { .. }));
+        match is_sound.then(|| crate::extjson::display(*self)).flatten() {
+            Some(text) => write_short(f, &text),
+            None => write!(f, "<{} of {} bytes>", self.type_name(), self.bytes.len()),
+        }
     }
 }
 
@@ -311,6 +316,16 @@ impl RawValBuf {
     /// # Errors
     /// [`ValueError::Convert`] when the library refuses, as for a regex that holds a NUL.
     pub fn from_bson(value: &Bson) -> Result<Self, ValueError> {
+        let encoded = Self::encode(value)?;
+        encoded.as_raw().validate()?;
+        Ok(encoded)
+    }
+
+    /// The same without the checks of [`RawVal::parse`], for what is deeper than a function may emit.
+    ///
+    /// # Errors
+    /// As [`RawValBuf::from_bson`].
+    pub fn encode(value: &Bson) -> Result<Self, ValueError> {
         let mut document = bson::Document::new();
         document.insert("", value.clone());
         let raw =
@@ -319,7 +334,7 @@ impl RawValBuf {
         let mut element = Vec::with_capacity(raw.len());
         element.extend(raw.get(4..5).unwrap_or_default());
         element.extend(raw.get(6..raw.len().saturating_sub(1)).unwrap_or_default());
-        Self::from_vec(element)
+        Ok(Self { raw: element })
     }
 
     /// Borrows the value.
@@ -463,7 +478,7 @@ fn old_binary_is_sound(bytes: &[u8]) -> bool {
 fn check_utf8(tag: u8, bytes: &[u8]) -> Result<(), ValueError> {
     match std::str::from_utf8(bytes) {
         Ok(_) => Ok(()),
-        Err(_) => Err(ValueError::Malformed { tag, what: "the text is not UTF-8" }),
+        Err(_) => Err(ValueError::NotUtf8 { tag }),
     }
 }
 

@@ -212,6 +212,13 @@ pub(crate) fn only_existing_ids(error: &DriverError) -> bool {
     many.write_concern_error.is_none() && errors.iter().all(is_existing_id)
 }
 
+/// The database on which a server refuses a command, by its words.
+pub(super) fn refused_on(error: &Error) -> Option<String> {
+    let Error::Store { source, .. } = error else { return None };
+    let (_, rest) = source.message.split_once("not authorized on ")?;
+    rest.split_whitespace().next().map(str::to_owned)
+}
+
 /// Says what to grant where the server refuses for lack of a privilege.
 pub(super) fn not_permitted(error: Error, hint: impl FnOnce() -> String) -> Error {
     match error {

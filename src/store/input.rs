@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
+use mongodb::error::ErrorKind;
 use mongodb::options::{Collation, FindOptions, Hint, ReadConcern};
 use mongodb::raw_batch_cursor::RawBatch;
 use mongodb::{Client, ClusterTime, Collection};
@@ -200,10 +201,6 @@ impl Store {
     /// [`Error::Usage`] with the server's words when it does not understand them, or when they do
     /// not go with reading by ranges of `_id`; [`Error::Store`].
     pub async fn check_query(&self, input: &Input) -> Result<()> {
-        /// `BadValue`, `FailedToParse` and the like are numbered per message; these say that the
-        /// question is fine and the answer has to wait, or that this user may not ask.
-        const NOT_THE_QUERY: [StoreErrorKind; 2] =
-            [StoreErrorKind::Transient, StoreErrorKind::Unauthorized];
         let mut find = doc! { "find": &input.collection, "filter": input.query.clone() };
         find.extend(input.sort.clone().map(|sort| ("sort".to_owned(), Bson::Document(sort))));
         find.extend(input.projection.clone().map(|p| ("projection".to_owned(), Bson::Document(p))));
@@ -213,16 +210,17 @@ impl Store {
             find.insert("hint", doc! { "_id": 1 });
         }
         let most = i64::try_from(LOOK_MAX.as_millis()).unwrap_or(i64::MAX);
-        let explain = doc! { "explain": find, "verbosity": "queryPlanner", "maxTimeMS": most };
-        match self.other_db(&input.db).run_command(explain).await.action("check the query") {
-            Err(Error::Store { source, .. }) if !NOT_THE_QUERY.contains(&source.kind) => {
-                Err(Error::Usage(format!(
-                    "the server does not accept --query, --sort, --projection or --collation: {}",
-                    source.message
-                )))
-            }
-            outcome => outcome.map(|_| ()).map_err(|e| self.explain(e)),
+        // An explanation repeats the query more than once, and must fit a document: a large query is looked at by asking
+        // for nothing that it finds.
+        if doc_bytes(&find) > EXPLAINED_BYTES_MAX {
+            find.extend(doc! { "limit": 1, "singleBatch": true, "maxTimeMS": most });
+            find.insert("filter", doc! { "$and": [input.query.clone(), { "$alwaysFalse": 1 }] });
+            let looked = self.other_db(&input.db).run_command(find).await;
+            return accepted(looked.action("check the query").map_err(|e| self.explain(e)));
         }
+        let explain = doc! { "explain": find, "verbosity": "queryPlanner", "maxTimeMS": most };
+        let explained = self.other_db(&input.db).run_command(explain).await;
+        accepted(explained.action("check the query").map_err(|e| self.explain(e)))
     }
 
     /// Samples the values of some fields; a field that a document lacks is null. The rows are in the
@@ -260,7 +258,7 @@ impl Store {
             .iter()
             .map(|field| doc! { "$ifNull": [format!("${field}"), Bson::Null] }.into())
             .collect();
-        let rows: Vec<Document> = collection
+        let drawn: mongodb::error::Result<Vec<Document>> = collection
             .aggregate(vec![
                 doc! { "$sample": { "size": samples } },
                 doc! { "$sort": order },
@@ -273,8 +271,19 @@ impl Store {
             .action("sample the input")
             .map_err(|e| self.explain(e))?
             .try_collect()
-            .await
-            .action("sample the input")?;
+            .await;
+        let rows = match drawn {
+            // Text that is not UTF-8 is no value that a split could end at.
+            Err(error)
+                if matches!(
+                    *error.kind,
+                    ErrorKind::Bson(_) | ErrorKind::BsonDeserialization(_)
+                ) =>
+            {
+                return Ok(Vec::new());
+            }
+            drawn => drawn.action("sample the input")?,
+        };
         Ok(rows.into_iter().filter_map(|row| row.get_array("values").ok().cloned()).collect())
     }
 
@@ -429,7 +438,7 @@ impl Store {
         // A snapshot session says the read concern; the database's own must not contradict it.
         let collection: Collection<RawDocumentBuf> =
             client.database(&input.db).collection(&input.collection);
-        for mut read in reads(input, split, *size) {
+        for mut read in reads(input, split, *size)? {
             read.options.max_time = Some(reading.time.left());
             read.options.comment = Some(reading.comment.clone().into());
             read.options.read_concern = snapshot.is_none().then(ReadConcern::majority);
@@ -476,7 +485,7 @@ impl Store {
     pub async fn sample_documents(&self, input: &Input, limit: i64) -> Result<Vec<RawDocumentBuf>> {
         let collection: Collection<RawDocumentBuf> =
             self.other_db(&input.db).collection(&input.collection);
-        let mut options = find_options(input, InputSize::default());
+        let mut options = find_options(input, InputSize::default())?;
         options.limit = Some(input.limit.map_or(limit, |asked| asked.min(limit)));
         options.max_time = Some(QueryTime::of(input, &Caps::default(), None).left());
         collection
@@ -539,6 +548,30 @@ impl Reading {
     }
 }
 
+/// What the server's answer to a query says of it.
+fn accepted(answer: Result<Document>) -> Result<()> {
+    /// `BadValue`, `FailedToParse` and the like are numbered per message; these say that the
+    /// question is fine and the answer has to wait, or that this user may not ask.
+    const NOT_THE_QUERY: [StoreErrorKind; 2] =
+        [StoreErrorKind::Transient, StoreErrorKind::Unauthorized];
+    match answer {
+        Err(Error::Store { source, .. }) if !NOT_THE_QUERY.contains(&source.kind) => {
+            Err(Error::Usage(format!(
+                "the server does not accept --query, --sort, --projection or --collation: {}",
+                source.message
+            )))
+        }
+        answer => answer.map(|_| ()),
+    }
+}
+
+/// A query of more bytes is not explained.
+const EXPLAINED_BYTES_MAX: usize = 1 << 20;
+
+fn doc_bytes(document: &Document) -> usize {
+    document.to_vec().map_or(usize::MAX, |bytes| bytes.len())
+}
+
 /// One find.
 struct Read {
     query: Document,
@@ -546,12 +579,13 @@ struct Read {
 }
 
 /// The finds that read a split.
-fn reads(input: &Input, split: &Split, size: InputSize) -> Vec<Read> {
-    let options = find_options(input, size);
+fn reads(input: &Input, split: &Split, size: InputSize) -> Result<Vec<Read>> {
+    let options = find_options(input, size)?;
     if split.ranges.is_empty() {
-        return vec![Read { query: input.query.clone(), options }];
+        return Ok(vec![Read { query: input.query.clone(), options }]);
     }
-    split.ranges.iter().flat_map(|range| reads_of_range(input, split, range, &options)).collect()
+    let of_range = |range| reads_of_range(input, split, range, &options);
+    Ok(split.ranges.iter().flat_map(of_range).collect())
 }
 
 fn reads_of_range(input: &Input, split: &Split, range: &Range, options: &FindOptions) -> Vec<Read> {
@@ -594,19 +628,29 @@ fn batch_size(size: InputSize) -> u32 {
     u32::try_from(config::READ_BATCH_BYTES / average).map_or(MOST, |batch| batch.clamp(1, MOST))
 }
 
-fn find_options(input: &Input, size: InputSize) -> FindOptions {
+fn find_options(input: &Input, size: InputSize) -> Result<FindOptions> {
     let mut options = FindOptions::default();
     options.batch_size = Some(batch_size(size));
     options.no_cursor_timeout = Some(true);
     options.projection = input.projection.clone();
     options.sort = input.sort.clone();
     options.limit = input.limit;
-    // The server has said that it understands it, which is more than the driver knows.
-    options.collation = input
-        .collation
-        .clone()
-        .and_then(|collation| bson::deserialize_from_document(collation).ok());
-    options
+    options.collation = input.collation.as_ref().map(collation).transpose()?;
+    Ok(options)
+}
+
+/// A collation as the driver has it. Servers take numbers of any type, and the driver integers.
+fn collation(given: &Document) -> Result<Collation> {
+    let whole = |value: &Bson| match value {
+        #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and is checked")]
+        Bson::Double(number) if f64::from(*number as i32) == *number => Bson::Int32(*number as i32),
+        Bson::Int64(number) => i32::try_from(*number).map_or_else(|_| value.clone(), Bson::Int32),
+        other => other.clone(),
+    };
+    let given: Document = given.iter().map(|(name, value)| (name.clone(), whole(value))).collect();
+    // Left out, it would have text compared otherwise than asked, and nobody would notice.
+    bson::deserialize_from_document(given)
+        .map_err(|e| Error::Usage(format!("--collation is not understood: {e}")))
 }
 
 /// A snapshot that has aged out is the user's to solve, so the error says how.

@@ -77,6 +77,21 @@ impl Store {
         Ok(row.and_then(|row| row.get_document("info").ok()?.get("uuid").cloned()))
     }
 
+    /// The collation that a collection has by itself; `None` for the simple one, and without the privilege to ask.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn collation_of(&self, db: &str, name: &str) -> Result<Option<Document>> {
+        let row = match self.listed(db, name).await {
+            Err(e) if classify(&e).kind == StoreErrorKind::Unauthorized => return Ok(None),
+            listed => listed.action(format!("look up {db}.{name}"))?,
+        };
+        let collation = row.and_then(|row| {
+            row.get_document("options").ok()?.get_document("collation").ok().cloned()
+        });
+        Ok(collation.filter(|collation| !matches!(collation.get_str("locale"), Ok("simple"))))
+    }
+
     /// What the server lists of one collection.
     async fn listed(&self, db: &str, name: &str) -> mongodb::error::Result<Option<Document>> {
         let list = doc! { "listCollections": 1, "filter": { "name": name } };
@@ -168,15 +183,22 @@ impl Store {
         let target: Collection<RawDocumentBuf> = self.other_db(&output.db).collection(name);
         let error = match target.insert_many(docs).ordered(false).await {
             Ok(_) => return Ok(()),
-            Err(error) if again && only_existing_ids(&error) => return Ok(()),
             Err(error) => error,
         };
-        let id = refusal::refused(&error, docs).map_or_else(|| "?".to_owned(), refusal::id_of);
-        if classify(&error).kind == StoreErrorKind::DuplicateKey {
+        let refused = refusal::refused(&error, docs);
+        let is_there = classify(&error).kind == StoreErrorKind::DuplicateKey;
+        if is_there && let Some(doc) = refused {
+            // What the target's collation makes one, no later attempt makes two.
+            self.refuse_equal(output, name, doc).await?;
+        }
+        if again && only_existing_ids(&error) {
+            return Ok(());
+        }
+        let id = refused.map_or_else(|| "?".to_owned(), refusal::id_of);
+        if is_there {
             return Err(Error::refused(
                 format!("two results have the same key, and so the same _id: {id}"),
-                "a map-only job must emit each key once (did you forget --reduce?); with a reduce, the target's \
-                 collation makes the keys one",
+                "a map-only job must emit each key once (did you forget --reduce?)",
             ));
         }
         if refusal::of_insert(&error) {
@@ -194,6 +216,30 @@ impl Store {
             ));
         }
         Err(error).action("write results")
+    }
+
+    /// Refuses a result that is not there itself, but one that is equal to it under the collection's collation.
+    async fn refuse_equal(&self, output: &Output, name: &str, doc: &RawDocumentBuf) -> Result<()> {
+        let Some(collation) = self.collation_of(&output.db, name).await? else { return Ok(()) };
+        let Ok(Some(id)) = doc.get("_id") else { return Ok(()) };
+        let results: Collection<RawDocumentBuf> = self.other_db(&output.db).collection(name);
+        let found = results
+            .find_one(doc! { "_id": Bson::try_from(id).unwrap_or(Bson::Null) })
+            .max_time(UNLIMITED);
+        let Some(found) = found.await.action("look for an equal result")? else { return Ok(()) };
+        if found.get("_id").ok().flatten() == Some(id) {
+            return Ok(());
+        }
+        let Output { db, collection, .. } = output;
+        Err(Error::refused(
+            format!(
+                "the results with the _id {} and {} are one under the collation of {db}.{collection}, {}",
+                refusal::id_of(&found),
+                refusal::id_of(doc),
+                refusal::shown(&Bson::Document(collation))
+            ),
+            "nothing was published: emit keys that stay different there, or name a collection without a collation",
+        ))
     }
 
     /// Counts a collection's documents exactly.
@@ -327,11 +373,11 @@ impl Store {
         name: &str,
         sort: Document,
         limit: i64,
-        mut each: impl FnMut(Document) -> Result<()>,
+        mut each: impl FnMut(RawDocumentBuf) -> Result<()>,
     ) -> Result<()> {
         let mut cursor = self
             .other_db(db)
-            .collection::<Document>(name)
+            .collection::<RawDocumentBuf>(name)
             .find(doc! {})
             .sort(sort)
             .limit(limit)

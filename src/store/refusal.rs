@@ -5,6 +5,7 @@ use mongodb::error::{Error as DriverError, ErrorKind, InsertManyError};
 
 use super::error::classify;
 use crate::error::StoreErrorKind;
+use crate::extjson::{self, Form};
 use crate::job::Output;
 
 /// `DocumentValidationFailure`, `ImmutableField`, `BSONObjectTooLarge`, and the same of what an update makes: the
@@ -54,7 +55,7 @@ pub(super) fn id_of(doc: &RawDocumentBuf) -> String {
 
 /// A value in one line, cut off where it is long.
 pub(super) fn shown(value: &Bson) -> String {
-    cut(&value.clone().into_relaxed_extjson().to_string(), KEY_CHARS_MAX)
+    cut(&extjson::of_bson(value, Form::Relaxed).to_string(), KEY_CHARS_MAX)
 }
 
 /// What the server says, with the details that a validator gives. Where it names a job's own collection, the
@@ -69,7 +70,7 @@ pub(super) fn words(error: &DriverError, output: &Output, internal: &str) -> Str
         .unwrap_or(&said);
     let mut words = cut(said, MESSAGE_CHARS_MAX);
     if let Some(details) = details(error) {
-        let details = Bson::Document(details).into_relaxed_extjson().to_string();
+        let details = extjson::of_bson(&Bson::Document(details), Form::Query).to_string();
         words.push_str(": ");
         words.push_str(&cut(&details, DETAILS_CHARS_MAX));
     }

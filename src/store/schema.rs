@@ -169,12 +169,19 @@ impl Store {
 
     /// Says which role is missing when the server refuses for lack of one.
     pub(crate) fn explain(&self, error: Error) -> Error {
+        let other = error::refused_on(&error).filter(|db| db != self.db_name() && db != "admin");
         error::not_permitted(error, || {
-            format!(
-                "grant the user readWrite and dbAdmin on the database {}, and read on the input's, or a role of \
-                 deploy/roles.js; on Atlas, under Database Access",
-                self.db_name()
-            )
+            let grant = match other {
+                Some(other) => format!(
+                    "grant the user read on the database {other} if it is the input's, readWrite and dbAdmin if results \
+                     go there"
+                ),
+                None => format!(
+                    "grant the user readWrite and dbAdmin on the database {}, and read on the input's",
+                    self.db_name()
+                ),
+            };
+            format!("{grant}, or a role of deploy/roles.js; on Atlas, under Database Access")
         })
     }
 }

@@ -1,6 +1,7 @@
 //! A look at a document before values are made of it: a document of 16 MiB can be more than a gigabyte of them.
 
-use crate::job::limits::{DOCUMENT_DEPTH_MAX, DOCUMENT_ELEMENTS_MAX};
+use crate::config::NESTING_DEPTH_MAX;
+use crate::job::limits::DOCUMENT_ELEMENTS_MAX;
 use crate::shuffle::value::{Elements, code_and_scope, tag};
 
 /// Counts the elements of a document as far as [`DOCUMENT_ELEMENTS_MAX`], those of documents in it among them.
@@ -25,8 +26,8 @@ pub fn check(document: &[u8]) -> Result<(), String> {
             _ => None,
         };
         if let Some(inner) = inner {
-            if open.len() >= DOCUMENT_DEPTH_MAX {
-                return Err(format!("it is nested deeper than {DOCUMENT_DEPTH_MAX} levels"));
+            if open.len() >= NESTING_DEPTH_MAX {
+                return Err(format!("it is nested deeper than {NESTING_DEPTH_MAX} levels"));
             }
             open.push(Elements::new(inner));
         }
@@ -43,7 +44,7 @@ mod tests {
     #[test]
     fn a_shape_is_told_without_values() {
         let mut deep = doc! {};
-        for _ in 0..DOCUMENT_DEPTH_MAX - 1 {
+        for _ in 0..NESTING_DEPTH_MAX - 1 {
             deep = doc! { "a": deep };
         }
         let bytes = |doc: &Document| bson::serialize_to_vec(doc).unwrap();

@@ -14,6 +14,9 @@ pub const BUILT_IN: [&str; 4] = ["input", "emit", "reduce", "output"];
 /// What a job counts besides whose results update documents: those that were there.
 pub const UPDATED: &str = "updated";
 
+/// And those that were not, so that their results are nowhere.
+pub const UNMATCHED: &str = "unmatched";
+
 /// What one attempt has done so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -70,7 +73,10 @@ impl Counters {
         }
         for (name, value) in &self.user {
             let safe = name.replace(['$', '.', '\0'], "_");
-            let safe = if BUILT_IN.contains(&safe.as_str()) || safe == UPDATED || safe.is_empty() {
+            let safe = if BUILT_IN.contains(&safe.as_str())
+                || [UPDATED, UNMATCHED].contains(&safe.as_str())
+                || safe.is_empty()
+            {
                 format!("user_{safe}")
             } else {
                 safe

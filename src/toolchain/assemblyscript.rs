@@ -93,9 +93,18 @@ pub(super) fn build(job: &Job<'_>) -> Result<PathBuf> {
             "console=~lib/aviary/host/console",
         ])
         .env("NO_COLOR", "1");
-    job.run(&mut asc, |line| !line.starts_with("FAILURE "))?;
+    job.run(&mut asc, |line| !line.starts_with("FAILURE ")).map_err(|error| match error {
+        Error::Refused { why, hint } if hint.is_empty() => {
+            Error::Refused { why, hint: DIALECT.into() }
+        }
+        error => error,
+    })?;
     Ok(job.dir.join("aviary.wasm"))
 }
+
+/// What the ending of the file does not say.
+const DIALECT: &str = ".ts is compiled as AssemblyScript, which has TypeScript's syntax but its own library: no regular \
+                       expressions, no closures, no any; for those write JavaScript (.js)";
 
 fn entry(job: &Job<'_>) -> Result<String> {
     let mut text = String::from(

@@ -143,6 +143,8 @@ fn choose(
         }
         match usable(&candidate) {
             Ok(name) => return Ok(candidate.tool(name)),
+            // The same directory may be on PATH twice.
+            Err(Some(why)) if found.contains(&format!("{shown} {why}")) => {}
             Err(Some(why)) => found.push(format!("{shown} {why}")),
             Err(None) => found.extend(
                 candidate.insisted.map(|name| format!("{name} names {shown}, which does not run")),

@@ -104,9 +104,31 @@ pub(super) fn build(job: &Job<'_>) -> Result<PathBuf> {
         go.env("GOCACHE", find::compiler_cache("go-build", job.dir));
     }
     // "# job" only says which package it is, and what is wrong with our file is said of the user's too.
-    job.run(&mut go, |line| !line.starts_with("# ") && !line.starts_with("./aviary_exports.go"))?;
+    job.run(&mut go, |line| {
+        !line.starts_with("# ")
+            && !line.starts_with("./aviary_exports.go")
+            && !line.trim_start().starts_with("go get ")
+    })
+    .map_err(offline)?;
     Ok(out)
 }
+
+/// Go's advice would be to fetch the package, which changes nothing here.
+fn offline(error: Error) -> Error {
+    match error {
+        Error::Refused { why, hint } if why.contains("no required module provides package") => {
+            Error::Refused {
+                why: why.replace("; to add it:", ""),
+                hint: if hint.is_empty() { OFFLINE.to_owned() } else { hint },
+            }
+        }
+        error => error,
+    }
+}
+
+/// What to do about a package of somebody else's.
+const OFFLINE: &str = "jobs are compiled offline, with Go's own packages and aviary: copy the code that you need into a \
+                       .go file of the job";
 
 /// The exports of the functions that there are. A line directive puts the check of a function's type where
 /// the user wrote the function, so that the compiler names that place.

@@ -17,6 +17,7 @@ mod scan;
 mod sources;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use sources::SourceFile;
 
@@ -155,6 +156,22 @@ struct Job<'a> {
     dir: &'a Path,
 }
 
+/// Where it is told that a compiler runs: the first one of a language compiles its library too, in silence.
+static TELL: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Has it told that a compiler runs.
+pub fn tell_of_compiling(tell: fn(&str)) {
+    // Whoever asks first is told.
+    let _ = TELL.set(tell);
+}
+
+/// What `keyword` defines at the top of a script in JavaScript, whose words and brackets are AssemblyScript's.
+#[must_use]
+pub fn defined_in_script(text: &str, keyword: &str) -> Vec<String> {
+    let found = scan::functions(Language::AssemblyScript, text, keyword);
+    found.into_iter().map(|function| function.name).collect()
+}
+
 /// Compiles files of one language into one module, unless that was done before.
 ///
 /// # Errors
@@ -168,6 +185,13 @@ pub fn build(paths: &[PathBuf]) -> Result<Built> {
     let module = match cache::get(&key) {
         Some(module) => module,
         None => {
+            if let Some(tell) = TELL.get() {
+                tell(&format!(
+                    "compiling {} with {}, which takes a while the first time",
+                    sources.names(),
+                    tool.name
+                ));
+            }
             let dir = private_dir()?;
             let job = Job { sources: &sources, tool: &tool, dir: dir.path() };
             let out = match language {

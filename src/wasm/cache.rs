@@ -37,7 +37,7 @@ const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 #[non_exhaustive]
 pub enum CacheError {
     /// It cannot be made, read or written.
-    #[error("use the cache of compiled modules {}", path.display())]
+    #[error("use the cache of compiled modules {}: {source}; AVIARY_CACHE names another directory", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -46,7 +46,7 @@ pub enum CacheError {
         source: io::Error,
     },
     /// It belongs to someone else, or is no directory.
-    #[error("use the cache of compiled modules {}: it must be a directory that this process owns", path.display())]
+    #[error("use the cache of compiled modules {}: it must be a directory that this process owns; AVIARY_CACHE names another one", path.display())]
     NotPrivate {
         /// The directory.
         path: PathBuf,

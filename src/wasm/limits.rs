@@ -83,8 +83,6 @@ pub const KEY_BYTES_MAX: usize = 1 << 20;
 /// Largest emitted value, in bytes, type byte included: what MongoDB stores in one document, and
 /// room for the key beside it is the sink's concern.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
-/// Deepest nesting of an emitted value, as MongoDB has it for documents.
-pub const VALUE_DEPTH_MAX: usize = 100;
 /// Largest input of one call, in bytes.
 pub const INPUT_BYTES_MAX: usize = 256 << 20;
 /// Most random bytes handed out by one `random_get`.

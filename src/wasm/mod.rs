@@ -50,4 +50,4 @@ pub use js::{JS_GUEST, Script, js_guest_digest};
 pub use limits::{Limits, THREAD_STACK_BYTES};
 pub use module::Module;
 pub use problem::{InvalidModule, Problem};
-pub use sink::{Nowhere, Sink, Sums};
+pub use sink::{Judge, Judged, Nowhere, Sink, Sums};

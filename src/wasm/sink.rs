@@ -46,11 +46,30 @@ pub trait Sink: Send + 'static {
         Ok(())
     }
 
+    /// Says of a pair by itself whether this sink would refuse it. With this, the record is found whose emit was refused.
+    fn judge(&self) -> Judge {
+        Box::new(|_, _| Ok(()))
+    }
+
     /// Adds to a counter. The guest chooses the names, so the sink must bound how many it keeps.
     fn count(&mut self, name: &str, delta: i64);
 
     /// Takes one line of the guest's log. The total is bounded by the instance's limits.
     fn log(&mut self, level: Level, text: &str);
+}
+
+/// Whether a sink would refuse a pair, given as for [`Sink::emit`].
+pub type Judge = Box<dyn Fn(&[u8], &[u8]) -> Result<(), SinkError> + Send>;
+
+/// Takes what a judge lets pass, keeps nothing.
+pub struct Judged(pub Judge);
+
+impl Sink for Judged {
+    fn emit(&mut self, key: &[u8], value: &[u8]) -> Result<(), SinkError> {
+        (self.0)(key, value)
+    }
+    fn count(&mut self, _name: &str, _delta: i64) {}
+    fn log(&mut self, _level: Level, _text: &str) {}
 }
 
 /// Takes everything, keeps nothing: for functions that are only tried.

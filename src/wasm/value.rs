@@ -3,12 +3,14 @@
 //! Everything after this point compares, sorts, merges and stores these bytes, so a wrong length
 //! in them is stopped here, in the call of the guest that made it.
 
-use super::limits::VALUE_DEPTH_MAX;
+use crate::config::NESTING_DEPTH_MAX;
 
 /// What is wrong with a value.
 pub(crate) type Fault = &'static str;
 
 const TRUNCATED: Fault = "it is cut off";
+const TOO_DEEP: Fault = "it is nested deeper than 200 levels";
+const _: () = assert!(NESTING_DEPTH_MAX == 200, "the words say so");
 
 /// Checks a type byte followed by exactly one value of that type.
 #[inline]
@@ -59,8 +61,8 @@ fn skip(kind: u8, bytes: &[u8], depth: usize) -> Result<&[u8], Fault> {
 }
 
 fn document(bytes: &[u8], depth: usize) -> Result<&[u8], Fault> {
-    if depth >= VALUE_DEPTH_MAX {
-        return Err("it is nested too deeply");
+    if depth >= NESTING_DEPTH_MAX {
+        return Err(TOO_DEEP);
     }
     let (len, _) = length(bytes)?;
     let (whole, rest) = bytes.split_at_checked(len).ok_or(TRUNCATED)?;
@@ -201,11 +203,11 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         let mut value = Bson::Int32(1);
-        for _ in 0..VALUE_DEPTH_MAX {
+        for _ in 0..NESTING_DEPTH_MAX {
             value = doc! { "a": value }.into();
         }
         assert_eq!(check(&tagged(value.clone())), Ok(()));
-        assert_eq!(check(&tagged(doc! { "a": value })), Err("it is nested too deeply"));
+        assert_eq!(check(&tagged(doc! { "a": value })), Err(TOO_DEEP));
     }
 
     #[test]

@@ -1,31 +1,65 @@
-//! Jobs with a collation. Documents are matched and sorted under it, by the servers; keys are grouped by
-//! their bytes. So a key that holds text is refused, instead of being grouped otherwise than asked.
+//! Jobs with a collation, of their own or of the collection that they read. Documents are matched and sorted under it,
+//! by the servers; keys are grouped by their bytes. So a key that holds text is refused, instead of being grouped
+//! otherwise than asked.
+//!
+//! Grouping by collation would take the sort keys that the servers' own library makes of text. Servers give them for text
+//! that is stored, not for what a function emits, and another library's agree in most texts, but not in all. A group
+//! that is now and then another one is worse than a refusal.
 
 use bson::{RawBsonRef, RawDocument};
 
 use crate::error::{Error, Result};
+use crate::job::{Input, Job};
 use crate::shuffle::value::{RawVal, tag};
 
-/// Refuses a key that the collation might make one with another.
-///
-/// # Errors
-/// [`Error::Refused`] naming the key.
-pub(super) fn refuse_text(key: RawVal<'_>) -> Result<()> {
-    let holds_text = match key.tag {
-        tag::STRING | tag::SYMBOL => true,
-        tag::DOCUMENT | tag::ARRAY => {
-            RawDocument::from_bytes(key.bytes).is_ok_and(document_holds_text)
-        }
-        _ => false,
-    };
-    if !holds_text {
-        return Ok(());
+/// Where the collation comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collated {
+    /// The job asks for it.
+    ByJob,
+    /// The collection that is read has it.
+    ByInput,
+}
+
+impl Collated {
+    /// Whether texts that differ may be the same to a job.
+    pub(super) fn of(job: &Job) -> Option<Self> {
+        Self::of_input(&job.spec.input, job.input_collation.is_some())
     }
-    Err(Error::refused(
-        format!("the key {key} holds text, and the job has a collation"),
-        "text is grouped by its bytes only: emit a key that equal texts share \
-         (this.name.toLowerCase()) and put the collation's work into --query, or leave it out",
-    ))
+
+    /// The same by what is read, and whether that collection has a collation.
+    pub fn of_input(input: &Input, has_one: bool) -> Option<Self> {
+        if input.collation.is_some() {
+            return input.is_collated().then_some(Self::ByJob);
+        }
+        has_one.then_some(Self::ByInput)
+    }
+
+    /// Refuses a key that the collation might make one with another.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the key.
+    pub(super) fn refuse_text(self, key: RawVal<'_>) -> Result<()> {
+        let holds_text = match key.tag {
+            tag::STRING | tag::SYMBOL => true,
+            tag::DOCUMENT | tag::ARRAY => {
+                RawDocument::from_bytes(key.bytes).is_ok_and(document_holds_text)
+            }
+            _ => false,
+        };
+        if !holds_text {
+            return Ok(());
+        }
+        let whose = match self {
+            Self::ByJob => "the job has a collation",
+            Self::ByInput => "the input has a collation of its own, by which servers group",
+        };
+        Err(Error::refused(
+            format!("the key {key} holds text, and {whose}"),
+            "text is grouped by its bytes only: emit a key that equal texts share (this.name.toLowerCase()) and give \
+             --collation '{\"locale\": \"simple\"}', which says that bytes are what counts",
+        ))
+    }
 }
 
 fn document_holds_text(document: &RawDocument) -> bool {

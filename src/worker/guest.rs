@@ -8,8 +8,8 @@ use super::loader::Loaded;
 use super::pace::Pace;
 use crate::error::{Error, FunctionError, Result};
 use crate::shuffle::fold::Fold;
-use crate::shuffle::value::RawVal;
-use crate::wasm::{GuestError, Instance, Known, Level, Nowhere, Sink, SinkError, Stage};
+use crate::shuffle::value::{Elements, RawVal};
+use crate::wasm::{GuestError, Instance, Judged, Known, Level, Nowhere, Sink, SinkError, Stage};
 
 /// Documents laid end to end, as functions take them.
 #[derive(Debug, Default)]
@@ -108,7 +108,7 @@ impl<S: Sink> Guest<S> {
         match called {
             Ok(()) if self.may_hide_excess(batch) => self.find_excess(batch),
             Ok(()) => Ok(()),
-            Err(GuestError::Sink { error, .. }) => Err(from_sink(error)),
+            Err(GuestError::Sink { error, .. }) => Err(self.blame(from_sink(error), batch)),
             Err(error) if is_over(&self.loaded, &error) => {
                 Err(too_late(&self.loaded, name_one_of(stage, batch)))
             }
@@ -196,6 +196,26 @@ impl<S: Sink> Guest<S> {
             }
         }
         Ok(())
+    }
+
+    /// Names the record whose emit was refused, which only a run of each by itself tells.
+    fn blame(&self, error: Error, batch: &Batch) -> Error {
+        let Error::Refused { why, hint } = error else { return error };
+        let (stage, loaded) = (self.loaded.stage, &self.loaded);
+        let name = || {
+            // A map's sink also fails for what no record is to blame for, such as a full disk.
+            if batch.len() == 1 && stage != Stage::Map {
+                return batch.documents().next().and_then(|doc| name_record(stage, doc));
+            }
+            let mut probe = instance(loaded, Judged(self.instance.sink().judge())).ok()?;
+            batch.documents().find_map(|doc| match probe.call(stage, doc) {
+                Err(GuestError::Sink { .. }) => name_record(stage, doc),
+                _ => None,
+            })
+        };
+        let Some(record) = name() else { return Error::Refused { why, hint } };
+        let function = loaded.name.as_ref().map_or_else(String::new, |name| format!(" of {name}"));
+        Error::Refused { why: format!("{stage}{function} on {record}: {why}"), hint }
     }
 
     /// An instance whose emits go nowhere.
@@ -338,18 +358,18 @@ pub fn name_key(key: RawVal<'_>) -> String {
 
 /// What a person calls a record: a document by its `_id`, a group by its key.
 fn name_record(stage: Stage, doc: &[u8]) -> Option<String> {
-    let doc = bson::RawDocument::from_bytes(doc).ok()?;
     let (field, word) = match stage {
         Stage::Map => ("_id", "the document with _id"),
         Stage::Combine | Stage::Reduce | Stage::Finalize => ("k", "the key"),
     };
-    let value: bson::Bson = doc.get(field).ok()??.try_into().ok()?;
-    Some(format!("{word} {}", shorten(&value)))
-}
-
-fn shorten(value: &bson::Bson) -> String {
-    crate::shuffle::value::RawValBuf::from_bson(value)
-        .map_or_else(|_| "?".to_owned(), |raw| raw.to_string())
+    // Not by the library, which passes over text that is not UTF-8, and over what comes after it.
+    let mut elements = Elements::new(doc);
+    while let Some((name, value)) = elements.next().ok()? {
+        if name == field.as_bytes() {
+            return Some(format!("{word} {value}"));
+        }
+    }
+    None
 }
 
 /// Splits an emitted value, which the host has checked, into its type and its bytes.

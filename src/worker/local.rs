@@ -3,17 +3,20 @@
 
 use bson::{Document, RawDocumentBuf};
 
+use super::apart::Differs;
+use super::collation::Collated;
 use super::combiner::{Collect, boxed, combined, refuse_emit};
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
 use super::loader::Loaded;
-use super::map::{builtin, document_of_emit, document_of_result};
+use super::map::{Rules, builtin, document_of_emit, document_of_result};
 use super::reducer::{How, Long, Pairs, Reducer};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::job::OutputMode;
 use crate::shuffle::table::{Combine, Table};
-use crate::shuffle::value::RawValBuf;
+use crate::shuffle::value::{RawVal, RawValBuf};
 use crate::task::Counters;
-use crate::wasm::{Level, Sink, SinkError, Stage};
+use crate::wasm::{Judge, Level, Sink, SinkError, Stage};
 
 /// A job's functions, loaded.
 pub struct LocalJob {
@@ -29,6 +32,8 @@ pub struct LocalJob {
     pub finalize: Option<Loaded>,
     /// Whether a key's only value is its result.
     pub skip_single_values: bool,
+    /// The collation that the job has, or its input.
+    pub collation: Option<Collated>,
 }
 
 /// A reduce, loaded.
@@ -46,11 +51,14 @@ pub struct LocalOutcome {
     pub results: Vec<RawDocumentBuf>,
     /// The counters.
     pub counters: Document,
+    /// What is different when some of a key's values are reduced first, as a job may.
+    pub parts: Option<Differs>,
 }
 
 struct Emits {
     table: Table,
     direct: Option<Vec<RawDocumentBuf>>,
+    rules: Rules,
     counters: Counters,
     tap: Tap,
 }
@@ -60,11 +68,16 @@ impl Sink for Emits {
         let key = guest::raw(key).map_err(boxed)?;
         let value = guest::raw(value).map_err(boxed)?;
         self.counters.emit += 1;
+        self.rules.check(key, value).map_err(boxed)?;
         match &mut self.direct {
             Some(results) => results.push(document_of_emit(key, value).map_err(boxed)?),
             None => self.table.add(key, value).map_err(|e| boxed(refuse_emit(&e)))?,
         }
         Ok(())
+    }
+    fn judge(&self) -> Judge {
+        let rules = self.rules.clone();
+        Box::new(move |key, value| rules.judge(key, value).map_err(boxed))
     }
     fn count(&mut self, name: &str, delta: i64) {
         if !self.counters.count(name, delta) {
@@ -82,13 +95,20 @@ impl LocalJob {
     /// # Errors
     /// [`crate::error::Error::Function`] and [`crate::error::Error::Refused`], as in a worker.
     pub fn run(self, docs: &[RawDocumentBuf]) -> Result<LocalOutcome> {
-        let table = Table::new(match &self.reduce {
-            Some(LocalReduce::Builtin(name)) => Combine::Builtin(builtin(name)?),
-            Some(LocalReduce::Function(_)) | None => Combine::Values,
-        });
+        let builtin = match &self.reduce {
+            Some(LocalReduce::Builtin(name)) => Some(builtin(name)?),
+            Some(LocalReduce::Function(_)) | None => None,
+        };
+        let rules = Rules {
+            mode: OutputMode::Inline,
+            collation: self.collation,
+            builtin,
+            map_only: self.reduce.is_none(),
+        };
+        let table = Table::new(builtin.map_or(Combine::Values, Combine::Builtin));
         let direct = self.reduce.is_none().then(Vec::new);
         let tap = Tap::printed(Stage::Map);
-        let emits = Emits { table, direct, counters: Counters::default(), tap };
+        let emits = Emits { table, direct, rules, counters: Counters::default(), tap };
         let mut map = Guest::start(self.map, emits)?;
         let mut batch = Batch::default();
         for doc in docs {
@@ -96,46 +116,117 @@ impl LocalJob {
             batch.push(doc.as_bytes());
             map.call(&batch)?;
         }
-        let Emits { mut table, direct, mut counters, .. } = map.into_sink();
+        let Emits { table, direct, mut counters, .. } = map.into_sink();
         counters.input = i64::try_from(docs.len()).unwrap_or(i64::MAX);
-        let mut results = direct.unwrap_or_default();
-        if let Some(reduce) = self.reduce {
-            let start = |loaded: Loaded| {
-                let pairs = Pairs::new(Tap::printed(loaded.stage));
-                Guest::start(loaded, pairs)
-            };
-            let mut long = if self.no_combine { Long::Never } else { Long::Reduce };
-            if let Some(loaded) = self.combine {
-                let collect = Collect::new(Tap::printed(Stage::Combine));
-                table = combined(&mut Guest::start(loaded.clone(), collect)?, table)?;
-                long = Long::Combine(Box::new(start(loaded)?));
-            }
-            let how = match reduce {
-                LocalReduce::Builtin(name) => How::Builtin(builtin(&name)?),
-                LocalReduce::Function(loaded) => How::Function(Box::new(start(*loaded)?)),
-            };
-            let mut reducer = Reducer::new(how, long, self.finalize.map(start).transpose()?)
-                .skipping_single_values(self.skip_single_values);
-            let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
-                results.push(document_of_result(key, value)?);
-                Ok(())
-            };
-            table.drain_sorted(1, |group| {
-                counters.reduce += 1;
-                let mut values = group.values;
-                let key = RawValBuf::from(group.key);
-                let next =
-                    |value: &mut RawValBuf| Ok(values.next().map(|next| value.set(next)).is_some());
-                reducer.group(&key, group.encoded, true, next, &mut out)
-            })?;
-            reducer.finish(&mut out)?;
-            for of_function in reducer.counters() {
-                for (name, value) in of_function.user {
-                    counters.count(&name, value);
+        let Some(reduce) = self.reduce else {
+            let results = direct.unwrap_or_default();
+            counters.output = i64::try_from(results.len()).unwrap_or(i64::MAX);
+            return Ok(LocalOutcome { results, counters: counters.to_document(), parts: None });
+        };
+        let functions = Functions {
+            combine: self.combine,
+            reduce,
+            finalize: self.finalize,
+            no_combine: self.no_combine,
+            skip_single_values: self.skip_single_values,
+        };
+        let groups = drained(table)?;
+        let results = functions.at_once(&groups, &mut counters)?;
+        let parts = functions.in_parts(&groups, &results);
+        counters.output = i64::try_from(results.len()).unwrap_or(i64::MAX);
+        Ok(LocalOutcome { results, counters: counters.to_document(), parts })
+    }
+}
+
+/// A key with its values, or with the state of a built-in.
+pub(super) struct Group {
+    pub(super) key: RawValBuf,
+    pub(super) encoded: Vec<u8>,
+    pub(super) values: Vec<RawValBuf>,
+}
+
+fn drained(mut table: Table) -> Result<Vec<Group>> {
+    let mut groups = Vec::new();
+    table.drain_sorted(1, |group| {
+        groups.push(Group {
+            key: group.key.into(),
+            encoded: group.encoded.to_vec(),
+            values: group.values.map(RawValBuf::from).collect(),
+        });
+        Ok::<_, Error>(())
+    })?;
+    Ok(groups)
+}
+
+/// What comes after the map.
+pub(super) struct Functions {
+    pub(super) combine: Option<Loaded>,
+    pub(super) reduce: LocalReduce,
+    pub(super) finalize: Option<Loaded>,
+    pub(super) no_combine: bool,
+    pub(super) skip_single_values: bool,
+}
+
+impl Functions {
+    /// Each key's values in one call of the reduce, or what a combine makes of all of them.
+    fn at_once(&self, groups: &[Group], counters: &mut Counters) -> Result<Vec<RawDocumentBuf>> {
+        let combined = match &self.combine {
+            Some(loaded) => {
+                let mut table = Table::new(Combine::Values);
+                for group in groups {
+                    for value in &group.values {
+                        let added = table.add(group.key.as_raw(), value.as_raw());
+                        added.map_err(|e| refuse_emit(&e))?;
+                    }
                 }
+                let collect = Collect::new(Tap::printed(Stage::Combine));
+                let mut guest = Guest::start(loaded.clone(), collect)?;
+                Some(drained(combined(&mut guest, table)?)?)
+            }
+            None => None,
+        };
+        let mut results = Vec::new();
+        let mut out = |key: RawVal<'_>, value: RawVal<'_>| {
+            results.push(document_of_result(key, value)?);
+            Ok(())
+        };
+        let mut reducer = self.reducer(Tap::printed)?;
+        for group in combined.as_deref().unwrap_or(groups) {
+            counters.reduce += 1;
+            reduce_group(&mut reducer, group, &mut out)?;
+        }
+        reducer.finish(&mut out)?;
+        for of_function in reducer.counters() {
+            for (name, value) in of_function.user {
+                counters.count(&name, value);
             }
         }
-        counters.output = i64::try_from(results.len()).unwrap_or(i64::MAX);
-        Ok(LocalOutcome { results, counters: counters.to_document() })
+        Ok(results)
     }
+
+    pub(super) fn reducer(&self, tap: impl Fn(Stage) -> Tap) -> Result<Reducer> {
+        let start = |loaded: &Loaded| Guest::start(loaded.clone(), Pairs::new(tap(loaded.stage)));
+        let long = match &self.combine {
+            _ if self.no_combine => Long::Never,
+            Some(loaded) => Long::Combine(Box::new(start(loaded)?)),
+            None => Long::Reduce,
+        };
+        let how = match &self.reduce {
+            LocalReduce::Builtin(name) => How::Builtin(builtin(name)?),
+            LocalReduce::Function(loaded) => How::Function(Box::new(start(loaded)?)),
+        };
+        let finalize = self.finalize.as_ref().map(start).transpose()?;
+        Ok(Reducer::new(how, long, finalize).skipping_single_values(self.skip_single_values))
+    }
+}
+
+pub(super) fn reduce_group(
+    reducer: &mut Reducer,
+    group: &Group,
+    out: super::reducer::ResultSink<'_>,
+) -> Result<()> {
+    let mut values = group.values.iter();
+    let next =
+        |slot: &mut RawValBuf| Ok(values.next().map(|next| slot.set(next.as_raw())).is_some());
+    reducer.group(&group.key, &group.encoded, true, next, out)
 }

@@ -7,6 +7,7 @@ use bson::{RawDocumentBuf, doc};
 use tokio::sync::mpsc;
 
 use super::attempt::Attempt;
+use super::collation::Collated;
 use super::combiner::{Collect, Combiner, Kept, TakeBlocks, boxed};
 use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
@@ -15,11 +16,11 @@ use super::writer::{self, Target, Writer};
 use super::{manifest, once_more, reduce};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::job::{OutputMode, Reducer};
+use crate::job::{Job, OutputMode, Reducer};
 use crate::shuffle::block::Block;
-use crate::shuffle::builtin::Builtin;
+use crate::shuffle::builtin::{Accumulator, Builtin, BuiltinError};
 use crate::shuffle::table::Combine;
-use crate::shuffle::value::{RawVal, close_document, tag};
+use crate::shuffle::value::{Elements, RawVal, close_document, tag};
 use crate::store::Store;
 use crate::store::blocks::BlockName;
 use crate::store::input::{InputBatch, InputSize, Reading};
@@ -27,7 +28,7 @@ use crate::store::manifests::runs_document;
 use crate::store::querying::QueryTime;
 use crate::store::tasks::{Blocks, MapRuns};
 use crate::task::{Counters, PartManifest, TaskResult};
-use crate::wasm::{Level, Sink, SinkError, Stage, Sums};
+use crate::wasm::{Judge, Level, Sink, SinkError, Stage, Sums};
 
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
@@ -123,7 +124,7 @@ struct MapSink {
     emits: Emits,
     counters: Counters,
     tap: Tap,
-    collated: bool,
+    rules: Rules,
 }
 
 impl Sink for MapSink {
@@ -134,9 +135,13 @@ impl Sink for MapSink {
     fn wants_sums(&self) -> Option<Sums> {
         match &self.emits {
             // Keys that are text are refused where there is a collation, when the first of them is emitted.
-            Emits::Shuffle(combiner) if !self.collated => combiner.sums(),
+            Emits::Shuffle(combiner) if self.rules.collation.is_none() => combiner.sums(),
             _ => None,
         }
+    }
+    fn judge(&self) -> Judge {
+        let rules = self.rules.clone();
+        Box::new(move |key, value| rules.judge(key, value).map_err(boxed))
     }
     fn emit_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> std::result::Result<(), SinkError> {
         self.take_sum(key, sum, emits).map_err(boxed)
@@ -164,10 +169,7 @@ impl MapSink {
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let (key, value) = (guest::raw(key)?, guest::raw(value)?);
         self.counters.emit += 1;
-        check_id(key)?;
-        if self.collated {
-            super::collation::refuse_text(key)?;
-        }
+        self.rules.check(key, value)?;
         match &mut self.emits {
             Emits::Shuffle(combiner) => combiner.add(key, value),
             Emits::Output(writer) => {
@@ -182,7 +184,7 @@ impl MapSink {
     fn take_total(&mut self, key: &[u8], value: &[u8], emits: u32) -> Result<()> {
         let (key, value) = (guest::raw(key)?, guest::raw(value)?);
         self.counters.emit += i64::from(emits);
-        check_id(key)?;
+        self.rules.check(key, value)?;
         match &mut self.emits {
             Emits::Shuffle(combiner) => combiner.add_total(key, value, emits),
             Emits::Output(_) => Err(Error::Internal("sums were given to a map-only job".into())),
@@ -192,12 +194,93 @@ impl MapSink {
     fn take_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> Result<()> {
         let key = guest::raw(key)?;
         self.counters.emit += i64::from(emits);
-        check_id(key)?;
+        self.rules.check(key, RawVal::NULL)?;
         match &mut self.emits {
             Emits::Shuffle(combiner) => combiner.add_sum(key, sum, emits),
             Emits::Output(_) => Err(Error::Internal("sums were given to a map-only job".into())),
         }
     }
+}
+
+/// What a job takes of its map.
+#[derive(Clone)]
+pub(super) struct Rules {
+    pub(super) mode: OutputMode,
+    /// By which the job would have to group text.
+    pub(super) collation: Option<Collated>,
+    pub(super) builtin: Option<Builtin>,
+    /// Whether each emit becomes a document.
+    pub(super) map_only: bool,
+}
+
+impl Rules {
+    pub(super) fn of(job: &Job) -> Result<Self> {
+        let builtin = match &job.spec.reduce {
+            Some(Reducer::Builtin(name)) => Some(builtin(name)?),
+            _ => None,
+        };
+        Ok(Self {
+            mode: job.spec.output.mode,
+            collation: Collated::of(job),
+            builtin,
+            map_only: job.spec.reduce.is_none(),
+        })
+    }
+
+    /// Refuses what could become no result, when it is emitted.
+    #[inline]
+    pub(super) fn check(&self, key: RawVal<'_>, value: RawVal<'_>) -> Result<()> {
+        check_id(key)?;
+        if self.mode.adds() && key.is_nullish() {
+            return Err(Error::refused(
+                format!(
+                    "a result has the key null, which servers merge into no collection (--out {})",
+                    self.mode
+                ),
+                "nothing was published: emit another key, or use --out replace:NAME or inline",
+            ));
+        }
+        if let Some(collation) = &self.collation {
+            collation.refuse_text(key)?;
+        }
+        if self.mode == OutputMode::Update && value.tag == tag::DOCUMENT {
+            check_update(value.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// All that can be said of an emit by itself.
+    pub(super) fn judge(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        let (key, value) = (guest::raw(key)?, guest::raw(value)?);
+        self.check(key, value)?;
+        if let Some(builtin) = self.builtin {
+            let refused = |e: BuiltinError| Error::refused(e.to_string(), "");
+            Accumulator::new(builtin).add(value).map_err(refused)?;
+        }
+        if self.map_only {
+            document_of_emit(key, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses names whose meaning would have to be guessed: `{"a.b": 1}` may be meant as a path or as a name.
+fn check_update(document: &[u8]) -> Result<()> {
+    let mut elements = Elements::new(document);
+    let malformed = |e| Error::Internal(format!("an emitted document is malformed: {e}"));
+    while let Some((name, _)) = elements.next().map_err(malformed)? {
+        if name.contains(&b'.') || name.first() == Some(&b'$') {
+            let name = String::from_utf8_lossy(name);
+            return Err(Error::refused(
+                format!(
+                    "--out update: sets whole fields, and the emitted document has one named {name:?}"
+                ),
+                "it is not said whether that is a path: emit the field at the top with all that it is to hold \
+                 (names within it may have dots)",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses keys that cannot be the `_id` of a result, before anything is shuffled.
@@ -231,21 +314,16 @@ pub(super) fn document_of_emit(key: RawVal<'_>, value: RawVal<'_>) -> Result<Raw
     let mut body = vec![0; 4];
     key.append_element("_id", &mut body);
     if value.tag == tag::DOCUMENT {
-        let fields = bson::RawDocument::from_bytes(value.bytes)
-            .map_err(|e| Error::Internal(format!("an emitted document is malformed: {e}")))?;
-        for field in fields.iter_elements() {
-            let field = field
-                .map_err(|e| Error::Internal(format!("an emitted document is malformed: {e}")))?;
-            if field.key().as_str() == "_id" {
+        let mut fields = Elements::new(value.bytes);
+        let malformed = |e| Error::Internal(format!("an emitted document is malformed: {e}"));
+        while let Some((name, value)) = fields.next().map_err(malformed)? {
+            if name == b"_id" {
                 continue;
             }
-            let mut one = RawDocumentBuf::new();
-            let value = field
-                .value()
-                .map_err(|e| Error::Internal(format!("an emitted document is malformed: {e}")))?;
-            one.append(field.key(), value);
-            let bytes = one.as_bytes();
-            body.extend_from_slice(bytes.get(4..bytes.len() - 1).unwrap_or_default());
+            body.push(value.tag);
+            body.extend_from_slice(name);
+            body.push(0);
+            body.extend_from_slice(value.bytes);
         }
     } else {
         value.append_element("value", &mut body);
@@ -318,7 +396,7 @@ fn compute(
         emits,
         counters: Counters::default(),
         tap: Tap::kept(Stage::Map, &attempt.lines),
-        collated: attempt.job.spec.input.is_collated(),
+        rules: Rules::of(&attempt.job)?,
     };
     let mut map = Guest::start(map, sink)?;
     let mut calls = Calls::default();

@@ -4,8 +4,9 @@
 //! `reduce` and `publish_task` (the work), `guest` (a function and its failures), `combiner`, `reducer` (what
 //! happens to emits and groups), `writer` (to the database, behind the lease), `lines` (what functions log).
 
+pub mod apart;
 mod attempt;
-mod collation;
+pub mod collation;
 pub mod combiner;
 mod commits;
 mod complete;

@@ -12,7 +12,7 @@ use super::reducer::{How, Long, Pairs, Reducer};
 use crate::error::{Error, Result};
 use crate::shuffle::builtin::Builtin;
 use crate::shuffle::key;
-use crate::shuffle::value::{RawVal, RawValBuf};
+use crate::shuffle::value::{Elements, RawVal, RawValBuf};
 
 const NAME: &str = "publish";
 
@@ -75,11 +75,8 @@ impl OnceMore {
             };
             // The document stays, and with it the type of its _id.
             let key = value_of(old, "_id")?;
-            let old = match old.get("value") {
-                Ok(Some(_)) => value_of(old, "value")?,
-                // A document of another making has no value; the servers reduce null in its place.
-                _ => RawVal::NULL,
-            };
+            // A document of another making has no value; the servers reduce null in its place.
+            let old = field_of(old, "value")?.unwrap_or(RawVal::NULL);
             let mut values = [old, value].into_iter();
             let next =
                 |slot: &mut RawValBuf| Ok(values.next().map(|value| slot.set(value)).is_some());
@@ -123,18 +120,18 @@ pub fn encoded(key: RawVal<'_>) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Internal`] when the document has no such field: results always do.
 pub fn value_of<'a>(document: &'a RawDocument, field: &str) -> Result<RawVal<'a>> {
-    let malformed = |why: String| Error::Internal(format!("a result is malformed: {why}"));
-    let mut at = size_of::<i32>();
-    for element in document.iter_elements() {
-        let element = element.map_err(|e| malformed(e.to_string()))?;
-        // The type, the name and the zero that ends it come before the value.
-        let start = at + 1 + element.key().as_str().len() + 1;
-        at = start + element.size();
-        if element.key().as_str() == field {
-            let bytes = document.as_bytes().get(start..at);
-            let bytes = bytes.ok_or_else(|| malformed("it ends too early".into()))?;
-            return Ok(RawVal { tag: element.element_type() as u8, bytes });
+    let found = field_of(document, field)?;
+    found.ok_or_else(|| Error::Internal(format!("a result is malformed: it has no {field}")))
+}
+
+/// The same of a field that need not be there. Not by the library, which gives no text that is not UTF-8.
+fn field_of<'a>(document: &'a RawDocument, field: &str) -> Result<Option<RawVal<'a>>> {
+    let malformed = |why: String| Error::Internal(format!("a document is malformed: {why}"));
+    let mut elements = Elements::new(document.as_bytes());
+    while let Some((name, value)) = elements.next().map_err(|e| malformed(e.to_string()))? {
+        if name == field.as_bytes() {
+            return Ok(Some(value));
         }
     }
-    Err(malformed(format!("it has no {field}")))
+    Ok(None)
 }

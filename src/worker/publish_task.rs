@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::store::merging::Piece;
 use crate::store::retry;
 use crate::store::turns::Turn;
-use crate::task::counters::UPDATED;
+use crate::task::counters::{UNMATCHED, UPDATED};
 use crate::task::{Marks, Publish, TaskResult};
 
 /// Runs the task's work; the caller commits.
@@ -42,7 +42,10 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     };
     publisher.publish().await?;
     let counters = match attempt.job.spec.output.mode {
-        OutputMode::Update => bson::doc! { UPDATED: publisher.updated },
+        OutputMode::Update => bson::doc! {
+            UPDATED: publisher.updated,
+            UNMATCHED: publisher.publish.rows.saturating_sub(publisher.updated),
+        },
         _ => bson::Document::new(),
     };
     Ok(TaskResult { token: attempt.lease.token.clone(), parts: Vec::new(), counters })

@@ -97,7 +97,7 @@ pub(super) fn cases() -> Vec<Case> {
         map(
             "js-key-is-array",
             "emit([1], 1)",
-            Unfit("the key [1] is of type array, which cannot be an _id"),
+            Unfit("the key [1.0] is of type array, which cannot be an _id"),
         ),
         map(
             "js-emits-one-argument",

@@ -42,6 +42,7 @@ mod sharded_pymongo;
 mod snapshot;
 mod spills;
 mod streaming;
+mod stumbles;
 #[path = "../support/mod.rs"]
 mod support;
 mod target_options;

@@ -363,7 +363,7 @@ async fn mistakes_on_the_command_line_name_the_way_out() {
         assert_eq!(ran.code, 2, "{ran:#?}");
         has(&ran.stderr, &["10s"]);
     }
-    let scope = ["submit", "-c", "docs", "--map", "f", "--scope", "{v: {$gt: 5}}"];
+    let scope = ["submit", "-c", "docs", "--map", "f", "--scope", "{v: {$gt 5}}"];
     let ran = run(&scope, &nothing).await;
     assert_eq!(ran.code, 2, "{ran:#?}");
     has(&ran.stderr, &[r#"'{"v": {"$gt": 5}}'"#]);

@@ -88,7 +88,9 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
     let states = [&cluster, &set].map(|dir| State::read(dir.as_ref()).unwrap());
     for dir in [&cluster, &set] {
         for shards in ["0", "2"] {
-            let ran = run(&["up", "--detach", "--shards", shards, "--dir", dir], &nothing).await;
+            let ran =
+                run(&[&["up", "--detach", "--dir", dir][..], &shape(shards)].concat(), &nothing)
+                    .await;
             assert_eq!(ran.code, 8, "{ran:#?}");
             assert!(ran.stderr.contains("already runs there"), "{ran:#?}");
         }
@@ -115,10 +117,16 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
     }
     // What is kept there is another kind of deployment's.
     for (dir, shards) in [(&cluster, "0"), (&cluster, "1"), (&set, "2")] {
-        let ran = run(&["up", "--detach", "--shards", shards, "--dir", dir], &nothing).await;
+        let ran =
+            run(&[&["up", "--detach", "--dir", dir][..], &shape(shards)].concat(), &nothing).await;
         assert_eq!(ran.code, 8, "{ran:#?}");
         assert!(ran.stderr.contains("it holds the data of"), "{ran:#?}");
     }
+}
+
+/// The flags for so many shards; none for a replica set.
+fn shape(shards: &str) -> Vec<&str> {
+    if shards == "0" { Vec::new() } else { vec!["--shards", shards] }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,11 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// The flags for so many shards; none for a replica set.
+fn shape(shards: &str) -> Vec<&str> {
+    if shards == "0" { Vec::new() } else { vec!["--shards", shards] }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_with_other_files_is_refused_and_left_as_it_is() {
     let parent = tempfile::tempdir().unwrap();
@@ -35,7 +40,7 @@ async fn a_directory_with_other_files_is_refused_and_left_as_it_is() {
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("chapter-1.txt"), "years of work").unwrap();
     for shards in ["0", "2"] {
-        let ran = up(&dir, &["--shards", shards]).await;
+        let ran = up(&dir, &shape(shards)).await;
         assert_eq!(ran.code, 8, "{ran:#?}");
         assert!(ran.stderr.contains("it is not empty"), "{ran:#?}");
         assert!(ran.stderr.contains("name an empty directory"), "{ran:#?}");
@@ -55,7 +60,7 @@ async fn removing_a_deployment_leaves_what_the_user_put_beside_it() {
         // An empty directory that is there already is as good as a new one.
         let dir = parent.path().join(name);
         fs::create_dir(&dir).unwrap();
-        up(&dir, &["--shards", shards]).await.ok();
+        up(&dir, &shape(shards)).await.ok();
         let users = ["notes.txt", "worker-notes.log", "member-x/file"];
         for file in users {
             let file = dir.join(file);
@@ -83,7 +88,7 @@ async fn removing_a_deployment_leaves_what_the_user_put_beside_it() {
         assert_eq!(names(&dir), expected);
         assert_eq!(names(&elsewhere), ["kept"]);
         // Now it is a directory with the user's files in it, like any other.
-        assert_eq!(up(&dir, &["--shards", shards]).await.code, 8);
+        assert_eq!(up(&dir, &shape(shards)).await.code, 8);
     }
 }
 
@@ -106,7 +111,7 @@ async fn a_start_that_fails_leaves_nothing_running_and_can_be_repeated_or_remove
     let port = taken.local_addr().unwrap().port().to_string();
     for (name, shards) in [("set", "0"), ("cluster", "1")] {
         let dir = parent.path().join(name);
-        let failed = up(&dir, &["--shards", shards, "--port", &port]).await;
+        let failed = up(&dir, &[&shape(shards)[..], &["--port", &port]].concat()).await;
         assert_eq!(failed.code, 8, "{failed:#?}");
         let running = || {
             let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -120,8 +125,8 @@ async fn a_start_that_fails_leaves_nothing_running_and_can_be_repeated_or_remove
         assert!(!names(&dir).is_empty(), "its logs tell why");
         down(&dir).await.ok();
         assert!(!dir.exists());
-        up(&dir, &["--shards", shards, "--port", &port]).await;
-        up(&dir, &["--shards", shards]).await.ok();
+        up(&dir, &[&shape(shards)[..], &["--port", &port]].concat()).await;
+        up(&dir, &shape(shards)).await.ok();
         down(&dir).await.ok();
         assert!(!dir.exists());
     }

@@ -1,0 +1,147 @@
+//! What a new user stumbles over: each mistake is told with its cause and the way out, and nothing is done in silence.
+
+use crate::common::{Bed, Ran, run};
+use bson::doc;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+const BY_K: &str = "function () { emit(this.k, this.v); }";
+
+#[track_caller]
+fn says(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!(ran.code, code, "{ran:#?}");
+    for word in words {
+        assert!(ran.stderr.contains(word), "{word:?} is missing in {ran:#?}");
+    }
+}
+
+/// What needs no server.
+#[tokio::test]
+async fn mistakes_that_need_no_server_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let nowhere = [("AVIARY_URI".to_owned(), "mongodb://127.0.0.1:1/test".to_owned())];
+    let with = |name: &str, value: &str| {
+        [nowhere.to_vec(), vec![(name.to_owned(), value.to_owned())]].concat()
+    };
+    for (args, words) in [
+        (&["up", "--shards", "0"][..], "--shards"),
+        (&["up", "--workers", "0"], "--workers"),
+        (&["submit", "-c", "x", "--map", BY_K, "--partitions", "0"], "--partitions"),
+        (&["submit", "-c", "x", "--map", BY_K, "--detach", "--timeout", "1s"], "--timeout"),
+        (&["rm", "last"], "last"),
+        (&["rm", "--tag", "t", "x"], "--tag"),
+    ] {
+        says(&run(args, &nowhere).await, 2, &[words]);
+    }
+    // What the environment gives is not asked for.
+    let ran = run(&["submit", "-c", "x"], &nowhere).await;
+    says(&ran, 2, &["--map", "Usage: "]);
+    assert!(!ran.stderr.contains("--uri"), "{ran:#?}");
+    says(&run(&["list"], &with("AVIARY_DB", "")).await, 2, &["AVIARY_DB"]);
+    says(
+        &run(&["list"], &with("AVIARY_LOG", "aviary=loud")).await,
+        2,
+        &["AVIARY_LOG", "aviary=debug"],
+    );
+
+    let docs = file("docs.jsonl", "{\"_id\": 1, \"k\": \"a\", \"v\": 2}\n");
+    let tried = async |more: &[&str]| {
+        run(&[&["try", "--docs", docs.as_str()], more].concat(), &nowhere).await
+    };
+    let python = file("job.py", "print(1)");
+    says(&tried(&["--map", &python]).await, 8, &["no Python"]);
+    let module = file("module.js", "export function map() { emit(1, 1); }\n");
+    says(&tried(&["--map", &module]).await, 8, &["SyntaxError", "remove the words export"]);
+    let unnamed = file("unnamed.js", BY_K);
+    says(&tried(&["--module", &unnamed]).await, 8, &["name its functions map, reduce"]);
+    // Several functions of one script, also in one line.
+    let whole = file(
+        "whole.js",
+        "function map() { emit(this.k, this.v); } function reduce(k, v) { return Array.sum(v) + 1; }",
+    );
+    let ran = tried(&["--module", &whole]).await;
+    says(&ran, 0, &[]);
+    assert_eq!(ran.stdout, "{\"_id\":\"a\",\"value\":3.0}\n");
+
+    // AssemblyScript calls itself TypeScript's dialect where it is begun.
+    let begun = dir.path().join("begun").display().to_string();
+    says(&run(&["new", "typescript", &begun], &nowhere).await, 0, &["AssemblyScript"]);
+    // A server that does not answer is named while it is waited for.
+    says(&run(&["list"], &nowhere).await, 6, &["no answer from mongodb://127.0.0.1:1/test yet"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conveniences_do_what_their_names_say() {
+    let bed = Bed::start(1).await;
+    let _coordinator = bed.coordinator();
+    let _worker = bed.worker();
+    bed.load("docs", (0..6).map(|n| doc! { "_id": n, "k": n % 2, "v": n }).collect()).await;
+    let submit = async |more: &[&str]| {
+        let args = ["submit", "-q", "-o", "name", "-c", "docs", "--map", BY_K, "--reduce", "_sum"];
+        bed.aviary(&[&args[..], more].concat()).await
+    };
+    let sums = async |query: &str| {
+        let id = submit(&["--query", query]).await.ok().stdout.trim().to_owned();
+        bed.all(&format!("aviary-out-{id}")).await
+    };
+    // A query as mongosh takes it, as JSON, or in a file.
+    let in_file =
+        bed.file("query.js", "{ v: { $gt: 2 },\n  k: NumberInt(1) }").display().to_string();
+    let expected = vec![doc! { "_id": 1.0, "value": 8.0 }];
+    for query in ["{v: {$gt: 2}, k: 1}", r#"{"v": {"$gt": 2}, "k": 1}"#, &in_file] {
+        assert_eq!(sums(query).await, expected, "{query}");
+    }
+    says(&submit(&["--query", "{v: {$gt 2}}"]).await, 2, &["--query", "SyntaxError"]);
+    says(&submit(&["--query", r#"{"v": 1, "v": 2}"#]).await, 2, &["the field v is there twice"]);
+    says(&submit(&["--query", "no-such-file"]).await, 2, &["there is no file no-such-file"]);
+
+    // A refused emit names its document, also where many are mapped in one call.
+    let map = "function () { emit(this.k, this._id == 4 ? 'x' : 1); }";
+    let args = ["submit", "-q", "-c", "docs", "--map", map, "--reduce", "_sum", "--tag", "bad"];
+    says(&bed.aviary(&args).await, 3, &["on the document with _id 4", "_sum takes numbers"]);
+
+    // When each was made, what became of each attempt, and several away at once.
+    let table = bed.aviary(&["list"]).await.ok().stdout;
+    assert!(table.contains("CREATED"), "{table}");
+    let history = bed.aviary(&["tasks", "last", "--history"]).await.ok().stdout;
+    assert!(history.contains("failed") && history.contains("_sum takes numbers"), "{history}");
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(submit(&["--tag", "mine"]).await.ok().stdout.trim().to_owned());
+    }
+    let removed = bed.aviary(&["rm", &ids[0], &ids[1]]).await.ok();
+    assert_eq!(removed.stderr.lines().count(), 2, "{removed:#?}");
+    bed.aviary(&["rm", "--tag", "mine"]).await.ok();
+    let left = bed.aviary(&["list", "-o", "name"]).await.ok().stdout;
+    assert!(!ids.iter().any(|id| left.contains(id)), "{left}");
+    assert_eq!(left.lines().count(), 4, "{left}");
+}
+
+/// Watching ends with Ctrl-C, the job goes on, and the exit code says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_interrupted_ends_as_documented() {
+    let bed = Bed::start(1).await;
+    bed.load("docs", vec![doc! { "_id": 1 }]).await;
+    let coordinator = bed.coordinator();
+    let args = ["submit", "-q", "--detach", "-c", "docs", "--map", BY_K, "--reduce", "_sum"];
+    let id = bed.aviary(&args).await.ok().stdout.trim().to_owned();
+    let mut watch = tokio::process::Command::new(crate::common::AVIARY)
+        .args(["status", "-w", &id])
+        .envs(bed.env())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stderr.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().expect("a line").contains("no worker is running") {}
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(watch.id().unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let told = lines.next_line().await.unwrap().expect("a line");
+    assert_eq!(watch.wait().await.unwrap().code(), Some(7), "{told}");
+    assert!(told.contains("goes on"), "{told}");
+    drop(coordinator);
+}
