@@ -26,7 +26,7 @@ pub const SCRIPT_TIME_MS_DEFAULT: u64 = 10 * 60_000;
 pub const PLANS_MAX: u64 = 1_000_000;
 /// Elements that a document of a job, a task or a function may have, those of documents in it among them: each takes
 /// some hundred bytes in memory, however few it takes where it is stored.
-pub const DOCUMENT_ELEMENTS_MAX: usize = 800_000;
+pub const DOCUMENT_ELEMENTS_MAX: usize = 400_000;
 /// Documents that hold one function's bytes.
 pub const FUNCTION_CHUNKS_MAX: u64 =
     config::FUNCTION_BYTES_MAX.div_ceil(config::FUNCTION_CHUNK_BYTES) as u64;

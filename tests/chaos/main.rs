@@ -155,6 +155,8 @@ async fn chaos(deployment: &str, bed: Bed) {
     let calm = Arc::new(AtomicBool::new(false));
     let nurse = tokio::spawn(run::look_after(world.clone(), calm.clone()));
     tokio::time::sleep(Duration::from_secs(seconds)).await;
+    // On a slow machine, next to nothing may have been submitted by now.
+    common::wait_for("a few jobs", || async { (acknowledged(&world) >= FEW).then_some(()) }).await;
     over.store(true, std::sync::atomic::Ordering::SeqCst);
     while let Some(ended) = all.join_next().await {
         ended.expect("it ends well");
@@ -170,6 +172,14 @@ async fn chaos(deployment: &str, bed: Bed) {
         keep(&world.bed, &kept);
     }
     conclude(&check::check(&world.history.events()));
+}
+
+/// Jobs without which nothing is shown: one or two of them may be cancelled.
+const FEW: usize = 4;
+
+fn acknowledged(world: &World) -> usize {
+    let events = world.history.events();
+    events.iter().filter(|event| matches!(event.what, What::Submitted { code: 0, .. })).count()
 }
 
 /// The faults that are wanted, and possible here.

@@ -226,7 +226,8 @@ async fn lines_of_every_attempt_are_kept_apart_and_those_of_a_running_one_are_se
 async fn a_trial_prints_what_every_stage_logs() {
     let bed = bed(4).await;
     let map = bed.file("map.js", "function () { print('mapping'); emit(1, 1); }");
-    let reduce = bed.file("reduce.js", "function (k, v) { print('reducing'); return v.length; }");
+    let reduce =
+        bed.file("reduce.js", "function (k, v) { print('reducing'); return Array.sum(v); }");
     let args = [
         "try",
         "--quiet",
