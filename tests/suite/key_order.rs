@@ -1,7 +1,5 @@
 //! The encoding of keys against the rules of the server's order, and values through thick and thin.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use crate::rules::compare;
 use crate::support::{number, value};
 use aviary::shuffle::{RawVal, RawValBuf, key, partition_of};

@@ -1,7 +1,5 @@
 //! The encoding of keys against a real server: its sort, its index order and its groups.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::HashMap;
 
 use aviary::shuffle::value::{close_document, tag};

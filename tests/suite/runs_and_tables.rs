@@ -1,7 +1,5 @@
 //! Tables, runs and merges against plain models.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 
