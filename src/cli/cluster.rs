@@ -183,8 +183,8 @@ impl Local {
         Ok(())
     }
 
-    /// Waits until coordinator and workers have reported, so that whoever looks for them next finds them. That they
-    /// start late is told, and no failure.
+    /// Waits until the coordinator and the workers have reported, so that `aviary workers` lists them right after
+    /// `up`. If they are late, it says so and goes on.
     async fn reported(&self, workers: usize, quiet: bool) {
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
         const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);

@@ -33,7 +33,7 @@ pub(super) async fn run(global: &Global, args: RmArgs) -> Result<()> {
             super::output::hint_at_db(global, &store, "no such ended jobs");
         }
     }
-    // All of them can be removed, as far as that is known before the first of them is.
+    // None is removed while one of them is known to be in use.
     for job in &jobs {
         remove(&store, job).await?;
         if !global.quiet {

@@ -161,7 +161,7 @@ static TELL: OnceLock<fn(&str)> = OnceLock::new();
 
 /// Has it told that a compiler runs.
 pub fn tell_of_compiling(tell: fn(&str)) {
-    // Whoever asks first is told.
+    // Only the first call counts.
     let _ = TELL.set(tell);
 }
 

@@ -5,10 +5,11 @@ use std::error::Error as _;
 use std::time::Instant;
 
 use super::loader::Loaded;
+use super::once_more::field_of;
 use super::pace::Pace;
 use crate::error::{Error, FunctionError, Result};
 use crate::shuffle::fold::Fold;
-use crate::shuffle::value::{Elements, RawVal};
+use crate::shuffle::value::RawVal;
 use crate::wasm::{GuestError, Instance, Judged, Known, Level, Nowhere, Sink, SinkError, Stage};
 
 /// Documents laid end to end, as functions take them.
@@ -362,14 +363,8 @@ fn name_record(stage: Stage, doc: &[u8]) -> Option<String> {
         Stage::Map => ("_id", "the document with _id"),
         Stage::Combine | Stage::Reduce | Stage::Finalize => ("k", "the key"),
     };
-    // Not by the library, which passes over text that is not UTF-8, and over what comes after it.
-    let mut elements = Elements::new(doc);
-    while let Some((name, value)) = elements.next().ok()? {
-        if name == field.as_bytes() {
-            return Some(format!("{word} {value}"));
-        }
-    }
-    None
+    let value = field_of(bson::RawDocument::from_bytes(doc).ok()?, field).ok()??;
+    Some(format!("{word} {value}"))
 }
 
 /// Splits an emitted value, which the host has checked, into its type and its bytes.

@@ -124,8 +124,9 @@ pub fn value_of<'a>(document: &'a RawDocument, field: &str) -> Result<RawVal<'a>
     found.ok_or_else(|| Error::Internal(format!("a result is malformed: it has no {field}")))
 }
 
-/// The same of a field that need not be there. Not by the library, which gives no text that is not UTF-8.
-fn field_of<'a>(document: &'a RawDocument, field: &str) -> Result<Option<RawVal<'a>>> {
+/// The same of a field that need not be there. Not by the library, which gives no text that is not UTF-8, and nothing
+/// that comes after it.
+pub(super) fn field_of<'a>(document: &'a RawDocument, field: &str) -> Result<Option<RawVal<'a>>> {
     let malformed = |why: String| Error::Internal(format!("a document is malformed: {why}"));
     let mut elements = Elements::new(document.as_bytes());
     while let Some((name, value)) = elements.next().map_err(|e| malformed(e.to_string()))? {
