@@ -30,6 +30,22 @@ static void trim_end(char *text, size_t *len)
         text[--*len] = 0;
 }
 
+/* A thrown object says nothing as text, so it is shown as JSON. NULL for what is no such object. */
+static const char *thrown_text(JSValueConst error)
+{
+    JSValue json;
+    const char *text = NULL;
+    if (!JS_IsObject(error) || JS_IsError(error) || JS_IsFunction(ctx, error))
+        return NULL;
+    json = JS_JSONStringify(ctx, error, JS_UNDEFINED, JS_UNDEFINED);
+    if (JS_IsString(json))
+        text = JS_ToCString(ctx, json);
+    if (JS_IsException(json) || (JS_IsString(json) && !text))
+        JS_FreeValue(ctx, JS_GetException(ctx));
+    JS_FreeValue(ctx, json);
+    return text;
+}
+
 /* Fails the record with the exception that is pending: its name and message, then its stack. */
 static __attribute__((noreturn, cold, noinline)) void fail_exception(const char *context)
 {
@@ -41,6 +57,10 @@ static __attribute__((noreturn, cold, noinline)) void fail_exception(const char 
     message = JS_ToCString(ctx, error);
     if (!message)
         JS_FreeValue(ctx, JS_GetException(ctx));
+    if (!message || strstr(message, "[object ")) {
+        const char *json = thrown_text(error);
+        message = json ? json : message;
+    }
     if (allocation_failed && (!message || JS_IsNull(error) || !strncmp(message, "InternalError: out of memory", 28)))
         fail_text(OUT_OF_MEMORY);
     if (context) {

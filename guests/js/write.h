@@ -5,7 +5,7 @@
 #include "document.h"
 
 /* Levels of nesting that are written; MongoDB stores documents of at most 180. */
-#define WRITE_DEPTH_MAX 180
+#define WRITE_DEPTH_MAX 200
 
 typedef struct Output {
     uint8_t *bytes;
@@ -619,17 +619,72 @@ static int write_value(JSValueConst v, uint32_t type_at, const Elem *was, int de
     case JS_TAG_OBJECT:
         return write_object_value(v, type_at, was, depth);
     default:
-        JS_ThrowTypeError(ctx, "a value of this type cannot be written");
+        JS_ThrowTypeError(ctx, "a %s cannot be written", JS_IsSymbol(v) ? "symbol" : "value of an unknown type");
         return -1;
     }
+}
+
+/* The names that lead to what could not be written, from what was written before it: documents that were begun have no
+ * length yet, and the last element of each leads on. */
+static void path_of_failure(uint32_t start, DynBuf *path)
+{
+    const uint8_t *p = output.bytes + start + 1, *end = output.bytes + output.len;
+    while (end - p >= 4 && read_u32(p) == 0) {
+        p += 4;
+        for (;;) {
+            const uint8_t *nul = p < end ? memchr(p + 1, 0, (size_t)(end - p - 1)) : NULL, *value;
+            bool may_nest = p < end && (*p == 0 || *p == BSON_DOCUMENT || *p == BSON_ARRAY);
+            if (!nul)
+                return;
+            value = nul + 1;
+            if (value == end || *p == 0 || (may_nest && end - value >= 4 && read_u32(value) == 0)) {
+                dbuf_putstr(path, path->size ? "." : "");
+                dbuf_putstr(path, (const char *)p + 1);
+                p = value;
+                break;
+            }
+            p = value + bson_value_size(*p, value, (uint32_t)(end - value));
+        }
+    }
+}
+
+/* Adds to the pending error, if it is one of a value that cannot be written, which field holds it. */
+static no_inline void write_failed(uint32_t start)
+{
+    JSValue error = JS_GetException(ctx), message = JS_UNDEFINED;
+    const char *text = NULL;
+    if (JS_IsError(error))
+        message = JS_GetPropertyStr(ctx, error, "message");
+    if (JS_IsString(message))
+        text = JS_ToCString(ctx, message);
+    if (text && (strstr(text, " cannot be written") || !strncmp(text, "cannot write ", 13)) && !strstr(text, "deeper")) {
+        DynBuf path;
+        dbuf_init(&path);
+        path_of_failure(start, &path);
+        dbuf_putc(&path, 0);
+        if (path.size > 1 && !dbuf_error(&path)) {
+            char longer[512];
+            snprintf(longer, sizeof(longer), "%s (field %s)", text, (const char *)path.buf);
+            JS_DefinePropertyValueStr(ctx, error, "message", JS_NewString(ctx, longer),
+                                      JS_PROP_WRITABLE | JS_PROP_CONFIGURABLE);
+        }
+        dbuf_free(&path);
+    }
+    JS_FreeCString(ctx, text);
+    JS_FreeValue(ctx, message);
+    JS_Throw(ctx, error);
 }
 
 /* Appends a type byte and the value's bytes. */
 static int write_tagged(JSValueConst v)
 {
     uint32_t type_at = output.len;
+    int result;
     output_u8(0);
-    return write_value(v, type_at, NULL, 0);
+    result = write_value(v, type_at, NULL, 0);
+    if (unlikely(result))
+        write_failed(type_at);
+    return result;
 }
 
 static JSValue native_size(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)

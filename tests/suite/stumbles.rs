@@ -58,6 +58,15 @@ async fn mistakes_that_need_no_server_are_told() {
     says(&tried(&["--map", &module]).await, 8, &["SyntaxError", "remove the words export"]);
     let unnamed = file("unnamed.js", BY_K);
     says(&tried(&["--module", &unnamed]).await, 8, &["name its functions map, reduce"]);
+    // An error of a function names what it is about.
+    for (body, words) in [
+        ("this.k.toFixd(2);", "TypeError: this.k.toFixd is not a function"),
+        ("throw {code: 5};", "{\"code\":5}"),
+        ("emit(this.k, {a: [Symbol()]});", "a symbol cannot be written (field a.0)"),
+    ] {
+        let function = file("wrong.js", &format!("function () {{ {body} }}"));
+        says(&tried(&["--map", &function]).await, 3, &[words, "_id 1"]);
+    }
     // Several functions of one script, also in one line.
     let whole = file(
         "whole.js",

@@ -508,11 +508,38 @@ class Failures(unittest.TestCase):
         self.assertIn("(map:2:", lines[2])
 
     def test_other_throws(self):
-        for thrown, shown in {"'text'": "text", "{a: 1}": "[object Object]", "null": "null", "new RangeError('r')": "RangeError: r",
-                              "Object.create(null)": "an exception"}.items():
+        for thrown, shown in {"'text'": "text", "{a: 1}": '{"a":1}', "[1, {a: 1}]": '[1,{"a":1}]', "null": "null", "new RangeError('r')": "RangeError: r",
+                              "Object.create(null)": "{}",
+                              "(() => { var a = Object.create(null); a.a = a; return a; })()": "an exception"}.items():
             with self.subTest(thrown), self.assertRaises(Failed) as caught:
                 run("throw " + thrown)
             self.assertTrue(str(caught.exception).startswith(shown), caught.exception)
+
+    def test_what_is_no_function_is_named(self):
+        for called, named in {
+            "this.items.forEch(x => x)": "this.items.forEch", "f(1, this.g(2))": "this.g", "this['a b'].zip(...[1])": "this['a b'].zip",
+            "this.items\n .map(x => x)\n .foo('a)(', 2)": "this.items.map(x => x).foo", "this.größe('ü')": "this.größe",
+            "this.o?.b?.('x')": "this.o?.b", "var o = {}; o[Math.max(1, 2)](3)": "o[Math.max(1, 2)]", "[1].map(5)": "5",
+            "[1].map('text')": '"text"', "[1].forEach()": "undefined", "[1].sort({})": "an object",
+            "x." + "long." * 40 + "name(1)": "." + "long." * 15 + "name",
+        }.items():
+            with self.subTest(called), self.assertRaises(Failed) as caught:
+                f = {"long": {}}
+                for _ in range(39):
+                    f = {"long": f}
+                Host(QUICKJS).load(map="function () { var x = this.x, f = x => x; " + called + "; }").map(
+                    {"_id": 1, "items": [1], "a b": {}, "o": {"b": 1}, "größe": 5, "x": f})
+            self.assertEqual(str(caught.exception).split("\n")[0], f"TypeError: {named} is not a function")
+        for made in ["new this.Foo(1)", "new this._id(1)"]:
+            with self.subTest(made), self.assertRaisesRegex(Failed, "this.* is not a constructor"):
+                run(made)
+
+    def test_the_field_that_cannot_be_written_is_named(self):
+        for emitted, field in {"{a: {b: [1, Symbol('x')]}}": "a.b.1", "(this.d.e = Symbol(), this)": "d.e", "[[new Date(NaN)]]": "0.0",
+                               "{x: 1n << 70n}": "x"}.items():
+            with self.subTest(emitted), self.assertRaises(Failed) as caught:
+                js(map=f"function () {{ emit(1, {emitted}); }}").map({"_id": 1, "d": {"c": "text", "e": 5, "f": 1}})
+            self.assertIn(f"(field {field})", str(caught.exception).split("\n")[0])
 
     def test_emit_takes_two(self):
         for arguments in ["", "1", "1, 2, 3"]:

@@ -53,6 +53,7 @@ class Host:
         else:
             define("emit", [i32] * 4, [], self._emit)
             define("emit_sum", [i32, i32, f64, i32], [], self._emit_sum)
+        define("emit_total", [i32] * 5, [], self._emit_total)
         define("count", [i32, i32, i64], [], self._count)
         define("log", [i32] * 3, [], lambda level, p, n: self.logs.append((level, self._text(p, n))))
         define("fail", [i32, i32], [], self._fail)
@@ -81,6 +82,9 @@ class Host:
 
     def _emit_sum(self, kp, kn, total, emits):
         self.summed.append((self._read(kp, kn), total, emits))
+
+    def _emit_total(self, kp, kn, vp, vn, emits):
+        self.summed.append((self._read(kp, kn), self._read(vp, vn), emits))
 
     def _count(self, p, n, delta):
         name = self._text(p, n)
