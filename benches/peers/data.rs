@@ -95,7 +95,8 @@ async fn load(
     Ok(())
 }
 
-fn order(id: u32) -> RawDocumentBuf {
+/// One order.
+pub fn order(id: u32) -> RawDocumentBuf {
     const STATES: [&str; 4] = ["new", "paid", "shipped", "returned"];
     let mut numbers = Numbers::of(id);
     let mut total = 0.0;
@@ -120,7 +121,8 @@ fn order(id: u32) -> RawDocumentBuf {
     }
 }
 
-fn text(id: u32, words: &[String]) -> RawDocumentBuf {
+/// One text of these words.
+pub fn text(id: u32, words: &[String]) -> RawDocumentBuf {
     let mut numbers = Numbers::of(id);
     let mut text = String::with_capacity(TEXT_BYTES + 16);
     while text.len() < TEXT_BYTES {
@@ -135,7 +137,7 @@ fn text(id: u32, words: &[String]) -> RawDocumentBuf {
 }
 
 /// Words by rank; the common ones are short.
-fn vocabulary() -> Vec<String> {
+pub fn vocabulary() -> Vec<String> {
     (0..WORDS)
         .map(|rank| {
             let mut numbers = Numbers::of(rank as u32 | 1 << 31);

@@ -300,6 +300,10 @@ pub(super) struct UpArgs {
     /// Return at once; `aviary down` stops it.
     #[arg(long)]
     pub(super) detach: bool,
+    /// Start nothing: list the deployments that `up` has started on this machine. A verb that is given no URI
+    /// uses the one that runs.
+    #[arg(long, conflicts_with_all = ["shards", "members", "workers", "slots", "dir", "port", "detach"])]
+    pub(super) list: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use aviary_testcontainers::{
 };
 
 use super::args::{DownArgs, Global, UpArgs};
+use super::deployments;
 use crate::dirs;
 use crate::error::{Error, Result};
 use crate::store::{ConnectOptions, Store};
@@ -271,6 +272,9 @@ impl Local {
 }
 
 pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
+    if args.list {
+        return deployments::list(global);
+    }
     let dir = match (&args.dir, args.detach) {
         (None, true) => Some(detached_dir()?),
         (dir, _) => dir.clone(),
@@ -294,10 +298,14 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         dir: dir.clone(),
         port: args.port,
         stays: args.detach,
-        db,
+        db: db.clone(),
         quiet: global.quiet,
     })
     .await?;
+    // That it cannot be listed is no reason not to start it.
+    if let Err(error) = deployments::note(local.dir(), &db) {
+        tracing::warn!(%error, "aviary up --list will not show this deployment");
+    }
     local.reported(args.workers.into(), global.quiet).await;
     super::output::line(local.uri())?;
     if args.detach {
@@ -426,7 +434,8 @@ fn detached_dir() -> Result<PathBuf> {
     dirs::cache("up")
 }
 
-fn with_db(uri: &str, db: &str) -> String {
+/// The address with a database in it.
+pub(super) fn with_db(uri: &str, db: &str) -> String {
     match uri.split_once("/?") {
         Some((hosts, options)) => format!("{hosts}/{db}?{options}"),
         None => format!("{}/{db}", uri.trim_end_matches('/')),

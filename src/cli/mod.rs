@@ -10,6 +10,7 @@ pub mod corpus;
 mod counters;
 mod daemons;
 mod demo;
+mod deployments;
 mod documents;
 mod foresight;
 mod functions;

@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use super::args::{Cli, Command, Global, WorkerArgs};
+use super::deployments;
 use crate::error::{Error, Result};
 use crate::store::uri::has_secret;
 use crate::terminal::tell;
@@ -98,16 +99,16 @@ impl Global {
     /// The deployment's address.
     ///
     /// # Errors
-    /// [`Error::Usage`] when there is none, or two; those of a file that does not hold one safely.
+    /// [`Error::Usage`] when there is none, or two, and for a verb when not exactly one runs on this machine; those of a file that does not hold one safely.
     pub(super) fn deployment(&self) -> Result<String> {
         let Sources { uri, uri_file, .. } = self.sources;
         let chosen =
             choose("--uri", (self.uri.as_deref(), uri), (self.uri_file.as_deref(), uri_file))?;
-        chosen.ok_or_else(|| {
-            Error::Usage(
-                "no deployment given; use --uri, AVIARY_URI or --uri-file, or start one with aviary up".into(),
-            )
-        })
+        match chosen {
+            Some(uri) => Ok(uri),
+            None if self.sources.is_verb => deployments::only(self),
+            None => Err(deployments::none_given()),
+        }
     }
 
     /// The address of a worker's own shard, if it has one.

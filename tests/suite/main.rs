@@ -16,6 +16,7 @@ mod exactly_once_jobs;
 #[path = "../faults/jobs.rs"]
 #[allow(dead_code, clippy::allow_attributes, reason = "these tests use a part of this")]
 mod faults_jobs;
+mod instructions;
 mod js_guest;
 mod key_order;
 mod key_order_server;
@@ -28,6 +29,12 @@ mod mongosh;
 mod motion;
 mod natural;
 mod newer_documents;
+#[path = "../../benches/peers/data.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "these tests use a part of this")]
+mod peers_data;
+#[path = "../../benches/peers/jobs.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "these tests use a part of this")]
+mod peers_jobs;
 mod publish;
 #[path = "../common/python.rs"]
 mod python;

@@ -78,7 +78,18 @@ async fn what_up_started_down_ends_and_removes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
     let parent = tempfile::tempdir().unwrap();
-    let nothing: [(String, String); 0] = [];
+    // What was started is noted in the cache: with one of its own it is known what is there.
+    let mongod = mongod::locate(&Progress::silent()).unwrap();
+    let nothing = [
+        ("AVIARY_CACHE".to_owned(), parent.path().join("cache").display().to_string()),
+        ("AVIARY_MONGOD".to_owned(), mongod.display().to_string()),
+    ];
+    let listed = async || {
+        let ran = run(&["up", "--list", "-o", "json"], &nothing).await.ok();
+        let state = |row: &serde_json::Value| row["state"].as_str().map(str::to_owned).unwrap();
+        ran.json().iter().map(state).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, [""; 0]);
     let path = |name: &str| parent.path().join(name).to_str().unwrap().to_owned();
     let (cluster, set) = (path("cluster"), path("set"));
     let ran = run(&["up", "--detach", "--shards", "2", "--dir", &cluster], &nothing).await.ok();
@@ -99,6 +110,10 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
         let all: Vec<_> = state.members.iter().chain(&state.others).collect();
         assert!(all.iter().all(|record| record.is_running()), "{all:#?}");
     }
+    assert_eq!(listed().await, ["running", "running"]);
+    let ran = run(&["list"], &nothing).await;
+    assert_eq!(ran.code, 2, "which one is meant? {ran:#?}");
+    assert!(ran.stderr.contains("2 run on this machine"), "{ran:#?}");
     // One that has lost its server is of no use any more.
     let server = states[1].members[0].pid;
     let kill = std::process::Command::new("kill").args(["-9", &server.to_string()]).status();
@@ -110,11 +125,18 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
     for word in ["has lost a server", &format!("aviary down --dir {set}; then aviary up")] {
         assert!(ran.stderr.contains(word), "{word:?} is missing: {ran:#?}");
     }
+    assert_eq!(listed().await, ["running", "stopped"]);
+    let ran = run(&["list"], &nothing).await.ok();
+    assert!(ran.stderr.contains(&format!("aviary up in {cluster}")), "{ran:#?}");
     for dir in [&cluster, &set] {
         let ran = run(&["down", "--dir", dir], &nothing).await.ok();
         assert!(ran.stderr.contains(&format!("the data stay in {dir}")), "{ran:#?}");
         assert!(ran.stderr.contains(&format!("aviary down --remove --dir {dir}")), "{ran:#?}");
     }
+    assert_eq!(listed().await, ["stopped", "stopped"]);
+    let ran = run(&["list"], &nothing).await;
+    assert_eq!(ran.code, 2, "{ran:#?}");
+    assert!(ran.stderr.contains("no deployment given; use --uri"), "{ran:#?}");
     // What is kept there is another kind of deployment's.
     for (dir, shards) in [(&cluster, "0"), (&cluster, "1"), (&set, "2")] {
         let ran =
@@ -122,6 +144,8 @@ async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
         assert_eq!(ran.code, 8, "{ran:#?}");
         assert!(ran.stderr.contains("it holds the data of"), "{ran:#?}");
     }
+    run(&["down", "--remove", "--dir", &set], &nothing).await.ok();
+    assert_eq!(listed().await, ["stopped"]);
 }
 
 /// The flags for so many shards; none for a replica set.
