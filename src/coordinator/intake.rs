@@ -260,10 +260,11 @@ async fn is_there(
     request: &RequestRef,
     id: &JobId,
 ) -> std::result::Result<bool, Fault> {
-    if store.removed(id).await.at("")?.is_some() {
+    let (removed, job) = tokio::join!(store.removed(id), store.job(id));
+    if removed.at("")?.is_some() {
         return Ok(true);
     }
-    match store.job(id).await.at("_id")? {
+    match job.at("_id")? {
         None => Ok(false),
         Some(job) if job.request.as_ref() == Some(request) => Ok(true),
         Some(_) => Err(Error::refused(format!("there is another job {id}"), "choose another _id"))
@@ -281,15 +282,22 @@ async fn spec(
     let home = store.db_name();
     let mut spec = job::drafted(home, id, asked)?;
     caps.check(&spec).map_err(Error::from).at("limits")?;
+    let Output { db, collection, mode } = &spec.output;
     store.authorize(&spec).await.at("")?;
-    store.inspect_input(&spec.input).await.at("input")?;
-    store.check_query(&spec.input).await.at("input")?;
-    if spec.output.mode.has_target() {
-        let Output { db, collection, .. } = &spec.output;
-        match store.describe(db, collection).await.at("out")? {
-            Some(target) => super::refuse_target(&spec.output, &target).at("out")?,
-            None => super::refuse_missing(&spec.output).at("out")?,
-        }
+    // Asked for at once, and what is wrong is told in this order.
+    let (inspected, query, target) =
+        tokio::join!(store.inspect_input(&spec.input), store.check_query(&spec.input), async {
+            match mode.has_target() {
+                true => store.describe(db, collection).await,
+                false => Ok(None),
+            }
+        },);
+    inspected.at("input")?;
+    query.at("input")?;
+    match target.at("out")? {
+        Some(target) => super::refuse_target(&spec.output, &target).at("out")?,
+        None if mode.has_target() => super::refuse_missing(&spec.output).at("out")?,
+        None => {}
     }
     functions_of(store, &mut spec, asked).await?;
     spec.validate(home).at("")?;

@@ -23,13 +23,20 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
     crate::halt::point("plan").await;
     let input = &job.spec.input;
     store.authorize(&job.spec).await?;
-    let size = store.inspect_input(input).await?;
-    let collation = match &input.collation {
-        Some(_) => None,
-        None => store.collation_of(&input.db, &input.collection).await?,
-    };
-    let target_options = check_target(store, job).await?;
-    let by_shard = slots(store).await?;
+    // Asked for at once, and what keeps the job is told in this order.
+    let (size, collation, target_options, by_shard) = tokio::join!(
+        store.inspect_input(input),
+        async {
+            match &input.collation {
+                Some(_) => Ok(None),
+                None => store.collation_of(&input.db, &input.collection).await,
+            }
+        },
+        check_target(store, job),
+        slots(store),
+    );
+    let (size, collation, target_options, by_shard) =
+        (size?, collation?, target_options?, by_shard?);
     let slots = by_shard.values().fold(0_u32, |sum, more| sum.saturating_add(*more));
     let Some(Placed { placement, time, input: found }) = place(store, job).await? else {
         return Ok(());
