@@ -134,7 +134,7 @@ async fn look_within(
 /// How long until a job is looked at again: a part of the time that has passed, since that is what its end is
 /// noticed late by.
 pub(super) fn pause(passed: Duration) -> Duration {
-    const SHORTEST: Duration = Duration::from_millis(10);
+    const SHORTEST: Duration = Duration::from_millis(4);
     const LONGEST: Duration = Duration::from_millis(300);
     const PART: u32 = 32;
     (passed / PART).clamp(SHORTEST, LONGEST)

@@ -224,14 +224,17 @@ async fn begin(
         let document = new_job(store, request, job.clone(), spec, &asked).at("priority")?;
         store.insert_job(&document).await.at("")?;
         // Whoever removes a function looks for jobs that need it before and after. One that is marked to go stays.
-        let gone = store.keep_functions(&document.spec.digests()).await.at("")?;
+        let digests = document.spec.digests();
+        let (gone, stays) =
+            tokio::join!(store.keep_functions(&digests), is_there(store, request, &job));
+        let gone = gone.at("")?;
         if !gone.is_empty() {
             cancel(store, &document).await.at("")?;
             let why = format!("function {} was removed just now", gone.join(", "));
             return Err(Error::refused(why, "insert the function again and submit once more"))
                 .at("");
         }
-        if !is_there(store, request, &job).await? {
+        if !stays? {
             return Ok(());
         }
     }

@@ -16,6 +16,7 @@ use super::cache::{self, DiskCache, Lookup};
 use super::compiler::{self, CompileLimits, Compiler, NoCode, Turns};
 use super::error::HostError;
 use super::inspect::{self, FEATURES, ModuleInfo};
+use super::js::js_guest_digest;
 use super::limits::{
     BACKTRACE_FRAMES_MAX, MEMORIES_MAX, MODULES_IN_MEMORY_MAX, STACK_BYTES_MAX, TABLE_ELEMENTS_MAX,
     TABLES_MAX,
@@ -187,7 +188,11 @@ impl Host {
             return Err(HostError::Digest { expected: *digest, found });
         }
         let wasm = inspect::binary(bytes)?;
-        let info = inspect::inspect(&wasm, self.0.shared.memory_bytes_max)?;
+        let inspect = match digest == js_guest_digest() {
+            true => inspect::inspect_own,
+            false => inspect::inspect,
+        };
+        let info = inspect(&wasm, self.0.shared.memory_bytes_max)?;
         let compiled = match self.compiled(digest, &wasm) {
             Ok(compiled) => compiled,
             Err(why) => {
