@@ -366,6 +366,29 @@ found:
     return true;
 }
 
+/* Finds a field whose name is not UTF-8 by what its name is here. */
+static no_inline bool document_find_replaced(Document *d, const Name *name, Elem *e)
+{
+    const uint8_t *p = d->bytes + 4, *end = d->bytes + d->len - 1;
+    if (!strstr(name->owned, "\xEF\xBF\xBD"))
+        return false;
+    for (p = bson_next(p, end, e); e->type; p = bson_next(p, end, e)) {
+        uint32_t size = 0;
+        char *replaced = utf8_replaced(e->key, e->key_len, &size);
+        bool same = replaced && size == name->len && same_bytes((const uint8_t *)replaced, name->p, size);
+        free(replaced);
+        if (same)
+            return true;
+    }
+    return false;
+}
+
+/* Finds the field of a property's name. */
+static inline bool document_find_named(Document *d, const Name *name, Elem *e)
+{
+    return document_find(d, name->p, name->len, e) || (unlikely(name->owned != NULL) && document_find_replaced(d, name, e));
+}
+
 static inline bool is_cached_type(const Elem *e)
 {
     switch (e->type) {
@@ -443,7 +466,7 @@ static int document_whole(JSValueConst obj)
         value = document_decode(d, &e);
         if (JS_IsException(value))
             return -1;
-        atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        atom = name_atom(e.key, e.key_len);
         if (atom == JS_ATOM_NULL) {
             JS_FreeValue(ctx, value);
             return -1;
@@ -478,7 +501,7 @@ static JSValue document_get_property(JSContext *c, JSValueConst obj, JSAtom atom
     Elem e;
     JSObject *proto;
     if (name_of_atom(atom, &name)) {
-        bool found = document_find(d, name.p, name.len, &e);
+        bool found = document_find_named(d, &name, &e);
         JSValue value = JS_UNDEFINED;
         name_free(&name);
         if (found)
@@ -504,7 +527,7 @@ static int document_get_own_property(JSContext *c, JSPropertyDescriptor *desc, J
     bool found;
     if (!name_of_atom(atom, &name))
         return false;
-    found = document_find(d, name.p, name.len, &e);
+    found = document_find_named(d, &name, &e);
     name_free(&name);
     if (!found)
         return false;
@@ -538,7 +561,7 @@ static int document_names(JSContext *c, JSPropertyEnum **names, uint32_t *count,
     p = d->bytes + 4;
     i = 0;
     for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
-        tab[i].atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        tab[i].atom = name_atom(e.key, e.key_len);
         tab[i].is_enumerable = true;
         if (tab[i].atom == JS_ATOM_NULL) {
             JS_FreePropertyEnum(ctx, tab, i);
@@ -609,7 +632,7 @@ static int document_order(JSContext *c, JSObject *o, JSPropertyEnum *tab, uint32
     i = 0;
     for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
         /* A name that the object still has is known without this. */
-        places[i].atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        places[i].atom = name_atom(e.key, e.key_len);
         places[i].place = i;
         JS_FreeAtom(ctx, places[i].atom);
         i++;
@@ -694,7 +717,7 @@ static JSValue string_to_js(const uint8_t *p, uint32_t len)
         bits |= p[i];
     if (likely(!(bits & 0x8080808080808080ull)) && len)
         return js_new_string8_len(ctx, (const char *)p, (int)len);
-    return JS_NewStringLen(ctx, (const char *)p, len);
+    return text_new(p, len);
 }
 
 static JSValue array_to_js(const uint8_t *p, uint32_t len, Owner owner)

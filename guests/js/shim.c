@@ -203,7 +203,7 @@ static int scope_functions(JSValueConst value, const Elem *e)
         if (!is_code(&inner) && !(has_elements(&inner) && has_code(&inner)))
             continue;
         atom = e->type == BSON_ARRAY ? JS_NewAtomUInt32(ctx, index)
-                                     : JS_NewAtomLen(ctx, (const char *)inner.key, inner.key_len);
+                                     : name_atom(inner.key, inner.key_len);
         if (atom == JS_ATOM_NULL)
             return -1;
         if (is_code(&inner)) {
@@ -241,7 +241,7 @@ static void scope_load(JSValueConst global)
     end = bytes + len - 1;
     for (p = bson_next(p, end, &e); e.type; p = bson_next(p, end, &e)) {
         JSValue value;
-        JSAtom atom = JS_NewAtomLen(ctx, (const char *)e.key, e.key_len);
+        JSAtom atom = name_atom(e.key, e.key_len);
         if (is_code(&e)) {
             const char *name = JS_AtomToCString(ctx, atom);
             value = stage_function(name ? name : "scope", code_text(&e));

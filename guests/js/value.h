@@ -6,6 +6,75 @@
 
 #include "bson.h"
 
+/* The bytes of a character of UTF-8 at `p`, or of what is no more than the beginning of one: then `*is_one` is false. */
+static uint32_t utf8_step(const uint8_t *p, uint32_t room, bool *is_one)
+{
+    uint8_t c = p[0], low = 0x80, high = 0xBF;
+    uint32_t size, i;
+    *is_one = true;
+    if (c < 0x80)
+        return 1;
+    size = c >= 0xC2 && c <= 0xDF ? 2 : c >= 0xE0 && c <= 0xEF ? 3 : c >= 0xF0 && c <= 0xF4 ? 4 : 1;
+    low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : low;
+    high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : high;
+    for (i = 1; i < size && i < room && p[i] >= low && p[i] <= high; i++)
+        low = 0x80, high = 0xBF;
+    *is_one = size > 1 && i == size;
+    return i;
+}
+
+/* Text in which U+FFFD stands for each part that is no UTF-8, as the Encoding Standard of the WHATWG has it and the servers'
+ * engine does it. NULL if all of it is UTF-8. */
+static no_inline char *utf8_replaced(const uint8_t *p, uint32_t len, uint32_t *size)
+{
+    uint32_t at = 0, step;
+    bool is_one = true;
+    DynBuf text;
+    while (at < len && is_one)
+        at += utf8_step(p + at, len - at, &is_one);
+    if (is_one)
+        return NULL;
+    dbuf_init(&text);
+    for (at = 0; at < len; at += step) {
+        step = utf8_step(p + at, len - at, &is_one);
+        if (is_one)
+            dbuf_put(&text, p + at, step);
+        else
+            dbuf_put(&text, (const uint8_t *)"\xEF\xBF\xBD", 3);
+    }
+    dbuf_putc(&text, 0);
+    if (dbuf_error(&text))
+        fail_text(OUT_OF_MEMORY);
+    *size = (uint32_t)text.size - 1;
+    return (char *)text.buf;
+}
+
+/* Text as a string. */
+static JSValue text_new(const uint8_t *p, uint32_t len)
+{
+    uint32_t size = len;
+    char *replaced = utf8_replaced(p, len, &size);
+    JSValue made = JS_NewStringLen(ctx, replaced ? replaced : (const char *)p, size);
+    free(replaced);
+    return made;
+}
+
+/* The name of a field as one of a property. */
+static JSAtom name_atom(const uint8_t *p, uint32_t len)
+{
+    uint32_t size = len;
+    char *replaced = NULL;
+    JSAtom made;
+    uint8_t bits = 0;
+    for (uint32_t i = 0; i < len; i++)
+        bits |= p[i];
+    if (unlikely(bits >= 0x80))
+        replaced = utf8_replaced(p, len, &size);
+    made = JS_NewAtomLen(ctx, replaced ? replaced : (const char *)p, size);
+    free(replaced);
+    return made;
+}
+
 typedef struct Value {
     uint32_t size;
     uint8_t type;
@@ -227,9 +296,9 @@ static JSValue native_text(JSContext *c, JSValueConst self, int argc, JSValueCon
     case BSON_CODE:
     case BSON_SYMBOL:
     case BSON_DB_POINTER:
-        return JS_NewStringLen(ctx, (const char *)p + 4, read_u32(p) - 1);
+        return text_new(p + 4, read_u32(p) - 1);
     case BSON_CODE_W_SCOPE:
-        return JS_NewStringLen(ctx, (const char *)p + 8, read_u32(p + 4) - 1);
+        return text_new(p + 8, read_u32(p + 4) - 1);
     case BSON_BINARY:
         return js_new_string8_len(ctx, (const char *)p + 5, (int)(value->size - 5));
     default:

@@ -186,7 +186,7 @@ static Elem *field_was(Document *was, JSAtom atom, Elem *e)
     bool found = false;
     if (!was || !name_of_atom(atom, &name))
         return NULL;
-    found = document_find(was, name.p, name.len, e);
+    found = document_find_named(was, &name, e);
     name_free(&name);
     return found ? e : NULL;
 }

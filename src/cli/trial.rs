@@ -107,8 +107,11 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
             .collect();
         tell!("documents tried: {count}; {}", counters.join(", "));
     }
-    if let Some(differs) = &outcome.parts {
-        tell!("warning: {}", of_parts(differs));
+    match &outcome.parts {
+        Some(Differs::Untold) if global.quiet => {}
+        Some(untold @ Differs::Untold) => tell!("note: {}", of_parts(untold)),
+        Some(differs) => tell!("warning: {}", of_parts(differs)),
+        None => {}
     }
     Ok(())
 }
@@ -126,6 +129,10 @@ fn of_parts(differs: &Differs) -> String {
         Differs::Fails { why } => {
             format!("your reduce fails on its own results; {rule}; what it says:\n{why}")
         }
+        Differs::Untold => "no key of these documents has more than two values, so it was not tried whether your \
+                            reduce bears being done in parts, as jobs do it; take more documents, or some that share \
+                            their keys"
+            .to_owned(),
     }
 }
 

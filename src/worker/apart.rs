@@ -1,4 +1,5 @@
-//! Reducing in parts, as a job may: some of a key's values first, one of them alone, and then what came of it.
+//! Reducing in parts, as a job may: some of a key's values first, one of them alone, and then what came of it with others
+//! that nothing was done to yet.
 //!
 //! Whether a function bears that shows only where a key's values meet in several tasks or spills, so in a trial over
 //! few documents it would not. Here it is provoked, and compared with reducing once.
@@ -38,6 +39,24 @@ pub enum Differs {
         /// What it says.
         why: String,
     },
+    /// Every key has too few values to tell.
+    Untold,
+}
+
+/// How a key's values are reduced in parts. What one way does not show, another may: a reduce that does nothing to a single
+/// value, one that counts its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The first value alone, and twice; half of the others; the rest.
+    Thirds,
+    /// All but the last, and twice; the last one as it was emitted.
+    AllButLast,
+    /// All of them, and once more.
+    Twice,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Thirds, Self::AllButLast, Self::Twice];
 }
 
 impl Functions {
@@ -48,11 +67,20 @@ impl Functions {
             return None;
         }
         let shortens = self.combine.as_ref().unwrap_or(reduce);
-        match self.results_in_parts(shortens, groups) {
-            Ok(None) => None,
-            Ok(Some(in_parts)) => compare(at_once, &in_parts),
-            Err(error) => Some(Differs::Fails { why: error.to_string() }),
+        for way in Way::ALL {
+            let differs = match self.results_in_parts(shortens, groups, way) {
+                Ok(None) => return None,
+                Ok(Some(in_parts)) => compare(at_once, &in_parts),
+                Err(error) => Some(Differs::Fails { why: error.to_string() }),
+            };
+            if differs.is_some() {
+                return differs;
+            }
         }
+        /// With two, a mean of means is right.
+        const VALUES_ENOUGH: usize = 3;
+        let most = groups.iter().map(|group| group.values.len()).max();
+        most.filter(|most| *most < VALUES_ENOUGH).map(|_| Differs::Untold)
     }
 
     /// `None` for a reduce that streams, which is given all values of a key as they were emitted.
@@ -60,6 +88,7 @@ impl Functions {
         &self,
         shortens: &Loaded,
         groups: &[Group],
+        way: Way,
     ) -> Result<Option<Vec<RawDocumentBuf>>> {
         // What the functions print has been printed.
         let lines = Lines::new("try", 0);
@@ -77,7 +106,7 @@ impl Functions {
         for group in groups {
             let bytes: usize = group.values.iter().map(|value| value.as_raw().len()).sum();
             let values = match bytes <= config::VALUES_BYTES_MAX {
-                true => self.shortened(&mut guest, group)?,
+                true => self.shortened(&mut guest, group, way)?,
                 false => group.values.clone(),
             };
             let (key, encoded) = (group.key.clone(), group.encoded.clone());
@@ -87,29 +116,42 @@ impl Functions {
         Ok(Some(results))
     }
 
-    /// The first value alone, about half of the others, and the rest, each shortened; and the first of these results
-    /// once more.
-    fn shortened(&self, guest: &mut Guest<Pairs>, group: &Group) -> Result<Vec<RawValBuf>> {
+    /// A key's values, some of them shortened.
+    fn shortened(
+        &self,
+        guest: &mut Guest<Pairs>,
+        group: &Group,
+        way: Way,
+    ) -> Result<Vec<RawValBuf>> {
         // Jobs that leave a single value as it is never give one to the reduce.
-        let alone = usize::from(!(self.skip_single_values && self.combine.is_none()));
-        let (first, rest) = group.values.split_at_checked(alone).unwrap_or((&group.values, &[]));
-        let (middle, last) = rest.split_at_checked(rest.len() / 2).unwrap_or((rest, &[]));
-        let mut values = Vec::new();
-        for part in [first, middle, last] {
-            match part {
-                [] => {}
-                [single] if alone == 0 => values.push(single.clone()),
-                part => values.extend(call(guest, &group.key, part)?),
+        let leaves_single = self.skip_single_values && self.combine.is_none();
+        let mut shorten = |values: &[RawValBuf]| match values {
+            [] => Ok(Vec::new()),
+            [single] if leaves_single => Ok(vec![single.clone()]),
+            values => call(guest, &group.key, values),
+        };
+        let all = group.values.as_slice();
+        let (twice, once, raw): (_, [&[RawValBuf]; 2], &[RawValBuf]) = match way {
+            Way::Thirds => {
+                let alone = usize::from(!leaves_single);
+                let (first, rest) = all.split_at_checked(alone).unwrap_or((all, &[]));
+                let (middle, last) = rest.split_at_checked(rest.len() / 2).unwrap_or((rest, &[]));
+                (first, [middle, last], &[])
             }
-        }
-        match values.split_first() {
-            Some((first, rest)) if alone == 1 => {
-                let mut again = call(guest, &group.key, std::slice::from_ref(first))?;
-                again.extend_from_slice(rest);
-                Ok(again)
+            Way::AllButLast => {
+                let but_last = all.len().saturating_sub(1);
+                let (most, last) = all.split_at_checked(but_last).unwrap_or((all, &[]));
+                (most, [&[], &[]], last)
             }
-            _ => Ok(values),
+            Way::Twice => (all, [&[], &[]], &[]),
+        };
+        let mut values = shorten(twice)?;
+        values = shorten(&values)?;
+        for part in once {
+            values.extend(shorten(part)?);
         }
+        values.extend_from_slice(raw);
+        Ok(values)
     }
 }
 
@@ -155,8 +197,9 @@ fn compare(at_once: &[RawDocumentBuf], in_parts: &[RawDocumentBuf]) -> Option<Di
 
 /// Whether values are the same, but for the rounding of doubles and for the type of a number.
 fn is_alike(a: RawVal<'_>, b: RawVal<'_>) -> bool {
-    /// Sums of many doubles in another order differ in their last digits.
-    const RELATIVE: f64 = 1e-9;
+    /// Sums of many doubles in another order differ in their last digits, and what is computed from their differences in
+    /// more than those.
+    const RELATIVE: f64 = 1e-6;
     if a == b {
         return true;
     }

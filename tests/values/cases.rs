@@ -625,6 +625,13 @@ fn tried() -> Vec<Case> {
         let job = Job { documents: documents(), flags: flags.to_vec(), ..Job::new(map, reduce) };
         case(format!("try: {name}"), Equal, What::Tried { job, words })
     };
+    // So many values a key, whose distances grow.
+    let few = |name: &str, each: i32, map: &str, reduce: &str, words: &'static str| {
+        let documents =
+            (0..12).map(|n| raw(doc! { "_id": n, "k": n / each, "v": n * n })).collect::<Vec<_>>();
+        let job = Job { documents, ..Job::new(map, reduce) };
+        case(format!("try: {name}"), Equal, What::Tried { job, words })
+    };
     let numbers = "function () { emit(this.k, this.v + 0.1); }";
     let lists = "function () { emit(this.k, [this.v]); }";
     let objects = "function () { emit(this.k, { n: this.v }); }";
@@ -680,6 +687,34 @@ fn tried() -> Vec<Case> {
             SUM,
             &["--combine", "function (k, values) { return Array.sum(values) / values.length; }"],
             "not associative",
+        ),
+        of(
+            "a combine that counts",
+            numbers,
+            SUM,
+            &["--combine", "function (k, values) { return values.length; }"],
+            "not associative",
+        ),
+        few(
+            "a count of two values",
+            2,
+            "function () { emit(this.k, 1); }",
+            "function (k, values) { return values.length; }",
+            "not associative",
+        ),
+        few(
+            "an average of three values",
+            3,
+            numbers,
+            "function (k, values) { return Array.sum(values) / values.length; }",
+            "not associative",
+        ),
+        few(
+            "what two values cannot tell",
+            2,
+            numbers,
+            "function (k, values) { return Array.sum(values) / values.length; }",
+            "no key of these documents has more than two values",
         ),
     ]
 }

@@ -6,6 +6,7 @@ import datetime
 import math
 import os
 import random
+import re
 import struct
 import sys
 import threading
@@ -530,7 +531,18 @@ class Failures(unittest.TestCase):
                 Host(QUICKJS).load(map="function () { var x = this.x, f = x => x; " + called + "; }").map(
                     {"_id": 1, "items": [1], "a b": {}, "o": {"b": 1}, "größe": 5, "x": f})
             self.assertEqual(str(caught.exception).split("\n")[0], f"TypeError: {named} is not a function")
-        for made in ["new this.Foo(1)", "new this._id(1)"]:
+        # Rather nothing than another thing.
+        for called in ["this // items\n .foo()", "this.o // the price (net)\n .foo()", "this.o /* it's */ .foo()", "this./*c*/foo(1)",
+                       "new Proxy({}, {get: 1}).x", "this.o ['q'] ()", "this.\\u0066oo()", "'abc'.foo()", "/a/.foo()", "`a`.foo()"]:
+            with self.subTest(called), self.assertRaises(Failed) as caught:
+                js(map="function () { " + called + "; }").map({"_id": 1, "o": {"b": 1}})
+            self.assertEqual(str(caught.exception).split("\n")[0], "TypeError: not a function")
+        for called, named in {"new Date().foo()": "new Date().foo", "[...this.foo()]": "this.foo", "return this.foo()": "this.foo"}.items():
+            with self.subTest(called), self.assertRaisesRegex(Failed, re.escape(f": {named} is not a function")):
+                run(called)
+        with self.assertRaisesRegex(Failed, ": not a constructor"):
+            run("new (() => 1)")
+        for made in ["new this.Foo(1)", "new this._id(1)", "new this.Foo(...[1])"]:
             with self.subTest(made), self.assertRaisesRegex(Failed, "this.* is not a constructor"):
                 run(made)
 
@@ -540,6 +552,21 @@ class Failures(unittest.TestCase):
             with self.subTest(emitted), self.assertRaises(Failed) as caught:
                 js(map=f"function () {{ emit(1, {emitted}); }}").map({"_id": 1, "d": {"c": "text", "e": 5, "f": 1}})
             self.assertIn(f"(field {field})", str(caught.exception).split("\n")[0])
+
+    def test_what_is_no_utf_8_is_replaced(self):
+        def read(data, body):
+            return js(map="function () { " + body + " }").map(element(b"\x02" + struct.pack("<I", len(data) + 1) + data + b"\0"))
+
+        for data, units in {b"a\xffb": "61 fffd 62", b"\xed\xa0\xbd\xed\xb8\x80": " ".join(["fffd"] * 6), b"\xf0\x9f\x98x": "fffd 78",
+                            b"\xf0\x9f\x98\x80": "d83d de00", b"\xc0\x80": "fffd fffd", b"\xe2\x82": "fffd", b"\xf4\x90\x80\x80": " ".join(["fffd"] * 4),
+                            b"\xc3\xa9\xff": "e9 fffd"}.items():
+            with self.subTest(data):
+                out = read(data, "emit(1, Array.from({length: this.v.length}, (_, i) => this.v.charCodeAt(i).toString(16)).join(' '));")
+                self.assertEqual(out, [(1, units)])
+        body = b"\x10_id\0\1\0\0\0\x10na\xefve\0\2\0\0\0\x10c\0\3\0\0\0\0"
+        named = struct.pack("<I", len(body) + 4) + body
+        guest = js(map="function () { for (var k in this) emit(k, this[k]); emit('keys', Object.keys(this).length); emit('whole', {...this}); }")
+        self.assertEqual(guest.map(named), [("_id", 1), ("na\ufffdve", 2), ("c", 3), ("keys", 3), ("whole", {"_id": 1, "na\ufffdve": 2, "c": 3})])
 
     def test_emit_takes_two(self):
         for arguments in ["", "1", "1, 2, 3"]:

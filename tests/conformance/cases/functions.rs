@@ -298,7 +298,7 @@ const SHELL: [(&str, &str); 23] = [
     (
         "ObjectId of a date",
         "[ObjectId.fromDate(new Date(1600000000000)), ObjectId.fromDate(this.date), ObjectId.fromDate(new Date(0)), \
-        this.oid.isObjectId, ObjectId.isObjectId, Object.deepMerge]",
+        this.oid.isObjectId, ObjectId.isObjectId]",
     ),
     (
         "JSON of types",
