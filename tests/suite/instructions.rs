@@ -19,8 +19,11 @@ const ENOUGH: u64 = 1 << 60;
 const GROWTH_MAX: f64 = 1.1;
 
 /// Instructions of each run: a map in C with sums, one in JavaScript with sums, and one with a reduce.
-const COUNTED: [(&str, [u64; 3]); 3] =
-    [("sum by customer", [5_119_338, 8_146_965, 27_380_696]), ("units by sku", [12_237_669, 28_255_875, 53_419_067]), ("word count", [92_881_952, 150_988_511, 446_917_612])];
+const COUNTED: [(&str, [u64; 3]); 3] = [
+    ("sum by customer", [5_119_338, 8_146_965, 27_380_696]),
+    ("units by sku", [12_237_669, 28_255_875, 53_419_067]),
+    ("word count", [92_881_952, 150_988_511, 446_917_612]),
+];
 
 #[derive(Default)]
 struct Sink {
