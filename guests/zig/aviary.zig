@@ -19,6 +19,9 @@
 //! of a key together is `reduceBegin(key: Value) void`, `reduceNext(values: Values) void` and `reduceEnd() T`. Each may
 //! return an error, which fails the record by its name.
 //!
+//! Where a job reduces by `_sum` or `_count`, a map's emits of one key are added up before the host gets them
+//! (`aviary_sums.zig`); `Options` says how to do without.
+//!
 //! Documents and values are read where they lie in the input, and are good until the function returns; the key given to
 //! `reduceBegin` until its key ends.
 
