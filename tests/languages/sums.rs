@@ -226,14 +226,15 @@ pub fn are_those_of_single_emits() {
 
 /// What a job of single emits gives, for some keys whose values are exact, computed here.
 fn expected(pairs: &[(Bson, Bson)]) -> Vec<(Bson, Bson)> {
-    let of = |key: &Bson| pairs.iter().filter(move |(k, _)| k == key).map(|(_, v)| v);
     let key = |name: &str| Bson::from(format!("déjà vu {name}"));
-    let whole = |name| {
-        of(&key(name))
-            .map(|v| i128::from(v.as_i64().unwrap_or_else(|| v.as_i32().unwrap().into())))
-            .sum::<i128>()
+    let of = |name| {
+        let wanted = key(name);
+        let found = pairs.iter().filter(move |(key, _)| *key == wanted);
+        found.map(|(_, value)| value.clone()).collect::<Vec<_>>()
     };
-    let real = |name| of(&key(name)).map(|v| v.as_f64().unwrap()).sum::<f64>();
+    let integer = |value: &Bson| value.as_i64().or(value.as_i32().map(i64::from)).unwrap();
+    let whole = |name| of(name).iter().map(|value| i128::from(integer(value))).sum::<i128>();
+    let real = |name| of(name).iter().map(|value| value.as_f64().unwrap()).sum::<f64>();
     vec![
         (key("ints"), i64::try_from(whole("ints")).unwrap().into()),
         // Beyond 64 bits, a sum of integers is a double.
