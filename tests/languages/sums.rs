@@ -189,8 +189,8 @@ pub fn are_those_of_single_emits() {
     let many: Vec<Document> = (0..DISTINCT * 3).map(|n| doc! { "k": key(n / 3), "v": 1 }).collect();
     let many = doc! { "pairs": many };
     // Often, and never twice in a call: a table rests.
-    let seldom = documents((0..100_000).map(|n| (key(n), 1.into())));
-    let one_key = documents((0..100_000).map(|_| ("k".into(), 1.5.into())));
+    let seldom = documents((0..30_000).map(|n| (key(n), 1.into())));
+    let one_key = documents((0..20_000).map(|_| ("k".into(), 1.5.into())));
     for language in Language::ALL.into_iter().filter(|language| there(*language)) {
         let dir = tempfile::tempdir().unwrap();
         let plain = dir.path().join(format!("plain.{}", language.extensions()[0]));
@@ -218,9 +218,9 @@ pub fn are_those_of_single_emits() {
         let (emits, sums, _) = both(std::slice::from_ref(&many));
         assert!(emits == 0 && sums >= DISTINCT as u64, "{language}: {emits} emits, {sums} sums");
         let (emits, sums, _) = both(&seldom);
-        assert!(emits > 60_000 && sums < 20_000, "{language}: {emits} emits, {sums} sums");
+        assert!(emits > 20_000 && sums < 10_000, "{language}: {emits} emits, {sums} sums");
         let (emits, sums, _) = both(&one_key);
-        assert!(emits == 0 && sums < 200, "{language}: {emits} emits, {sums} sums");
+        assert!(emits == 0 && sums < 50, "{language}: {emits} emits, {sums} sums");
     }
 }
 
@@ -234,7 +234,9 @@ fn expected(pairs: &[(Bson, Bson)]) -> Vec<(Bson, Bson)> {
     };
     let integer = |value: &Bson| value.as_i64().or(value.as_i32().map(i64::from)).unwrap();
     let whole = |name| of(name).iter().map(|value| i128::from(integer(value))).sum::<i128>();
-    let real = |name| of(name).iter().map(|value| value.as_f64().unwrap()).sum::<f64>();
+    // Multiples of 1/256, rounded once.
+    let parts = |value: &Bson| (value.as_f64().unwrap() * 256.0) as i128;
+    let real = |name| of(name).iter().map(parts).sum::<i128>() as f64 / 256.0;
     vec![
         (key("ints"), i64::try_from(whole("ints")).unwrap().into()),
         // Beyond 64 bits, a sum of integers is a double.
