@@ -159,59 +159,55 @@ func (e *sumEntry) add(kind Type, bits int64) bool {
 }
 
 // word is the word of eight bytes that begins there.
-func word(bytes []byte, at int) uint64 {
-	return *(*uint64)(unsafe.Pointer(&bytes[at : at+8][0]))
+func word(at unsafe.Pointer, offset uintptr) uint64 {
+	return *(*uint64)(unsafe.Add(at, offset))
 }
 
-// sumHash is where a key belongs. The last word ends where the key ends, so it may share bytes with the one before.
-func sumHash(key []byte) uint64 {
+// entry finds the entry of a key, or one that is free for it. It is one function, and reads by pointers: in WebAssembly
+// a call costs Go more than all that is done here.
+func (t *sumTable) entry(key []byte) *sumEntry {
 	const factor = 0x9E3779B97F4A7C15
+	// The last word ends where the key ends, so it may share bytes with the one before.
+	start, end := unsafe.Pointer(unsafe.SliceData(key)), uintptr(len(key))-8
 	hash, last := uint64(len(key)), uint64(0)
-	if len(key) < 8 {
+	short := len(key) < 8
+	if short {
 		for _, byte := range key {
 			last = last<<8 | uint64(byte)
 		}
 	} else {
-		for at := 0; at < len(key)-8; at += 8 {
-			hash = (hash ^ word(key, at)) * factor
+		for at := uintptr(0); at < end; at += 8 {
+			hash = (hash ^ word(start, at)) * factor
 			hash ^= hash >> 32
 		}
-		last = word(key, len(key)-8)
+		last = word(start, end)
 	}
 	// The upper bits, to which every bit of the last word comes.
-	return (hash ^ last) * factor >> (64 - sumSetsBits)
-}
-
-// has says whether the entry is that of a key.
-func (e *sumEntry) has(key []byte) bool {
-	if e.emits == 0 || int(e.keyLen) != len(key) {
-		return false
-	}
-	kept := e.key[:len(key)]
-	if len(key) < 8 {
-		return string(kept) == string(key)
-	}
-	for at := 0; at < len(key)-8; at += 8 {
-		if word(kept, at) != word(key, at) {
-			return false
+	set := (hash ^ last) * factor >> (64 - sumSetsBits) * sumWays
+	first := &t.entries[set]
+	entry, index := first, set
+	for way := uint64(0); way < sumWays; way++ {
+		e := (*sumEntry)(unsafe.Add(unsafe.Pointer(first), uintptr(way)*unsafe.Sizeof(*first)))
+		if e.emits < entry.emits {
+			entry, index = e, set+way
 		}
-	}
-	return word(kept, len(key)-8) == word(key, len(key)-8)
-}
-
-// entry finds the entry of a key, or one that is free for it.
-func (t *sumTable) entry(key []byte) *sumEntry {
-	at := sumHash(key) * sumWays
-	first, second := &t.entries[at], &t.entries[at+1]
-	if first.has(key) {
-		return first
-	}
-	if second.has(key) {
-		return second
-	}
-	entry := first
-	if second.emits < first.emits {
-		entry, at = second, at+1
+		if e.emits == 0 || int(e.keyLen) != len(key) {
+			continue
+		}
+		kept := unsafe.Pointer(&e.key)
+		if short {
+			if string(e.key[:len(key)]) == string(key) {
+				return e
+			}
+			continue
+		}
+		at := uintptr(0)
+		for at < end && word(kept, at) == word(start, at) {
+			at += 8
+		}
+		if at >= end && word(kept, end) == last {
+			return e
+		}
 	}
 	if entry.emits > 0 {
 		t.give(entry)
@@ -219,7 +215,7 @@ func (t *sumTable) entry(key []byte) *sumEntry {
 		if t.usedLen == sumEntries {
 			t.flush()
 		}
-		t.used[t.usedLen] = uint16(at)
+		t.used[t.usedLen] = uint16(index)
 		t.usedLen++
 	}
 	copy(entry.key[:], key)
