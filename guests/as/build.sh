@@ -23,11 +23,11 @@ has() {
     [ -n "$job" ]
 }
 stage() {
-    name=$1 job=
+    name=$1 job= begin=begin
     shift
     has "$@" || return 0
     case $name in
-        map) call="while (next()) $job.map(doc());" ;;
+        map) begin=beginMap call="while (next()) $job.map(doc()); endMap();" ;;
         combine | reduce) call="while (next()) result($job.$name(key(), values()));" ;;
         finalize) call="while (next()) result($job.finalize(key(), value()));" ;;
         reduceBegin) call="while (next()) $job.reduceBegin(keptKey());" ;;
@@ -38,12 +38,12 @@ stage() {
             ;;
     esac
     export=$(echo "$name" | sed 's/^reduce\([BN]\)/reduce_\1/' | tr BN bn)
-    echo "export function $export(ptr: usize, len: u32): void { begin(ptr, len); $call }"
+    echo "export function $export(ptr: usize, len: u32): void { $begin(ptr, len); $call }"
 }
 
 {
-    echo 'import { begin, doc, key, keptKey, next, result, value, values } from "aviary/glue";'
-    echo 'export { aviary_abi_v1, aviary_alloc } from "aviary/glue";'
+    echo 'import { begin, beginMap, doc, endMap, key, keptKey, next, result, value, values } from "aviary/glue";'
+    echo 'export { aviary_abi_v1, aviary_alloc, aviary_sums } from "aviary/glue";'
     n=0
     for file in "$@"; do
         n=$((n + 1))

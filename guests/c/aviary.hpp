@@ -13,7 +13,8 @@
  *         aviary::emit(key, sum);
  *     }
  *
- * Documents and values are read where they lie in the input, and are good until the function returns. */
+ * Documents and values are read where they lie in the input, and are good until the function returns. A map's emits are
+ * added up as in C (see aviary.h); define AVIARY_NO_SUMS before the include to do without. */
 #ifndef AVIARY_HPP
 #define AVIARY_HPP
 

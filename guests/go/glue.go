@@ -41,7 +41,7 @@ func cut(bytes []byte) Doc {
 
 // RunMap hands each document to a map.
 func RunMap(size uint32, function func(Doc, Emit)) {
-	given(size, func(doc Doc) { function(doc, send) })
+	summed(func() { given(size, func(doc Doc) { function(doc, send) }) })
 }
 
 // values is used again for each key.
@@ -100,6 +100,9 @@ func send(key, value any) {
 	scratch = appendTagged(scratch[:0], key, "a key")
 	size := len(scratch)
 	scratch = appendTagged(scratch, value, "a value")
+	if sums != nil && sums.open && sums.take(scratch[:size], scratch[size:]) {
+		return
+	}
 	start := unsafe.Pointer(unsafe.SliceData(scratch))
 	hostEmit(start, uint32(size), unsafe.Add(start, size), uint32(len(scratch)-size))
 }

@@ -12,6 +12,9 @@ import (
 //go:wasmimport aviary emit
 func hostEmit(key unsafe.Pointer, keyLen uint32, value unsafe.Pointer, valueLen uint32)
 
+//go:wasmimport aviary emit_total
+func hostEmitTotal(key unsafe.Pointer, keyLen uint32, value unsafe.Pointer, valueLen uint32, emits uint32)
+
 //go:wasmimport aviary count
 func hostCount(name unsafe.Pointer, nameLen uint32, delta int64)
 

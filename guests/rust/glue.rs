@@ -2,7 +2,13 @@
 
 use std::cell::RefCell;
 
-use crate::{Doc, ToBson, Value, Values, emit};
+use crate::{Doc, ToBson, Value, Values, emit, sums};
+
+/// What a file has unless it says otherwise: its own constant comes before one that a `*` imports.
+pub mod defaults {
+    /// Whether the map's emits may be added up here. `no_sums!` makes another.
+    pub const AVIARY_SUMS: bool = true;
+}
 
 thread_local! {
     static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -41,6 +47,20 @@ pub fn each(len: u32, mut function: impl for<'a> FnMut(Doc<'a>)) {
             function(doc);
         }
     });
+}
+
+/// The host says whether sums are all that is wanted of a map.
+pub fn sums(wanted: i32) {
+    sums::want(wanted == 1);
+}
+
+/// Hands each document to a map.
+pub fn map(len: u32, add_up: bool, function: impl for<'a> FnMut(Doc<'a>)) {
+    if add_up {
+        sums::begin();
+    }
+    each(len, function);
+    sums::end();
 }
 
 /// Hands a key and its values to a reduce or a combine.

@@ -19,6 +19,7 @@
 #[doc(hidden)]
 pub mod glue;
 mod read;
+mod sums;
 mod write;
 
 pub use read::{Doc, Fields, Type, Value, Values};
@@ -30,6 +31,8 @@ pub use write::{
 unsafe extern "C" {
     #[link_name = "emit"]
     fn host_emit(key: *const u8, key_len: u32, value: *const u8, value_len: u32);
+    #[link_name = "emit_total"]
+    fn host_emit_total(key: *const u8, key_len: u32, value: *const u8, value_len: u32, emits: u32);
     #[link_name = "count"]
     fn host_count(name: *const u8, name_len: u32, delta: i64);
     #[link_name = "log"]
@@ -47,8 +50,10 @@ pub fn emit(key: impl ToBson, value: impl ToBson) {
         let at = scratch.len();
         value.append_tagged(scratch);
         let (key, value) = scratch.split_at(at);
-        // SAFETY: the host reads the two slices before it returns.
-        unsafe { host_emit(key.as_ptr(), key.len() as u32, value.as_ptr(), value.len() as u32) }
+        if !sums::take(key, value) {
+            // SAFETY: the host reads the two slices before it returns.
+            unsafe { host_emit(key.as_ptr(), key.len() as u32, value.as_ptr(), value.len() as u32) }
+        }
     });
 }
 
@@ -107,6 +112,16 @@ pub fn scope() -> Doc<'static> {
         unsafe { host_scope(bytes.as_mut_ptr(), len) };
         bytes
     }))
+}
+
+/// Makes every emit of the map in this file a call of the host. Without it, where a job reduces by `_sum` or `_count`,
+/// emits of one key are added up first, which changes neither results nor counters. It stands outside of all functions:
+/// `aviary::no_sums!();`
+#[macro_export]
+macro_rules! no_sums {
+    () => {
+        const AVIARY_SUMS: bool = false;
+    };
 }
 
 /// Makes a [`Document`]: `doc! { "sum": sum, "count": 2 }`.

@@ -19,10 +19,14 @@
 //! of a key together is `reduceBegin(key: Value) void`, `reduceNext(values: Values) void` and `reduceEnd() T`. Each may
 //! return an error, which fails the record by its name.
 //!
+//! Where a job reduces by `_sum` or `_count`, a map's emits of one key are added up before the host gets them
+//! (`aviary_sums.zig`); `Options` says how to do without.
+//!
 //! Documents and values are read where they lie in the input, and are good until the function returns; the key given to
 //! `reduceBegin` until its key ends.
 
 const std = @import("std");
+const sums = @import("aviary_sums.zig");
 
 const host = struct {
     extern "aviary" fn emit(key: [*]const u8, key_len: usize, value: [*]const u8, value_len: usize) void;
@@ -619,9 +623,20 @@ pub const MaxKey = struct {
 var key_out: Out = .{};
 var value_out: Out = .{};
 
+/// What the file that has the map may set: `pub const aviary_options: aviary.Options = .{ .sums = false };`.
+pub const Options = struct {
+    /// Whether a map's emits of one key are added up before the host gets them, where the job reduces by `_sum` or
+    /// `_count`. It changes neither results nor counters.
+    sums: bool = true,
+};
+
+const options: Options = if (@hasDecl(job, "aviary_options")) job.aviary_options else .{};
+const may_sum = options.sums and @hasDecl(job, "map");
+
 /// Emits a pair. A missing value is emitted as null.
 pub fn emit(key: anytype, value: anytype) void {
     const pair = [2][]const u8{ tagged(&key_out, key), tagged(&value_out, value) };
+    if (may_sum and sums.take(pair[0], pair[1])) return;
     host.emit(pair[0].ptr, pair[0].len, pair[1].ptr, pair[1].len);
 }
 
@@ -665,9 +680,11 @@ fn room(len: usize) callconv(.c) [*]u8 {
 fn version() callconv(.c) void {}
 
 /// Calls the function once for each record, and emits what it returns, if it returns something.
-fn Stage(comptime function: anytype, comptime call: anytype) type {
+fn Stage(comptime function: anytype, comptime call: anytype, comptime summing: bool) type {
     return struct {
         fn run(at: [*]const u8, len: usize) callconv(.c) void {
+            if (summing) sums.begin();
+            defer if (summing) sums.end();
             var rest = at[0..len];
             while (rest.len > 0) {
                 const size = documentSize(rest);
@@ -735,12 +752,14 @@ fn reduceEnd() callconv(.c) void {
 }
 
 fn stage(comptime name: []const u8, comptime declared: []const u8, comptime call: anytype) void {
-    if (@hasDecl(job, declared)) @export(&Stage(@field(job, declared), call).run, .{ .name = name });
+    const summing = may_sum and std.mem.eql(u8, name, "map");
+    if (@hasDecl(job, declared)) @export(&Stage(@field(job, declared), call, summing).run, .{ .name = name });
 }
 
 comptime {
     @export(&version, .{ .name = "aviary_abi_v1" });
     @export(&room, .{ .name = "aviary_alloc" });
+    if (may_sum) @export(&sums.want, .{ .name = "aviary_sums" });
     stage("map", "map", calls.map);
     stage("combine", "combine", calls.group);
     stage("reduce", "reduce", calls.group);

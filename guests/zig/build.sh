@@ -8,11 +8,11 @@ out=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp "$here/aviary.zig" "$work/"
+cp "$here/aviary.zig" "$here/aviary_sums.zig" "$work/"
 mkdir "$work/job"
 cp "$@" "$work/job/"
 
-# The root of the module names the functions that the files have, so that each gets its export.
+# The root of the module names the functions that the files have, so that each gets its export, and the options.
 {
     cat <<'ROOT'
 const aviary = @import("aviary");
@@ -28,6 +28,9 @@ ROOT
                 echo "pub const $name = @import(\"$(basename "$file")\").$name;"
             fi
         done
+        if grep -Eq "^pub const aviary_options *(:|=)" "$file"; then
+            echo "pub const aviary_options = @import(\"$(basename "$file")\").aviary_options;"
+        fi
     done
 } >"$work/job/root.zig"
 cd "$work/job"

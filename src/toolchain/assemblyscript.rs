@@ -14,6 +14,7 @@ pub(super) const SDK: &[(&str, &str)] = &[
     ("glue.ts", include_str!("../../guests/as/aviary/glue.ts")),
     ("host.ts", include_str!("../../guests/as/aviary/host.ts")),
     ("index.ts", include_str!("../../guests/as/aviary/index.ts")),
+    ("sums.ts", include_str!("../../guests/as/aviary/sums.ts")),
     ("value.ts", include_str!("../../guests/as/aviary/value.ts")),
     ("write.ts", include_str!("../../guests/as/aviary/write.ts")),
 ];
@@ -22,7 +23,11 @@ const VERSION_MIN: (u32, u32) = (0, 28);
 
 /// A function of the user's, its export, and what that does; `JOB` is the user's file.
 const STAGES: &[(&str, &str, &str)] = &[
-    ("map", "map(ptr: usize, len: u32)", "begin(ptr, len); while (next()) JOB.map(doc());"),
+    (
+        "map",
+        "map(ptr: usize, len: u32)",
+        "beginMap(ptr, len); while (next()) JOB.map(doc()); endMap();",
+    ),
     (
         "combine",
         "combine(ptr: usize, len: u32)",
@@ -108,8 +113,8 @@ const DIALECT: &str = ".ts is compiled as AssemblyScript, which has TypeScript's
 
 fn entry(job: &Job<'_>) -> Result<String> {
     let mut text = String::from(
-        "import { begin, doc, key, keptKey, next, result, value, values } from \"aviary/glue\";\n\
-         export { aviary_abi_v1, aviary_alloc } from \"aviary/glue\";\n",
+        "import { begin, beginMap, doc, endMap, key, keptKey, next, result, value, values } from \"aviary/glue\";\n\
+         export { aviary_abi_v1, aviary_alloc, aviary_sums } from \"aviary/glue\";\n",
     );
     let mut exports = String::new();
     for (index, file) in job.sources.compiled().enumerate() {

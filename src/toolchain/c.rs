@@ -15,6 +15,7 @@ pub(super) const SDK: &[(&str, &str)] = &[
     ("aviary.h", include_str!("../../guests/c/aviary.h")),
     ("aviary.hpp", include_str!("../../guests/c/aviary.hpp")),
     ("aviary.zig", include_str!("../../guests/zig/aviary.zig")),
+    ("aviary_sums.zig", include_str!("../../guests/zig/aviary_sums.zig")),
 ];
 
 /// Zig changes from version to version; this one is tried.
@@ -22,6 +23,8 @@ const VERSION: (u32, u32) = (0, 15);
 /// The functions that the library for Zig looks for in the root.
 const ZIG_FUNCTIONS: [&str; 7] =
     ["map", "combine", "reduce", "finalize", "reduceBegin", "reduceNext", "reduceEnd"];
+/// What it looks for there besides.
+const ZIG_OPTIONS: &str = "aviary_options";
 
 /// Finds zig.
 pub(super) fn find() -> Found {
@@ -89,6 +92,10 @@ fn in_zig(job: &Job<'_>, zig: &mut Command) -> Result<()> {
             format!("{} defines no function of a job", job.sources.names()),
             "write `pub fn map(doc: aviary.Doc) void` or `pub fn reduce(key: aviary.Value, values: aviary.Values) f64`",
         ));
+    }
+    if let Some(defined) = job.sources.defined("const", ZIG_OPTIONS) {
+        let file = &defined.file.name;
+        let _ = writeln!(root, "pub const {ZIG_OPTIONS} = @import(\"{file}\").{ZIG_OPTIONS};");
     }
     write(&job.dir.join("aviary_root.zig"), &root)?;
     zig.args(["build-exe", "-target", "wasm32-freestanding", "-O", "ReleaseSafe", "-fstrip"])

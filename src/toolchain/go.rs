@@ -14,6 +14,7 @@ pub(super) const SDK: &[(&str, &str)] = &[
     ("glue.go", include_str!("../../guests/go/glue.go")),
     ("host.go", include_str!("../../guests/go/host.go")),
     ("read.go", include_str!("../../guests/go/read.go")),
+    ("sums.go", include_str!("../../guests/go/sums.go")),
     ("write.go", include_str!("../../guests/go/write.go")),
 ];
 
@@ -30,7 +31,8 @@ const STAGES: &[Stage] = &[
     Stage {
         function: "Map",
         signature: "func(aviary.Doc, aviary.Emit)",
-        export: "//go:wasmexport map\nfunc aviaryMap(_, size uint32) { aviary.RunMap(size, Map) }",
+        export: "//go:wasmexport map\nfunc aviaryMap(_, size uint32) { aviary.RunMap(size, Map) }\n\n\
+                 //go:wasmexport aviary_sums\nfunc aviarySums(wanted int32) { aviary.WantSums(wanted) }",
     },
     Stage {
         function: "Combine",

@@ -14,6 +14,7 @@ pub(super) const SDK: &[(&str, &str)] = &[
     ("lib.rs", include_str!("../../guests/rust/lib.rs")),
     ("glue.rs", include_str!("../../guests/rust/glue.rs")),
     ("read.rs", include_str!("../../guests/rust/read.rs")),
+    ("sums.rs", include_str!("../../guests/rust/sums.rs")),
     ("write.rs", include_str!("../../guests/rust/write.rs")),
 ];
 
@@ -22,7 +23,7 @@ pub(super) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// What each function is called by, given `len`.
 const STAGES: &[(&str, &str)] = &[
-    ("map", "(_: u32, len: u32) { glue::each(len, |doc| super::map(doc)) }"),
+    ("map", "(_: u32, len: u32) { glue::map(len, super::AVIARY_SUMS, |doc| super::map(doc)) }"),
     ("combine", "(_: u32, len: u32) { glue::each(len, |doc| glue::reduce(doc, super::combine)) }"),
     ("reduce", "(_: u32, len: u32) { glue::each(len, |doc| glue::reduce(doc, super::reduce)) }"),
     (
@@ -88,7 +89,9 @@ pub(super) fn build(job: &Job<'_>) -> Result<PathBuf> {
     let mut modules = String::from(
         "#[unsafe(export_name = \"aviary_abi_v1\")]\npub extern \"C\" fn abi() {}\n\n\
          #[unsafe(export_name = \"aviary_alloc\")]\n\
-         pub extern \"C\" fn alloc(len: u32) -> *mut u8 { aviary::glue::alloc(len) }\n\n",
+         pub extern \"C\" fn alloc(len: u32) -> *mut u8 { aviary::glue::alloc(len) }\n\n\
+         #[unsafe(export_name = \"aviary_sums\")]\n\
+         pub extern \"C\" fn sums(wanted: i32) { aviary::glue::sums(wanted) }\n\n",
     );
     let mut any = false;
     for (index, file) in job.sources.compiled().enumerate() {
@@ -160,7 +163,9 @@ fn module_name(file: &str, index: usize) -> String {
 /// The exports of the functions that a file defines.
 fn exports(job: &Job<'_>, text: &str) -> Option<String> {
     let defined = scan::functions(job.sources.language, text, "fn");
-    let mut exports = String::from("mod aviary_exports {\n    use aviary::glue;\n");
+    let mut exports = String::from(
+        "use aviary::glue::defaults::*;\nmod aviary_exports {\n    use aviary::glue;\n",
+    );
     let mut any = false;
     for (name, body) in STAGES {
         if defined.iter().any(|function| function.name == *name) {

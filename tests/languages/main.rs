@@ -14,6 +14,7 @@ mod mistakes;
 mod offline;
 mod same_results;
 mod starters;
+mod sums;
 mod types;
 
 use common::Bed;
@@ -24,6 +25,7 @@ async fn the_same_jobs_have_the_same_results_in_every_language() {
     same_results::in_every_language(&bed).await;
     types::every_type_is_read_and_written_exactly(&bed).await;
     effects::reach_the_job_in_every_language(&bed).await;
+    sums::change_neither_results_nor_counters(&bed).await;
     same_results::files_of_one_language_are_one_function(&bed).await;
 }
 
@@ -75,4 +77,9 @@ async fn equal_sources_are_equal_modules() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streaming_functions_have_their_three_exports() {
     compilers::streaming_functions_have_their_three_exports();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_of_each_language_are_those_of_single_emits() {
+    sums::are_those_of_single_emits();
 }

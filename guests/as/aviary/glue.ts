@@ -3,7 +3,10 @@
 
 import { Type, documentSize } from "./bytes";
 import { Doc, Role, Value, Values } from "./value";
+import { beginSums, endSums } from "./sums";
 import { emit } from "./write";
+
+export { aviary_sums } from "./sums";
 
 /** Input, or growth of memory in pages, after which garbage is collected. */
 const INPUT_BYTES_MAX: usize = 256 << 10;
@@ -36,6 +39,17 @@ export function aviary_alloc(len: u32): usize {
 export function begin(ptr: usize, len: u32): void {
   at = ptr;
   end = ptr + len;
+}
+
+/** Begins a call of a map. */
+export function beginMap(ptr: usize, len: u32): void {
+  beginSums();
+  begin(ptr, len);
+}
+
+/** Ends it. */
+export function endMap(): void {
+  endSums();
 }
 
 /** Goes to the next record of the input. */

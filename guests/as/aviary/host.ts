@@ -4,6 +4,9 @@
 @external("aviary", "emit")
 export declare function host_emit(key: usize, keyLen: u32, value: usize, valueLen: u32): void;
 // @ts-ignore: decorator
+@external("aviary", "emit_total")
+export declare function host_emit_total(key: usize, keyLen: u32, value: usize, valueLen: u32, emits: u32): void;
+// @ts-ignore: decorator
 @external("aviary", "count")
 declare function host_count(name: usize, len: u32, delta: i64): void;
 // @ts-ignore: decorator

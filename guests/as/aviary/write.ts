@@ -2,6 +2,7 @@
 
 import { Bytes, Type } from "./bytes";
 import { fail, host_emit } from "./host";
+import { take } from "./sums";
 
 /**
  * Appends a value's bytes and returns its type: i8 to i32, u8 and u16 become an int32, the larger integers an int64,
@@ -98,5 +99,6 @@ export function emit<K, V>(key: K, value: V): void {
   const valueType = put<V>(valueOut, value);
   store<u8>(keyOut.at, <u8>keyType);
   store<u8>(valueOut.at, <u8>valueType);
+  if (take(keyOut.at, keyOut.len, valueOut.at, valueOut.len)) return;
   host_emit(keyOut.at, keyOut.len, valueOut.at, valueOut.len);
 }
