@@ -389,6 +389,9 @@ impl Error {
             std::io::ErrorKind::NotFound => {
                 Error::NotFound { what: format!("file {shown}"), hint: String::new() }
             }
+            std::io::ErrorKind::IsADirectory => {
+                Error::Usage(format!("{shown} is a directory; name a file"))
+            }
             _ => Error::io(format!("read {shown}"), source),
         }
     }

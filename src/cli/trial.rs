@@ -31,6 +31,9 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     if args.sample <= 0 {
         return Err(Error::Usage("--sample must be at least 1".into()));
     }
+    if args.job.limit.is_some_and(|limit| limit <= 0) {
+        return Err(Error::Usage("--limit must be at least 1".into()));
+    }
     let limits = submit::limits(&args.job);
     limits.validate()?;
     let (store, docs, collation) = match &args.docs {

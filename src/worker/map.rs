@@ -246,6 +246,9 @@ impl Rules {
         if self.mode == OutputMode::Update && value.tag == tag::DOCUMENT {
             check_update(value.bytes)?;
         }
+        if self.mode == OutputMode::Merge && self.map_only && value.tag == tag::DOCUMENT {
+            check_merge(value.bytes)?;
+        }
         Ok(())
     }
 
@@ -262,6 +265,24 @@ impl Rules {
         }
         Ok(())
     }
+}
+
+/// Refuses names that a document which takes the place of another may not have.
+fn check_merge(document: &[u8]) -> Result<()> {
+    let mut elements = Elements::new(document);
+    let malformed = |e| Error::Internal(format!("an emitted document is malformed: {e}"));
+    while let Some((name, _)) = elements.next().map_err(malformed)? {
+        if name.first() == Some(&b'$') {
+            let name = String::from_utf8_lossy(name);
+            return Err(Error::refused(
+                format!(
+                    "--out merge: may replace a document, which servers refuse for one with a field named {name:?}"
+                ),
+                "rename the field, put it within another one, or use --out replace:",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses names whose meaning would have to be guessed: `{"a.b": 1}` may be meant as a path or as a name.
@@ -298,15 +319,28 @@ pub(super) fn check_id(key: RawVal<'_>) -> Result<()> {
     }
 }
 
-/// Whether a field's name begins with `$`. Those of a reference may: servers take one as an `_id`.
+/// Whether a field's name begins with `$`, at any depth. Those of a reference may: servers take one as an `_id`.
 fn begins_with_dollar(document: &[u8]) -> bool {
-    bson::RawDocument::from_bytes(document).is_ok_and(|doc| {
-        let mut names = doc.iter().filter_map(|field| Some(field.ok()?.0.as_str()));
-        let reference = matches!(doc.iter().next(), Some(Ok((name, _))) if name.as_str() == "$ref");
-        names.any(|name| {
-            name.starts_with('$') && !(reference && matches!(name, "$ref" | "$id" | "$db"))
-        })
-    })
+    fn any(container: &[u8], is_document: bool) -> bool {
+        let (mut fields, mut n, mut reference) = (Elements::new(container), 0, false);
+        // What is malformed is refused where it is read.
+        while let Ok(Some((name, value))) = fields.next() {
+            reference |= is_document && n == 0 && name == b"$ref";
+            n += 1;
+            let allowed = reference && matches!(name, b"$ref" | b"$id" | b"$db");
+            let begins = is_document && name.first() == Some(&b'$') && !allowed;
+            let nested = match value.tag {
+                tag::DOCUMENT => any(value.bytes, true),
+                tag::ARRAY => any(value.bytes, false),
+                _ => false,
+            };
+            if begins || nested {
+                return true;
+            }
+        }
+        false
+    }
+    any(document, true)
 }
 
 /// A map-only job's result: the emitted document under the emitted key, or `{_id, value}`.
