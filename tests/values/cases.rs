@@ -133,6 +133,31 @@ fn not_utf8() -> Vec<Case> {
     vec![
         of_job("text that is read", Equal, with("function () { emit(1, this.s); }")),
         of_job("its length", Equal, with("function () { emit(1, this.s.length); }")),
+        of_job(
+            "halves of a character, each as one",
+            Equal,
+            Job {
+                documents: [
+                    &b"\xed\xa0\xbd\xed\xb8\x80"[..],
+                    b"a\xed\xa0\x80b",
+                    "\u{1f600}".as_bytes(),
+                    NOT_UTF8,
+                ]
+                .iter()
+                .zip(1..)
+                .map(|(bytes, n)| of_bytes(&[int("_id", n), text("s", bytes)]))
+                .collect(),
+                ..Job::new("function () { emit(this.s, 1); }", SUM)
+            },
+        ),
+        of_job(
+            "the beginning of a character",
+            Equal,
+            Job {
+                documents: vec![of_bytes(&[int("_id", 1), text("s", b"\xf0\x9f\x98x\xe2\x82")])],
+                ..Job::new("function () { emit(1, this.s); }", FIRST)
+            },
+        ),
         of_job("as a key", Equal, with("function () { emit(this.s, 1); }")),
         of_job("in a key", Equal, with("function () { emit({ k: this.s }, 1); }")),
         of_job(
@@ -218,6 +243,15 @@ fn null_keys() -> Vec<Case> {
             cases.push(case(format!("{name} as a key, {mode}"), expect, What::Job(job)));
         }
     }
+    let job = Job {
+        out: Out::Into("replace"),
+        ..Job::new("function () { emit({ k: [{ $a: 1 }] }, 1); }", FIRST)
+    };
+    cases.push(case(
+        "a key with a name that begins with $ in it",
+        BothRefuse("on the document with _id 1: the key {\"k\":[{\"$a\":1.0}]} has a field that begins with $"),
+        What::Job(job),
+    ));
     let job = Job {
         out: Out::Update,
         before: vec![raw(doc! { "_id": 1, "a": 1 })],
