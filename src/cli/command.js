@@ -41,6 +41,6 @@ function map() {
     if (sent === undefined) sent = { command: value, db: null };
     const command = sent.command;
     if (command === null || typeof command !== "object" || Array.isArray(command))
-        throw new Error("the text is no command document");
+        throw new Error("the text is not one document");
     emit(sent.db, command);
 }

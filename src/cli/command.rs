@@ -37,6 +37,8 @@ pub(super) async fn apply(host: &Host, given: &str, job: &mut JobFunctions) -> R
     let given = read(given)?;
     let (db, mut command) = match extjson::document(&given, Of::Query) {
         Ok(command) => (None, decoded(&command).map_err(|why| bad(&why))?),
+        // What is JSON is read as JSON: as JavaScript it would lose what is there twice.
+        Err(why) if extjson::is_json(&given) => return Err(bad(&why)),
         Err(_) => {
             let host = host.clone();
             tokio::task::spawn_blocking(move || evaluate(&host, &given))

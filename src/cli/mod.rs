@@ -115,6 +115,13 @@ fn print_usage(error: &clap::Error) {
         text.split_whitespace().any(|word| word.contains("mongodb") && word.contains("://"));
     if error.use_stderr() && has_uri {
         tell!("error: a connection string goes with --uri or AVIARY_URI; see aviary --help");
+    } else if error.use_stderr()
+        && text.contains("'--collection <COLL>' cannot be used multiple times")
+    {
+        tell!(
+            "error: a job reads one collection: submit a job for each, and let the later ones add to the first one's results \
+             with --out reduce:NAME"
+        );
     } else if error.use_stderr() && text.contains("Usage: ") && terminal::is_plain(&text) {
         tell!("{}", text.trim_end());
     } else if terminal::is_plain(&text) {

@@ -289,7 +289,7 @@ async fn bad(shell: &Shell) {
         (format!("{{mapReduce: 'nowhere', {functions}, out: 'x'}}"), "nowhere"),
         ("while (true) {}".to_owned(), "mapReduce command"),
         ("throw new Error('mine')".to_owned(), "mine"),
-        ("(function () { return 5; })()".to_owned(), "no command document"),
+        ("(function () { return 5; })()".to_owned(), "not one document"),
         (
             "{mapReduce: 'orders', map: Code('emit(a, 1)'), reduce: {$code: 'x'}, out: 'x'}"
                 .to_owned(),

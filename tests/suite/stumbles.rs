@@ -58,6 +58,14 @@ async fn mistakes_that_need_no_server_are_told() {
     says(&tried(&["--map", &module]).await, 8, &["SyntaxError", "remove the words export"]);
     let unnamed = file("unnamed.js", BY_K);
     says(&tried(&["--module", &unnamed]).await, 8, &["name its functions map, reduce"]);
+    let ran = run(&["submit", "-c", "a", "-c", "b", "--map", BY_K], &nowhere).await;
+    says(&ran, 2, &["a job reads one collection", "--out reduce:NAME"]);
+    let twice =
+        file("twice.json", r#"{"mapReduce": "c", "query": {"v": {"$gt": 2}, "v": {"$lt": 5}}}"#);
+    says(&tried(&["--command", &twice]).await, 2, &["the field v is there twice"]);
+    says(&tried(&["--map", BY_K, "--limit", "0"]).await, 2, &["--limit must be at least 1"]);
+    let here = dir.path().display().to_string();
+    says(&tried(&["--map", BY_K, "--scope", &here]).await, 2, &["is a directory"]);
     // An error of a function names what it is about.
     for (body, words) in [
         ("this.k.toFixd(2);", "TypeError: this.k.toFixd is not a function"),
