@@ -29,6 +29,7 @@ pub mod config;
 pub mod coordinator;
 pub mod dirs;
 pub mod error;
+mod exact;
 pub mod extjson;
 pub mod functions;
 pub mod halt;

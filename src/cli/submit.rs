@@ -570,9 +570,9 @@ fn referring(spec: &JobSpec, found: &Found) -> JobSpec {
 }
 
 fn dry_run(spec: &JobSpec) -> Result<String> {
-    let bson = bson::serialize_to_bson(spec)
+    let document = crate::exact::written(spec)
         .map_err(|e| Error::Internal(format!("a job does not serialise: {e}")))?;
-    Ok(output::ejson(&bson).to_string())
+    Ok(output::ejson(&document.into()).to_string())
 }
 
 /// The input that the flags describe.

@@ -31,7 +31,11 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skip_single_values: bool,
     /// Parameters every function can read.
-    #[serde(default, skip_serializing_if = "Document::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::document",
+        skip_serializing_if = "Document::is_empty"
+    )]
     pub scope: Document,
     /// Where the result goes.
     pub output: Output,
@@ -58,19 +62,31 @@ pub struct Input {
     /// The collection; never a view.
     pub collection: String,
     /// Only documents that match, in MongoDB's query language.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::exact::document")]
     pub query: Document,
     /// The order in which `limit` counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub sort: Option<Document>,
     /// At most this many documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
     /// Only these fields of each document are read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub projection: Option<Document>,
     /// How strings compare in `query` and `sort`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub collation: Option<Document>,
     /// How consistent the reading is.
     #[serde(default)]

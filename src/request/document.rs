@@ -41,7 +41,11 @@ pub struct Asked {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<OutWish>,
     /// Parameters every function can read.
-    #[serde(default, skip_serializing_if = "Document::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::document",
+        skip_serializing_if = "Document::is_empty"
+    )]
     pub scope: Document,
     /// Partitions of the shuffle; by size, without it.
     #[serde(default, deserialize_with = "whole", skip_serializing_if = "is_zero")]
@@ -68,7 +72,11 @@ pub struct Asked {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
     /// A whole job as MongoDB's `mapReduce` command.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub command: Option<Document>,
     /// A job that is to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,19 +96,35 @@ pub struct InputWish {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db: Option<String>,
     /// Only documents that match.
-    #[serde(default, skip_serializing_if = "Document::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::document",
+        skip_serializing_if = "Document::is_empty"
+    )]
     pub query: Document,
     /// The order in which `limit` counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub sort: Option<Document>,
     /// At most this many documents.
     #[serde(default, deserialize_with = "maybe_whole", skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
     /// Only these fields of each document.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub projection: Option<Document>,
     /// How strings compare.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub collation: Option<Document>,
     /// `snapshot` or `committed`.
     #[serde(default, skip_serializing_if = "is_snapshot")]

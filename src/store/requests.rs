@@ -1,7 +1,7 @@
 //! Requests as documents: clients insert them, the coordinator answers.
 
 use bson::raw::RawDocumentBuf;
-use bson::{Bson, DateTime, Document, doc};
+use bson::{DateTime, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::{IndexOptions, ReturnDocument};
 use mongodb::{Collection, IndexModel};
@@ -225,7 +225,7 @@ impl Store {
     /// [`Error::Store`]; of the kind [`StoreErrorKind::DuplicateKey`] when another request has its `_id`.
     pub async fn insert_request(&self, collection: &str, asked: &Asked) -> Result<()> {
         let id = &asked.id;
-        let document = bson::serialize_to_document(asked)
+        let document = crate::exact::written(asked)
             .map_err(|e| Error::Usage(format!("the job does not fit into a document: {e}")))?;
         let unsure = std::sync::atomic::AtomicBool::new(false);
         let written = until_known(async |again| {
@@ -367,7 +367,10 @@ pub fn found(collection: &str, id: String, row: &RawDocumentBuf) -> Found {
 
 fn decode(request: Document) -> std::result::Result<Box<Asked>, Malformed> {
     const WHY_CHARS_MAX: usize = 300;
-    let from = bson::Deserializer::new(Bson::Document(request));
+    // From its bytes: what is in a query or in parameters is left as it is only there.
+    let malformed = |error: bson::error::Error| Malformed { field: None, why: error.to_string() };
+    let bytes = request.to_vec().map_err(malformed)?;
+    let from = bson::RawDeserializer::new(&bytes).map_err(malformed)?;
     serde_path_to_error::deserialize(from).map(Box::new).map_err(|error| {
         let path = error.path().to_string();
         let why = error.inner().to_string();

@@ -249,10 +249,18 @@ pub fn goes_down(direction: &Bson) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Range {
     /// The first key, included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub min: Option<Document>,
     /// The first key beyond.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::exact::maybe",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub max: Option<Document>,
 }
 

@@ -138,6 +138,52 @@ async fn conveniences_do_what_their_names_say() {
     assert_eq!(left.lines().count(), 4, "{left}");
 }
 
+/// In mongosh's notation `{$date: …}` is a document, in extended JSON a date.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_in_a_flag_is_read_alike_by_try_and_submit() {
+    let bed = Bed::start(1).await;
+    let _coordinator = bed.coordinator();
+    let _worker = bed.worker();
+    let at = |ms| bson::DateTime::from_millis(ms);
+    let late = at(1_800_000_000_000);
+    bed.load("docs", vec![doc! { "_id": 1, "at": at(0) }, doc! { "_id": 2, "at": late }]).await;
+    let is_date = "function () { emit(typeof s.getTime === 'function', 1); }";
+    let each = "function () { emit(this._id, 1); }";
+    for (map, flag, text, expected) in [
+        (
+            is_date,
+            "--scope",
+            r#"{s: {$date: "2026-06-01T00:00:00Z"}}"#,
+            "{\"_id\":false,\"value\":2.0}\n",
+        ),
+        (
+            is_date,
+            "--scope",
+            r#"{"s": {"$date": "2026-06-01T00:00:00Z"}}"#,
+            "{\"_id\":true,\"value\":2.0}\n",
+        ),
+        (each, "--query", r#"{at: {$gt: {$date: "2026-06-01T00:00:00Z"}}}"#, ""),
+        (
+            each,
+            "--query",
+            r#"{at: {$gt: ISODate("2026-06-01T00:00:00Z")}}"#,
+            "{\"_id\":2.0,\"value\":1.0}\n",
+        ),
+        (
+            each,
+            "--query",
+            r#"{"at": {"$gt": {"$date": "2026-06-01T00:00:00Z"}}}"#,
+            "{\"_id\":2.0,\"value\":1.0}\n",
+        ),
+    ] {
+        for verb in ["try", "submit"] {
+            let args = [verb, "-q", "-c", "docs", "--map", map, "--reduce", "_sum", flag, text];
+            let ran = bed.aviary(&args).await.ok();
+            assert_eq!(ran.stdout, expected, "{verb} {flag} {text}");
+        }
+    }
+}
+
 /// Watching ends with Ctrl-C, the job goes on, and the exit code says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_is_interrupted_ends_as_documented() {
