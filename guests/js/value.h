@@ -15,16 +15,21 @@ static uint32_t utf8_step(const uint8_t *p, uint32_t room, bool *is_one)
     if (c < 0x80)
         return 1;
     size = c >= 0xC2 && c <= 0xDF ? 2 : c >= 0xE0 && c <= 0xEF ? 3 : c >= 0xF0 && c <= 0xF4 ? 4 : 1;
+    /* Of one that the end cuts off, the engine takes each byte by itself. */
+    if (size > room) {
+        *is_one = false;
+        return 1;
+    }
     low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : low;
     high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : high;
-    for (i = 1; i < size && i < room && p[i] >= low && p[i] <= high; i++)
+    for (i = 1; i < size && p[i] >= low && p[i] <= high; i++)
         low = 0x80, high = 0xBF;
     *is_one = size > 1 && i == size;
     return i;
 }
 
-/* Text in which U+FFFD stands for each part that is no UTF-8, as the Encoding Standard of the WHATWG has it and the servers'
- * engine does it. NULL if all of it is UTF-8. */
+/* Text in which U+FFFD stands for each part that is no UTF-8, as the servers' engine has it: the Encoding Standard of the
+ * WHATWG, but for the end. NULL if all of it is UTF-8. */
 static no_inline char *utf8_replaced(const uint8_t *p, uint32_t len, uint32_t *size)
 {
     uint32_t at = 0, step;
