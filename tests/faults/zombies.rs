@@ -2,7 +2,7 @@
 //! frozen, others finish the job, and then it lands.
 
 use aviary_testcontainers::Managed;
-use bson::doc;
+use bson::{Document, doc};
 
 use crate::common::{Bed, LEASE_TTL_MS, wait_for};
 use crate::gate::Gate;
@@ -118,13 +118,24 @@ async fn brought_back(bed: &Bed, what: &str) {
 async fn others_finish(bed: &Bed, gate: &Gate, zombie: &Managed, id: &str) -> Managed {
     gate.holds().await;
     zombie.freeze().expect("frozen");
+    let ids = |tasks: Vec<Document>, is_one: &dyn Fn(&Document) -> bool| -> Vec<String> {
+        tasks
+            .iter()
+            .filter(|task| is_one(task))
+            .map(|task| jobs::text(task, "_id").to_owned())
+            .collect()
+    };
+    // The one that it is at, and maybe one that it has claimed for later.
+    let held = ids(jobs::tasks(bed, id).await, &|task| {
+        jobs::text(task, "state") == "leased" && jobs::is_of(jobs::text(task, "worker"), zombie)
+    });
+    assert!(!held.is_empty(), "it is at a task");
     let worker = bed.worker();
     jobs::succeeded(bed, id).await;
-    let lost = jobs::tasks(bed, id).await.into_iter().filter(|task| {
+    let lost = ids(jobs::tasks(bed, id).await, &|task| {
         let first = jobs::history(task)[0];
         jobs::is_of(jobs::text(first, "worker"), zombie) && jobs::text(first, "outcome") == "lost"
     });
-    // And maybe one that it had claimed for later.
-    assert!(lost.count() >= 1, "the zombie lost the task it was at");
+    assert_eq!(lost, held, "the zombie lost what it held");
     worker
 }
