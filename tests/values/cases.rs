@@ -34,8 +34,21 @@ pub enum What {
 pub enum Out {
     Inline,
     Into(&'static str),
-    /// The server's reference is a pipeline that ends in `$merge`.
+    /// The server's reference is a pipeline that ends in `$merge`, as it is for what follows.
     Update,
+    /// Results take the place of what is there, without a reduce.
+    Merge,
+}
+
+impl Out {
+    /// What `$merge` does when a document is there, and when it is not.
+    pub fn merges(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Update => Some(("merge", "discard")),
+            Self::Merge => Some(("replace", "insert")),
+            Self::Inline | Self::Into(_) => None,
+        }
+    }
 }
 
 /// A job.
@@ -288,7 +301,23 @@ fn updates() -> Vec<Case> {
         };
         case(format!("update: {name}"), expect, What::Job(job))
     };
+    // What takes the place of a document is emitted as it is.
+    let merged = |name: &str, expect, field: &str| {
+        let job = Job {
+            documents: vec![raw(doc! { "_id": "one", field: "new" })],
+            out: Out::Merge,
+            before: vec![raw(doc! { "_id": "one", "a": "old", "n": "lost" })],
+            ..Job::new("function () { emit(this._id, this); }", "")
+        };
+        case(format!("merge: {name}"), expect, What::Job(job))
+    };
     vec![
+        merged("a name like others", Equal, "a"),
+        merged(
+            "a name that begins with $",
+            BothRefuse("on the document with _id \"one\": --out merge: may replace a document"),
+            "$a",
+        ),
         of("a field", Equal, "{ z: 'new' }", doc! { "$project": { "z": "new" } }),
         of(
             "a document takes the place of one",

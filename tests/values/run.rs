@@ -83,13 +83,13 @@ impl Place<'_> {
 
     async fn by_server(&self, job: &Job) -> Results {
         let (input, target) = self.prepare(job, "server").await;
-        if let Out::Update = job.out {
-            return self.merged_by_server(job, &input, &target).await;
+        if let Some((matched, others)) = job.out.merges() {
+            return self.merged_by_server(job, &input, &target, matched, others).await;
         }
         let out: Bson = match job.out {
             Out::Inline => doc! { "inline": 1 }.into(),
             Out::Into(mode) => doc! { mode: &target }.into(),
-            Out::Update => unreachable!("merged above"),
+            Out::Update | Out::Merge => unreachable!("merged above"),
         };
         let mut command = doc! {
             "mapReduce": &input,
@@ -116,10 +116,17 @@ impl Place<'_> {
         }
     }
 
-    /// What `$merge` makes of documents that a `$project` made: the reference for `update`.
-    async fn merged_by_server(&self, job: &Job, input: &str, target: &str) -> Results {
+    /// What `$merge` makes of documents that a pipeline made: the reference where there is no reduce.
+    async fn merged_by_server(
+        &self,
+        job: &Job,
+        input: &str,
+        target: &str,
+        matched: &str,
+        others: &str,
+    ) -> Results {
         let merge = doc! { "$merge": {
-            "into": target, "on": "_id", "whenMatched": "merge", "whenNotMatched": "discard",
+            "into": target, "on": "_id", "whenMatched": matched, "whenNotMatched": others,
         } };
         let mut pipeline = job.pipeline.clone();
         pipeline.push(merge);
@@ -134,6 +141,7 @@ impl Place<'_> {
             Out::Inline => "inline".to_owned(),
             Out::Into(mode) => format!("{mode}:{target}"),
             Out::Update => format!("update:{target}"),
+            Out::Merge => format!("merge:{target}"),
         };
         let mut args = self.flags(job, &input);
         args.extend(["--out".into(), out]);
@@ -153,7 +161,7 @@ impl Place<'_> {
 
     fn flags(&self, job: &Job, input: &str) -> Vec<String> {
         let mut args: Vec<String> = ["-c", input, "--map", &job.map].map(str::to_owned).to_vec();
-        if !matches!(job.out, Out::Update) {
+        if job.out.merges().is_none() {
             args.extend(["--reduce".into(), job.reduce.clone()]);
         }
         if let Some(query) = &job.query {

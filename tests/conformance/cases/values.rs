@@ -179,6 +179,59 @@ pub fn all() -> Vec<Case> {
                 "value": [3.0, true, Binary { subtype: BinarySubtype::Generic, bytes: vec![1, 2] }],
             })),
     );
+    let each = |value: fn(i32) -> Bson| {
+        (0..20).map(move |n| doc! { "_id": f64::from(n), "value": value(n) })
+    };
+    cases.push(
+        case(
+            "the type of code in a document",
+            "small",
+            "function () { emit(this._id, typeof this.code); }",
+            FIRST,
+        )
+        .differs("code in a document is a value")
+        .gives(each(|_| "object".into())),
+    );
+    cases.push(
+        case(
+            "code in a document is called",
+            "small",
+            "function () { emit(this._id, this.code()); }",
+            FIRST,
+        )
+        .differs("data are not run")
+        .refuses("this.code is not a function"),
+    );
+    cases.push(
+        case(
+            "the type of a symbol",
+            "keys-symbol",
+            "function () { emit(this._id, typeof this.k); }",
+            FIRST,
+        )
+        .differs("a symbol in a document is a value")
+        .gives([doc! { "_id": 0.0, "value": "object" }, doc! { "_id": 1.0, "value": "string" }]),
+    );
+    cases.push(
+        case(
+            "a sigma at the end",
+            "small",
+            "function () { emit(this._id, '\u{391}\u{3a3}'.toLowerCase()); }",
+            FIRST,
+        )
+        .differs("Unicode has a letter of its own for the last sigma")
+        .gives(each(|_| "\u{3b1}\u{3c2}".into())),
+    );
+    cases.push(
+        case(
+            "a frozen document",
+            "small",
+            "function () { Object.freeze(this).g = 'new'; emit(this._id, this.g); }",
+            FIRST,
+        )
+        .differs("to write to a frozen document does nothing, as with every other object")
+        .gives(each(|n| Bson::Double(f64::from(n % 3)))),
+    );
     cases.push(
         case("code that is text", "small", "function () { emit(this._id, Code('x = 1')); }", FIRST)
             .differs("code stays what it is; the server compiles it and writes the function it has made of it")
