@@ -39,6 +39,7 @@ pub(crate) fn maybe<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Documen
 mod tests {
     use super::*;
     use bson::doc;
+
     #[derive(Debug, Serialize, Deserialize, PartialEq)]
     struct Held {
         #[serde(deserialize_with = "document")]

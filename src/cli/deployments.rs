@@ -7,7 +7,7 @@ use aviary_testcontainers::state::State;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::args::{Format, Global};
+use super::args::Global;
 use super::cluster::with_db;
 use super::output;
 use crate::dirs;
@@ -97,8 +97,7 @@ pub(super) fn known() -> Result<Vec<Deployment>> {
 /// Those of [`known`], and [`Error::Io`].
 pub(super) fn list(global: &Global) -> Result<()> {
     let known = known()?;
-    if known.is_empty() && !global.quiet && matches!(global.format(), Format::Table | Format::Wide)
-    {
+    if known.is_empty() && output::is_for_people(global) {
         tell!("no deployments; aviary up starts one");
     }
     output::print_rows(

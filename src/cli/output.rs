@@ -100,9 +100,14 @@ pub(super) fn print_rows<T>(
     }
 }
 
-/// Tells people, not scripts, that nothing was found, and where that was: often another database is meant.
+/// Whether a person reads along, rather than a script.
+pub(super) fn is_for_people(global: &Global) -> bool {
+    !global.quiet && matches!(global.format(), Format::Table | Format::Wide)
+}
+
+/// Tells people that nothing was found, and where that was: often another database is meant.
 pub(super) fn hint_at_db(global: &Global, store: &Store, nothing: &str) {
-    if !global.quiet && matches!(global.format(), Format::Table | Format::Wide) {
+    if is_for_people(global) {
         tell!("{nothing} in database {}; --db names another", store.db_name());
     }
 }

@@ -11,6 +11,7 @@ use super::submit::{self, FoundReduce};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::functions::{CheckedFor, Given};
+use crate::job::spec::check_limit;
 use crate::job::{OutputMode, ReadMode};
 use crate::store::Store;
 use crate::terminal::{self, tell};
@@ -31,9 +32,7 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     if args.sample <= 0 {
         return Err(Error::Usage("--sample must be at least 1".into()));
     }
-    if args.job.limit.is_some_and(|limit| limit <= 0) {
-        return Err(Error::Usage("--limit must be at least 1".into()));
-    }
+    check_limit(args.job.limit)?;
     let limits = submit::limits(&args.job);
     limits.validate()?;
     let (store, docs, collation) = match &args.docs {
@@ -111,10 +110,9 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
         tell!("documents tried: {count}; {}", counters.join(", "));
     }
     match &outcome.parts {
-        Some(Differs::Untold) if global.quiet => {}
-        Some(untold @ Differs::Untold) => tell!("note: {}", of_parts(untold)),
-        Some(differs) => tell!("warning: {}", of_parts(differs)),
         None => {}
+        Some(Differs::Untold) if global.quiet => {}
+        Some(differs) => tell!("{}", of_parts(differs)),
     }
     Ok(())
 }
@@ -126,13 +124,13 @@ fn of_parts(differs: &Differs) -> String {
                 streams";
     match differs {
         Differs::Results { keys, of, key, at_once, in_parts } => format!(
-            "your reduce is not associative: reduced in parts, {keys} of {of} results are different; that of the key \
+            "warning: your reduce is not associative: reduced in parts, {keys} of {of} results are different; that of the key \
              {key} is {at_once} at once and {in_parts} in parts; {rule}"
         ),
         Differs::Fails { why } => {
-            format!("your reduce fails on its own results; {rule}; what it says:\n{why}")
+            format!("warning: your reduce fails on its own results; {rule}; what it says:\n{why}")
         }
-        Differs::Untold => "no key of these documents has more than two values, so it was not tried whether your \
+        Differs::Untold => "note: no key of these documents has more than two values, so it was not tried whether your \
                             reduce bears being done in parts, as jobs do it; take more documents, or some that share \
                             their keys"
             .to_owned(),

@@ -99,7 +99,8 @@ impl Global {
     /// The deployment's address.
     ///
     /// # Errors
-    /// [`Error::Usage`] when there is none, or two, and for a verb when not exactly one runs on this machine; those of a file that does not hold one safely.
+    /// [`Error::Usage`] when two are given, or none: for a verb, the only one that runs on this machine is meant then.
+    /// Those of a file that does not hold one safely.
     pub(super) fn deployment(&self) -> Result<String> {
         let Sources { uri, uri_file, .. } = self.sources;
         let chosen =

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use bson::{DateTime, doc};
 
+use super::planning;
 use crate::error::{Error, Result};
 use crate::functions;
 use crate::ids::JobId;
 use crate::job::limits::is_job_id;
-use crate::job::{Caps, Job, JobEvent, JobSpec, JobState, Output, Reducer, RequestRef};
+use crate::job::{Caps, Job, JobEvent, JobSpec, JobState, Reducer, RequestRef};
 use crate::protocol::backoff::Backoff;
 use crate::request::document::{FunctionWish, ReduceWish, usage};
 use crate::request::job::{self, At, Fault};
@@ -285,23 +286,16 @@ async fn spec(
     let home = store.db_name();
     let mut spec = job::drafted(home, id, asked)?;
     caps.check(&spec).map_err(Error::from).at("limits")?;
-    let Output { db, collection, mode } = &spec.output;
     store.authorize(&spec).await.at("")?;
     // Asked for at once, and what is wrong is told in this order.
-    let (inspected, query, target) =
-        tokio::join!(store.inspect_input(&spec.input), store.check_query(&spec.input), async {
-            match mode.has_target() {
-                true => store.describe(db, collection).await,
-                false => Ok(None),
-            }
-        },);
+    let (inspected, query, target) = tokio::join!(
+        store.inspect_input(&spec.input),
+        store.check_query(&spec.input),
+        planning::fit_target(store, &spec.output),
+    );
     inspected.at("input")?;
     query.at("input")?;
-    match target.at("out")? {
-        Some(target) => super::refuse_target(&spec.output, &target).at("out")?,
-        None if mode.has_target() => super::refuse_missing(&spec.output).at("out")?,
-        None => {}
-    }
+    target.at("out")?;
     functions_of(store, &mut spec, asked).await?;
     spec.validate(home).at("")?;
     Ok(spec)

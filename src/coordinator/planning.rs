@@ -195,14 +195,7 @@ async fn place(store: &Store, job: &Job) -> Result<Option<Placed>> {
 /// The target must be replaceable; its options are what the hidden collection is created with.
 async fn check_target(store: &Store, job: &Job) -> Result<Like> {
     let output = &job.spec.output;
-    if !output.mode.has_target() {
-        return Ok(Like::default());
-    }
-    let Some(target) = store.describe(&output.db, &output.collection).await? else {
-        refuse_missing(output)?;
-        return Ok(Like::default());
-    };
-    refuse_target(output, &target)?;
+    let Some(target) = fit_target(store, output).await? else { return Ok(Like::default()) };
     let options = options_for(output, &target.options)?;
     if output.mode.adds() {
         // Its chunks are for what is renamed.
@@ -210,6 +203,22 @@ async fn check_target(store: &Store, job: &Job) -> Result<Like> {
     }
     let collection = output.collection.clone();
     Ok(Like { options, shard_key: target.shard_key, collection })
+}
+
+/// The target, if there is one: of a kind that can take the results.
+///
+/// # Errors
+/// [`Error::Refused`], [`Error::NotFound`] where there must be one, [`Error::Store`].
+pub(super) async fn fit_target(store: &Store, output: &Output) -> Result<Option<Described>> {
+    if !output.mode.has_target() {
+        return Ok(None);
+    }
+    let target = store.describe(&output.db, &output.collection).await?;
+    match &target {
+        Some(target) => refuse_target(output, target)?,
+        None => refuse_missing(output)?,
+    }
+    Ok(target)
 }
 
 /// Refuses a target that is not there, where results only change what is.

@@ -350,9 +350,7 @@ impl JobSpec {
     /// As [`JobSpec::validate`].
     pub fn validate_without_functions(&self, aviary_db: &str) -> Result<(), Error> {
         check_collection_name(&self.input.db, &self.input.collection)?;
-        if self.input.limit.is_some_and(|limit| limit <= 0) {
-            return Err(Error::Usage("--limit must be at least 1".into()));
-        }
+        check_limit(self.input.limit)?;
         self.limits.validate()?;
         Caps::default().check(self).map_err(|over| Error::Usage(over.to_string()))?;
         check_database_name(&self.output.db)?;
@@ -438,6 +436,17 @@ pub(crate) fn check_database_name(db: &str) -> Result<(), Error> {
         return Err(Error::Usage(format!("{db:?} is not a database name")));
     }
     Ok(())
+}
+
+/// Refuses a limit that lets nothing through.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub(crate) fn check_limit(limit: Option<i64>) -> Result<(), Error> {
+    match limit.is_some_and(|limit| limit <= 0) {
+        true => Err(Error::Usage("--limit must be at least 1".into())),
+        false => Ok(()),
+    }
 }
 
 fn check_collection_name(db: &str, collection: &str) -> Result<(), Error> {

@@ -269,39 +269,44 @@ impl Rules {
 
 /// Refuses names that a document which takes the place of another may not have.
 fn check_merge(document: &[u8]) -> Result<()> {
-    let mut elements = Elements::new(document);
-    let malformed = |e| Error::Internal(format!("an emitted document is malformed: {e}"));
-    while let Some((name, _)) = elements.next().map_err(malformed)? {
-        if name.first() == Some(&b'$') {
-            let name = String::from_utf8_lossy(name);
-            return Err(Error::refused(
-                format!(
-                    "--out merge: may replace a document, which servers refuse for one with a field named {name:?}"
-                ),
-                "rename the field, put it within another one, or use --out replace:",
-            ));
-        }
+    match name_that(document, |name| name.first() == Some(&b'$'))? {
+        None => Ok(()),
+        Some(name) => Err(Error::refused(
+            format!(
+                "--out merge: may replace a document, which servers refuse for one with a field named {name:?}"
+            ),
+            "rename the field, put it within another one, or use --out replace:",
+        )),
     }
-    Ok(())
 }
 
 /// Refuses names whose meaning would have to be guessed: `{"a.b": 1}` may be meant as a path or as a name.
 fn check_update(document: &[u8]) -> Result<()> {
-    let mut elements = Elements::new(document);
-    let malformed = |e| Error::Internal(format!("an emitted document is malformed: {e}"));
-    while let Some((name, _)) = elements.next().map_err(malformed)? {
-        if name.contains(&b'.') || name.first() == Some(&b'$') {
-            let name = String::from_utf8_lossy(name);
-            return Err(Error::refused(
-                format!(
-                    "--out update: sets whole fields, and the emitted document has one named {name:?}"
-                ),
-                "it is not said whether that is a path: emit the field at the top with all that it is to hold \
-                 (names within it may have dots)",
-            ));
+    match name_that(document, |name| name.contains(&b'.') || name.first() == Some(&b'$'))? {
+        None => Ok(()),
+        Some(name) => Err(Error::refused(
+            format!(
+                "--out update: sets whole fields, and the emitted document has one named {name:?}"
+            ),
+            "it is not said whether that is a path: emit the field at the top with all that it is to hold \
+             (names within it may have dots)",
+        )),
+    }
+}
+
+/// The first of an emitted document's own names that is as asked for.
+fn name_that(document: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Result<Option<String>> {
+    let mut fields = Elements::new(document);
+    while let Some((name, _)) = fields.next().map_err(malformed)? {
+        if is_wanted(name) {
+            return Ok(Some(String::from_utf8_lossy(name).into_owned()));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+fn malformed(error: impl std::fmt::Display) -> Error {
+    Error::Internal(format!("an emitted document is malformed: {error}"))
 }
 
 /// Refuses keys that cannot be the `_id` of a result, before anything is shuffled.
@@ -349,7 +354,6 @@ pub(super) fn document_of_emit(key: RawVal<'_>, value: RawVal<'_>) -> Result<Raw
     key.append_element("_id", &mut body);
     if value.tag == tag::DOCUMENT {
         let mut fields = Elements::new(value.bytes);
-        let malformed = |e| Error::Internal(format!("an emitted document is malformed: {e}"));
         while let Some((name, value)) = fields.next().map_err(malformed)? {
             if name == b"_id" {
                 continue;

@@ -78,7 +78,7 @@ async fn what_up_started_down_ends_and_removes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_runs_is_left_alone_by_an_up_in_its_directory() {
     let parent = tempfile::tempdir().unwrap();
-    // What was started is noted in the cache: with one of its own it is known what is there.
+    // `up` notes in the cache what it starts. A cache of its own lists nothing but what this test starts.
     let mongod = mongod::locate(&Progress::silent()).unwrap();
     let nothing = [
         ("AVIARY_CACHE".to_owned(), parent.path().join("cache").display().to_string()),
