@@ -419,6 +419,18 @@ static JSValueConst fresh_this(void)
     return empty_this;
 }
 
+/* Appends a result. As for MongoDB, no result is a null, and often a forgotten return. */
+static int write_result(int stage, JSValueConst result)
+{
+    char text[160];
+    if (likely(!JS_IsUndefined(result)))
+        return write_tagged(result);
+    snprintf(text, sizeof(text), "%s has returned nothing, and null is the result: return the result, or return null if that is meant",
+             stage_names[stage]);
+    warn_once(WARNED_NOTHING, text);
+    return write_tagged(JS_NULL);
+}
+
 /* The stages whose function is given a key and what belongs to it, and returns the result. */
 static void stage_keyed(int stage, const uint8_t *p, uint32_t len)
 {
@@ -452,8 +464,7 @@ static void stage_keyed(int stage, const uint8_t *p, uint32_t len)
         output_u8(key.type);
         output_bytes(key.value, key.size);
         key_len = output.len;
-        /* As for MongoDB, no result is a null. */
-        if (write_tagged(JS_IsUndefined(result) ? JS_NULL : result))
+        if (write_result(stage, result))
             fail_exception(NULL);
         abi_emit(output.bytes, key_len, output.bytes + key_len, output.len - key_len);
         JS_FreeValue(ctx, result);
@@ -577,7 +588,7 @@ EXPORT("reduce_end") void reduce_end(void)
     result = stream_call(STREAM_END, 0, NULL);
     output.len = 0;
     output_bytes(stream_key, stream_key_len);
-    if (write_tagged(JS_IsUndefined(result) ? JS_NULL : result))
+    if (write_result(STAGE_REDUCE, result))
         fail_exception(NULL);
     abi_emit(output.bytes, stream_key_len, output.bytes + stream_key_len, output.len - stream_key_len);
     JS_FreeValue(ctx, result);

@@ -420,7 +420,7 @@ static int write_function(JSValueConst v, uint32_t type_at)
 }
 
 /* What is warned of once, whatever comes after. */
-enum { WARNED_RETURN, WARNED_THIS, WARNED_LOCALE, WARNED_CLASSES };
+enum { WARNED_RETURN, WARNED_THIS, WARNED_LOCALE, WARNED_NOTHING, WARNED_CLASSES };
 static uint64_t warned;
 
 static no_inline void warn_once(int what, const char *text)

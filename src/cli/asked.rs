@@ -58,8 +58,8 @@ async fn youngest(store: &Store, text: &str) -> Result<Option<String>> {
 /// [`Error::Store`].
 pub(super) async fn show(global: &Global, store: &Store, id: &str) -> Result<()> {
     let why = match store.has_coordinator().await? {
-        true => "the coordinator to take the request in",
-        false => "no coordinator is running; start one with: aviary coordinator",
+        true => "the coordinator to take the request in".to_owned(),
+        false => store.missing("coordinator"),
     };
     match global.format() {
         Format::Json => {
@@ -69,7 +69,7 @@ pub(super) async fn show(global: &Global, store: &Store, id: &str) -> Result<()>
         Format::Name => output::name(id),
         Format::Table | Format::Wide => {
             let mut table = output::table(&["field", "value"]);
-            for (name, value) in [("job", id), ("state", "requested"), ("waiting", why)] {
+            for (name, value) in [("job", id), ("state", "requested"), ("waiting", &why)] {
                 table.add_row([name.to_owned(), value.to_owned()]);
             }
             table.print()

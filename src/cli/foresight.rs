@@ -19,9 +19,9 @@ pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<(
     let workers = store.workers().await?.rows;
     let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
     missing_workers(store, job, &alive).await?;
-    missing_memory(job, &alive);
+    missing_memory(store, job, &alive);
     if !store.has_coordinator().await? {
-        tell!("no coordinator is running; start one with: aviary coordinator");
+        tell!("{}", store.missing("coordinator"));
     }
     if job.spec.input.read == ReadMode::Snapshot {
         long_job(store, job, input_bytes, &alive).await?;
@@ -30,13 +30,14 @@ pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<(
 }
 
 /// Workers leave a job to others that asks for more memory than they give, and so may all of them.
-fn missing_memory(job: &Job, alive: &[WorkerRow]) {
+fn missing_memory(store: &Store, job: &Job, alive: &[WorkerRow]) {
     let wanted = i64::try_from(job.spec.limits.memory_mb).unwrap_or(i64::MAX);
     let most = alive.iter().map(|worker| worker.memory_mb.unwrap_or(i64::MAX)).max();
     if let Some(most) = most.filter(|most| *most < wanted) {
         tell!(
             "no worker gives a function the {wanted} MiB that the job asks for ({most} MiB at most), so it will \
-             wait; start one with: aviary worker --memory-mb {wanted}"
+             wait; start one with: aviary worker -d {} --memory-mb {wanted}",
+            store.db_name()
         );
     }
 }
@@ -44,7 +45,7 @@ fn missing_memory(job: &Job, alive: &[WorkerRow]) {
 /// A job that nobody will run should not look like a slow one.
 async fn missing_workers(store: &Store, job: &Job, alive: &[WorkerRow]) -> Result<()> {
     if alive.is_empty() {
-        tell!("no worker is running; start one with: aviary worker");
+        tell!("{}", store.missing("worker"));
         return Ok(());
     }
     let served: BTreeSet<&str> = alive.iter().map(|worker| worker.shard.as_str()).collect();

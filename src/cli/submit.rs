@@ -128,6 +128,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         Err(Error::Store { source, .. })
             if source.kind == StoreErrorKind::DuplicateKey && args.id.is_some() =>
         {
+            refuse_other(&store, &requests, &asked).await?;
             false
         }
         written => written.map(|()| true)?,
@@ -223,6 +224,22 @@ fn permitted<T>(outcome: Result<T>) -> Result<Option<T>> {
         Err(error) if error.is_unpermitted() => Ok(None),
         outcome => outcome.map(Some),
     }
+}
+
+/// Refuses to take another job for this one because it was given the same `--id`.
+async fn refuse_other(store: &Store, requests: &str, asked: &Asked) -> Result<()> {
+    let otherwise = permitted(store.asks_otherwise(requests, asked).await)?.unwrap_or_default();
+    if otherwise.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!(
+            "there is a request {} already, and it asks for another job: {} differ",
+            asked.id,
+            otherwise.join(", ")
+        ),
+        format!("give another --id, or look at that job with `aviary status {}`", asked.id),
+    ))
 }
 
 /// The request for a job. Functions travel with it, unless they are too large for one document.
@@ -381,6 +398,9 @@ pub(super) async fn finish(
         Format::Json => output::line(output::job_json(&job, &phases))?,
         Format::Name => output::line(&job.id)?,
         Format::Table | Format::Wide => {
+            if !global.quiet {
+                tell_warnings(store, &job).await;
+            }
             wait::verdict(&job)?;
             if !global.quiet {
                 summary(&job);
@@ -397,6 +417,24 @@ pub(super) async fn finish(
         }
     }
     wait::verdict(&job)
+}
+
+/// Shows what the job's functions warn of, as `try` does.
+async fn tell_warnings(store: &Store, job: &Job) {
+    const SHOWN_MAX: i64 = 5;
+    match store.warnings(job, SHOWN_MAX + 1).await {
+        Ok(warnings) => {
+            let shown = usize::try_from(SHOWN_MAX).unwrap_or(usize::MAX);
+            for warning in warnings.iter().take(shown) {
+                tell!("warning: {warning}");
+            }
+            if warnings.len() > shown {
+                tell!("warning: there are more; `aviary logs {}` shows them all", job.id);
+            }
+        }
+        // They are for people, and stay in the log.
+        Err(error) => tracing::debug!(%error, "cannot read what the functions warn of"),
+    }
 }
 
 fn summary(job: &Job) {
@@ -426,6 +464,18 @@ fn summary(job: &Job) {
         }
     } else if mode.has_target() {
         tell!("results are in {db}.{collection}");
+    }
+    let is_none = |name: &str| match job.counters.as_ref().and_then(|c| c.get(name)) {
+        Some(count) => output::number(count) == "0",
+        None => false,
+    };
+    if is_none("input") {
+        let Input { db, collection, .. } = &job.spec.input;
+        let left = match job.spec.output.mode {
+            OutputMode::Replace => ", so the target is empty now",
+            _ => "",
+        };
+        tell!("note: no document of {db}.{collection} matched{left}");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use bson::RawDocumentBuf;
+use bson::{Document, RawDocumentBuf};
 
 use super::args::{Global, TryArgs};
 use super::documents;
@@ -20,7 +20,7 @@ use crate::worker::apart::Differs;
 use crate::worker::collation::Collated;
 use crate::worker::deadline::Deadline;
 use crate::worker::loader::{self, Loaded, Surroundings};
-use crate::worker::local::{LocalJob, LocalReduce};
+use crate::worker::local::{LocalJob, LocalReduce, Spoiled};
 
 pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     let host = super::daemons::host(1024)?;
@@ -102,12 +102,10 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
         }
     }
     if !global.quiet {
-        let counters: Vec<String> = outcome
-            .counters
-            .iter()
-            .map(|(name, value)| format!("{name} {}", super::output::number(value)))
-            .collect();
-        tell!("documents tried: {count}; {}", counters.join(", "));
+        tell!("{}", of_counts(count, &outcome.counters));
+    }
+    if let Some(spoiled) = &outcome.spoiled {
+        tell!("{}", of_spoiled(spoiled));
     }
     match &outcome.parts {
         None => {}
@@ -115,6 +113,33 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
         Some(differs) => tell!("{}", of_parts(differs)),
     }
     Ok(())
+}
+
+/// Tells what a trial read and made.
+fn of_counts(documents: usize, counters: &Document) -> String {
+    if documents == 0 {
+        return "documents tried: 0; none matches, so the functions have not run".to_owned();
+    }
+    let counters: Vec<String> = counters
+        .iter()
+        .map(|(name, value)| format!("{name} {}", super::output::number(value)))
+        .collect();
+    format!("documents tried: {documents}; {}", counters.join(", "))
+}
+
+/// Tells that a reduce makes no number of numbers.
+fn of_spoiled(spoiled: &Spoiled) -> String {
+    let Spoiled { key, result, is_decimal } = spoiled;
+    let advice = match is_decimal {
+        true => {
+            "; a NumberDecimal is an object in JavaScript, and + joins objects as text: emit value.toNumber(), or let \
+             --reduce _sum add decimals exactly"
+        }
+        false => "; look at what your reduce does with them",
+    };
+    format!(
+        "warning: the values of the key {key} are numbers, and your reduce made {result} of them{advice}"
+    )
 }
 
 /// Tells that a reduce does not bear what a job does with it.

@@ -68,13 +68,12 @@ pub(super) async fn reasons(store: &Store, job: &Job) -> Result<Vec<Reason>> {
     }
     reasons.extend(of_tasks(store, job).await?);
     if !store.has_coordinator().await? {
-        reasons
-            .push(Reason::general("no coordinator is running; start one with: aviary coordinator"));
+        reasons.push(Reason::general(store.missing("coordinator")));
     }
     let workers = store.workers().await?.rows;
     let alive: Vec<&WorkerRow> = workers.iter().filter(|worker| worker.is_alive()).collect();
     if alive.is_empty() {
-        reasons.push(Reason::general("no worker is running; start one with: aviary worker"));
+        reasons.push(Reason::general(store.missing("worker")));
         return Ok(reasons);
     }
     let leased = TaskFilter { state: Some(TaskState::Leased), limit: 1_000, slowest: false };

@@ -31,7 +31,7 @@ pub fn document(text: &str, of: Of) -> Result<RawDocumentBuf, String> {
         return Err("it must be an object, like {\"_id\": 1}".into());
     };
     let mut body = Vec::with_capacity(text.len());
-    let element = Element { name: "", of };
+    let element = Element { name: "", within: None, of };
     let kind = element.object(fields, &mut body)?;
     if kind != tag::DOCUMENT {
         return Err("it is a value in extended JSON, where a document was expected".into());
@@ -43,14 +43,24 @@ pub fn document(text: &str, of: Of) -> Result<RawDocumentBuf, String> {
 struct Element<'a> {
     /// The field's name, for messages.
     name: &'a str,
+    /// What it is a field of.
+    within: Option<&'a Element<'a>>,
     of: Of,
 }
 
 impl Element<'_> {
     fn bad(&self, why: &str) -> String {
-        match self.name {
-            "" => why.to_owned(),
-            name => format!("{name}: {why}"),
+        match self.path() {
+            path if path.is_empty() => why.to_owned(),
+            path => format!("{path}: {why}"),
+        }
+    }
+
+    /// Where the field is, with dots.
+    fn path(&self) -> String {
+        match self.within.map(Element::path) {
+            Some(path) if !path.is_empty() => format!("{path}.{}", self.name),
+            _ => self.name.to_owned(),
         }
     }
 
@@ -86,7 +96,7 @@ impl Element<'_> {
         out.push(0);
         out.extend_from_slice(name.as_bytes());
         out.push(0);
-        let kind = Element { name, of: self.of }.value(value, out)?;
+        let kind = Element { name, within: Some(self), of: self.of }.value(value, out)?;
         if let Some(slot) = out.get_mut(at) {
             *slot = kind;
         }

@@ -197,6 +197,7 @@ fn what_is_wrong_is_named() {
         ("{v: 1}", "a name in double quotes was expected, found 'v' at character 2"),
         ("[1]", "must be an object"),
         (r#"{"v": {"$date": "soon"}}"#, r#"v: "soon" is no date"#),
+        (r#"{"v": {"$in": [1, {"$date": "soon"}]}}"#, r#"v.$in.1: "soon" is no date"#),
         (r#"{"v": {"$oid": "x"}}"#, "24 hexadecimal digits"),
         (r#"{"v": {"$numberInt": "2147483648"}}"#, "no 32-bit integer"),
         (r#"{"v": {"$date": 1, "x": 2}}"#, "$aviaryFields"),

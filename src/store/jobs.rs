@@ -133,8 +133,10 @@ impl Store {
             }
             Some(_) => Err(Error::NotFound {
                 what: format!("job {text}"),
-                hint: "its request waits for a coordinator; start one with: aviary coordinator"
-                    .into(),
+                hint: format!(
+                    "its request waits for a coordinator; start one with: aviary coordinator -d {}",
+                    self.db_name()
+                ),
             }),
         }
     }

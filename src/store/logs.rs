@@ -3,7 +3,7 @@
 //! They are no part of any result. A job's lines go when the job is removed.
 
 use bson::raw::RawDocumentBuf;
-use bson::{DateTime, doc};
+use bson::{DateTime, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::{Acknowledgment, WriteConcern};
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,39 @@ impl Store {
             .await
             .action("read log lines")?;
         list("log", found, "read log lines").await
+    }
+
+    /// What a job's functions warn of, as `STAGE: TEXT`, the first ones first: each text once, and at most `most`.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Store`].
+    pub async fn warnings(&self, job: &Job, most: i64) -> Result<Vec<String>> {
+        let lines = vec![
+            doc! { "$match": {
+                "kind": LogBatch::KIND, "job": &job.id, "plan": job.plan, "lines.level": "warn"
+            } },
+            doc! { "$unwind": "$lines" },
+            doc! { "$match": { "lines.level": "warn" } },
+            doc! { "$group": {
+                "_id": { "stage": "$lines.stage", "text": "$lines.text" },
+                "first": { "$min": "$lines.at" },
+            } },
+            doc! { "$sort": { "first": 1, "_id": 1 } },
+            doc! { "$limit": most },
+        ];
+        let rows: Vec<Document> = self
+            .aviary()
+            .aggregate(lines)
+            .await
+            .action("look for warnings")?
+            .try_collect()
+            .await
+            .action("look for warnings")?;
+        let told = rows.iter().filter_map(|row| {
+            let line = row.get_document("_id").ok()?;
+            Some(format!("{}: {}", line.get_str("stage").ok()?, line.get_str("text").ok()?))
+        });
+        Ok(told.collect())
     }
 
     /// Some jobs that have log lines, in order: those after this one.

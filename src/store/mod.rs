@@ -195,6 +195,11 @@ impl Store {
         Ok(self)
     }
 
+    /// That no daemon of this kind runs, and how to start one.
+    pub fn missing(&self, daemon: &str) -> String {
+        format!("no {daemon} is running; start one with: aviary {daemon} -d {}", self.db_name())
+    }
+
     /// The database that holds Aviary's collections.
     pub fn db_name(&self) -> &str {
         self.db.name()

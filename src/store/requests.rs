@@ -122,6 +122,49 @@ impl Store {
         Ok(row.map(|row| found(collection, id.to_owned(), &row)))
     }
 
+    /// What of a job a request that is there, answered or not, asks for otherwise than this one: names of fields. Nothing
+    /// where it cannot be compared, since it is a whole command, or cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn asks_otherwise(
+        &self,
+        collection: &str,
+        asked: &Asked,
+    ) -> Result<Vec<&'static str>> {
+        /// What makes a job. Who asks, and with what priority, makes no other.
+        const FIELDS: [&str; 11] = [
+            "input",
+            "map",
+            "combine",
+            "reduce",
+            "finalize",
+            "out",
+            "scope",
+            "limits",
+            "skipSingleValues",
+            "noCombine",
+            "keepIntermediates",
+        ];
+        let row = self
+            .requests(collection)
+            .clone_with_type::<RawDocumentBuf>()
+            .find_one(doc! { "_id": &asked.id })
+            .await
+            .action("read a request")?;
+        let Some(Ok(there)) = row.map(|row| found(collection, asked.id.clone(), &row).asked) else {
+            return Ok(Vec::new());
+        };
+        let written = |asked: &Asked| {
+            crate::exact::written(asked).map_err(|e| Error::Internal(e.to_string()))
+        };
+        let (here, there) = (written(asked)?, written(&there)?);
+        if there.contains_key("command") {
+            return Ok(Vec::new());
+        }
+        Ok(FIELDS.into_iter().filter(|field| here.get(field) != there.get(field)).collect())
+    }
+
     /// Sets a job's id aside for a request, and returns the one that counts. `None` when the request is gone or
     /// answered.
     ///

@@ -10,11 +10,12 @@ use super::guest::{self, Batch, Guest};
 use super::lines::Tap;
 use super::loader::Loaded;
 use super::map::{Rules, builtin, document_of_emit, document_of_result};
+use super::once_more::value_of;
 use super::reducer::{How, Long, Pairs, Reducer};
 use crate::error::{Error, Result};
 use crate::job::OutputMode;
 use crate::shuffle::table::{Combine, Table};
-use crate::shuffle::value::{RawVal, RawValBuf};
+use crate::shuffle::value::{RawVal, RawValBuf, tag};
 use crate::task::Counters;
 use crate::wasm::{Judge, Level, Sink, SinkError, Stage};
 
@@ -53,6 +54,19 @@ pub struct LocalOutcome {
     pub counters: Document,
     /// What is different when some of a key's values are reduced first, as a job may.
     pub parts: Option<Differs>,
+    /// A key whose values are numbers and whose result is none.
+    pub spoiled: Option<Spoiled>,
+}
+
+/// What a reduce made of numbers that is no number: text, or NaN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spoiled {
+    /// The key.
+    pub key: String,
+    /// Its result.
+    pub result: String,
+    /// Whether one of the values is a decimal, which is an object in JavaScript.
+    pub is_decimal: bool,
 }
 
 struct Emits {
@@ -121,7 +135,8 @@ impl LocalJob {
         let Some(reduce) = self.reduce else {
             let results = direct.unwrap_or_default();
             counters.output = i64::try_from(results.len()).unwrap_or(i64::MAX);
-            return Ok(LocalOutcome { results, counters: counters.to_document(), parts: None });
+            let counters = counters.to_document();
+            return Ok(LocalOutcome { results, counters, parts: None, spoiled: None });
         };
         let functions = Functions {
             combine: self.combine,
@@ -133,8 +148,9 @@ impl LocalJob {
         let groups = drained(table)?;
         let results = functions.at_once(&groups, &mut counters)?;
         let parts = functions.in_parts(&groups, &results);
+        let spoiled = functions.spoiled(&groups, &results);
         counters.output = i64::try_from(results.len()).unwrap_or(i64::MAX);
-        Ok(LocalOutcome { results, counters: counters.to_document(), parts })
+        Ok(LocalOutcome { results, counters: counters.to_document(), parts, spoiled })
     }
 }
 
@@ -202,6 +218,32 @@ impl Functions {
             }
         }
         Ok(results)
+    }
+
+    /// The first result of a reduce that is text or NaN though all its values are numbers.
+    fn spoiled(&self, groups: &[Group], results: &[RawDocumentBuf]) -> Option<Spoiled> {
+        if !matches!(self.reduce, LocalReduce::Function(_)) || self.finalize.is_some() {
+            return None;
+        }
+        let number = |value: RawVal<'_>| {
+            matches!(value.tag, tag::INT32 | tag::INT64 | tag::DECIMAL128)
+                || value.as_f64().is_some_and(|double| !double.is_nan())
+        };
+        let spoiled =
+            |value: RawVal<'_>| value.tag == tag::STRING || value.as_f64().is_some_and(f64::is_nan);
+        results.iter().find_map(|result| {
+            let (key, value) = (value_of(result, "_id").ok()?, value_of(result, "value").ok()?);
+            if !spoiled(value) {
+                return None;
+            }
+            let group = groups.iter().find(|group| group.key.as_raw() == key)?;
+            let mut values = group.values.iter().map(RawValBuf::as_raw);
+            values.clone().all(number).then(|| Spoiled {
+                key: key.to_string(),
+                result: value.to_string(),
+                is_decimal: values.any(|value| value.tag == tag::DECIMAL128),
+            })
+        })
     }
 
     pub(super) fn reducer(&self, tap: impl Fn(Stage) -> Tap) -> Result<Reducer> {

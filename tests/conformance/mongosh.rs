@@ -273,7 +273,20 @@ async fn bad(shell: &Shell) {
     for (command, words) in [
         ("nowhere.json".to_owned(), "nowhere.json"),
         ("{mapReduce: 'orders', map: function () { }".to_owned(), "SyntaxError"),
-        ("db.orders.find({})".to_owned(), "mapReduce command"),
+        ("db.orders.find({})".to_owned(), "the text calls orders.find, and only mapReduce"),
+        (format!("db.a.b.mapReduce({{{functions}}}, 1, 'x')"), "no function"),
+        (
+            "db.orders.mapReduce('m', 'r', 'x').find()".to_owned(),
+            "goes on after the command, with .find",
+        ),
+        (format!("{{mapReduce: 'orders', {functions}, out: 'x'"), "a { has no } that ends it"),
+        (format!("{{mapReduce: 'orders', {functions}, out: ['x'}}"), "a } too many"),
+        (
+            format!(
+                "{{mapReduce: 'orders', {functions}, out: 'x', query: {{t: ISODate('2026-02-30')}}}}"
+            ),
+            "no day of the calendar",
+        ),
         ("db.orders.mapReduce(1, 2, 'x')".to_owned(), "is no function"),
         ("{}".to_owned(), "names a collection"),
         (format!("{{{functions}, out: 'x'}}"), "names a collection"),

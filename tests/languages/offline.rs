@@ -53,6 +53,23 @@ pub async fn documents_of_a_file_are_checked() {
         assert_eq!(ran.code, code, "{args:?}: {ran:#?}");
         assert!(ran.stderr.contains(words), "{args:?}: {words:?} is missing in {ran:#?}");
     }
+    // Numbers of which a reduce makes none.
+    let prices = file(
+        "prices.jsonl",
+        "{\"k\": 1, \"n\": {\"$numberDecimal\": \"1.5\"}}\n{\"k\": 1, \"n\": {\"$numberDecimal\": \"2\"}}\n",
+    );
+    for (docs, reduce, words) in [
+        (&prices, "function (k, v) { return v[0] + v[1]; }", Some("emit value.toNumber()")),
+        (&good, "function (k, v) { return v[0] + v.x; }", Some("made NaN of them")),
+        (&good, "function (k, v) { return String(v); }", Some("made \"1,2\" of them")),
+        (&prices, "function (k, v) { return v[0].toNumber() + v.length; }", None),
+    ] {
+        let args = ["try", "--docs", docs, "--map", &map, "--reduce", reduce, "--no-combine"];
+        let ran = run(&args.map(str::to_owned), &[]).await.ok();
+        let warned = ran.stderr.contains("are numbers, and your reduce made");
+        assert_eq!(warned, words.is_some(), "{reduce}: {ran:#?}");
+        assert!(ran.stderr.contains(words.unwrap_or_default()), "{reduce}: {ran:#?}");
+    }
     // From standard input.
     let mut child = tokio::process::Command::new(AVIARY)
         .args(trial("-", &["-q"]))

@@ -105,16 +105,26 @@ async fn a_document_is_enough_to_run_a_job() {
     let status = bed.aviary(&["status", "units-2026-11-28", "-o", "json"]).await.ok();
     assert_eq!(status.json()[0]["id"].as_str(), Some(text(&told, "job")));
 
-    // Asking twice is a duplicate key, and the command line follows what there is.
+    // Asking twice is a duplicate key, and the command line follows what there is, if that is what it asks for.
     let again = bed.coll(REQUESTS).insert_one(sums("units-2026-11-28", "elsewhere")).await;
     assert!(again.unwrap_err().to_string().contains("E11000"));
-    let args = ["submit", "-c", "orders", "--map", "function () { emit(1, 1); }"];
+    let args = ["submit", "-c", "orders", "--map", "function () { emit(this._id, 1); }"];
     let mut args: Vec<&str> = args.to_vec();
     args.extend(["--id", "units-2026-11-28", "-o", "name"]);
+    let refused = bed.aviary(&args).await;
+    assert_eq!(refused.code, 8, "{refused:#?}");
+    for words in ["there is a request units-2026-11-28 already", "input, map, ", "another --id"] {
+        assert!(refused.stderr.contains(words), "{words:?} is missing in {refused:#?}");
+    }
+    args.splice(args.len() - 3..args.len() - 2, ["counted"]);
+    let first = bed.aviary(&args).await.ok();
     let followed = bed.aviary(&args).await.ok();
-    assert_eq!(followed.stdout.trim(), text(&told, "job"));
+    assert_eq!(followed.stdout, first.stdout);
+    args.extend(["--query", "{k: 1}"]);
+    let refused = bed.aviary(&args).await;
+    assert!(refused.stderr.contains("another job: input differ"), "{refused:#?}");
     let jobs = bed.coll("aviary").count_documents(doc! { "kind": "job" }).await.unwrap();
-    assert_eq!(jobs, 1);
+    assert_eq!(jobs, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -244,6 +244,34 @@ async fn a_trial_prints_what_every_stage_logs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_job_sees_what_its_functions_warn_of() {
+    let bed = bed(4).await;
+    let _coordinator = bed.coordinator();
+    let _worker = bed.worker();
+    let submit = async |map: &str, more: &[&str]| {
+        let args = ["submit", "-c", "docs", "--map", map, "--reduce", "function (k, v) { }"];
+        bed.aviary(&[&args[..], more].concat()).await
+    };
+    let ran = submit("function () { emit(1, new Map()); emit(1, 2); }", &[]).await.ok();
+    for words in ["warning: map: a Map was written as {}", "warning: reduce: reduce has returned"] {
+        assert_eq!(ran.stderr.matches(words).count(), 1, "{words:?} is not there once: {ran:#?}");
+    }
+    let ran = submit("function () { emit(1, new Map()); emit(1, 2); }", &["--quiet"]).await.ok();
+    assert!(!ran.stderr.contains("warning"), "{ran:#?}");
+    // Also where the job fails, and of many only some.
+    let map = "function () { for (var n = 0; n < 9; n++) console.warn('n' + n); nothing(); }";
+    let ran = submit(map, &[]).await;
+    assert_ne!(ran.code, 0);
+    assert_eq!(ran.stderr.matches("warning: map: n").count(), 5, "{ran:#?}");
+    assert!(ran.stderr.contains("warning: there are more"), "{ran:#?}");
+    // A query that matches nothing is no error, and is told.
+    let map = "function () { emit(1, 1); }";
+    let ran = submit(map, &["--query", "{no: 1}", "--out", "replace:none"]).await.ok();
+    let told = "no document of test.docs matched, so the target is empty now";
+    assert!(ran.stderr.contains(told), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_counters_of_a_job_are_limited_over_its_tasks() {
     let bed = bed(3_000).await;
     let _coordinator =

@@ -253,13 +253,13 @@ async fn a_job_that_does_not_move_says_why() {
         &ran.stderr,
         &[
             "waits for a coordinator",
-            "no coordinator is running; start one with: aviary coordinator",
+            "no coordinator is running; start one with: aviary coordinator -d test",
         ],
     );
     lacks(&ran.stderr, &["still running"]);
     has(
         &shown(&bed, "last").await,
-        &["no coordinator is running; start one with: aviary coordinator"],
+        &["no coordinator is running; start one with: aviary coordinator -d test"],
     );
     bed.aviary(&["cancel", "last"]).await.ok();
 

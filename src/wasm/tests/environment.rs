@@ -261,6 +261,25 @@ fn what_is_surely_a_mistake_is_warned_of_once() {
     ] {
         assert_eq!(warned(map), Vec::<String>::new(), "{map}");
     }
+    for (stage, name) in [(Stage::Reduce, "reduce"), (Stage::Finalize, "finalize")] {
+        let nothing = |text: &str| {
+            let text = Some(text.to_owned());
+            let script = match stage {
+                Stage::Reduce => Script { reduce: text, ..Script::default() },
+                _ => Script { finalize: text, ..Script::default() },
+            };
+            let mut instance = start_script(script, InstanceOptions::default()).unwrap();
+            let group = doc! { "k": "a", "v": [1, 2] }.to_vec().unwrap();
+            instance.call(stage, &group.repeat(2)).unwrap();
+            let seen = instance.into_sink();
+            assert!(seen.pairs.iter().all(|(_, v)| field(v) == Bson::Null));
+            seen.logs
+        };
+        let told = nothing("function (k, v) { Array.sum([1]); }");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].1.starts_with(&format!("{name} has returned nothing")), "{told:?}");
+        assert_eq!(nothing("function (k, v) { return null; }"), []);
+    }
     let script = script("(doc) => emit(1, this)");
     assert!(start_script(script, InstanceOptions::default()).is_ok());
 }
