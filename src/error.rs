@@ -392,6 +392,9 @@ impl Error {
             std::io::ErrorKind::IsADirectory => {
                 Error::Usage(format!("{shown} is a directory; name a file"))
             }
+            std::io::ErrorKind::InvalidData => {
+                Error::Usage(format!("{shown} is not text in UTF-8; save it as that"))
+            }
             _ => Error::io(format!("read {shown}"), source),
         }
     }

@@ -34,7 +34,10 @@ fn parse(reader: impl BufRead, shown: &str, most: usize) -> Result<Vec<RawDocume
         if docs.len() == most {
             break;
         }
-        let line = line.map_err(|e| Error::io(format!("read line {} of {shown}", index + 1), e))?;
+        let line = line.map_err(|e| {
+            let line = format!("line {} of {shown}", index + 1);
+            Error::unreadable(Path::new(&line), e)
+        })?;
         // Some editors begin a file with a mark of its encoding.
         let line = line.trim_start_matches('\u{feff}').trim();
         if !line.is_empty() {
@@ -78,7 +81,10 @@ mod tests {
         assert!(failure("[1]").contains("line 1") && failure("[1]").contains("must be an object"));
         assert!(failure("{}\n{\"d\": {\"$oid\": \"x\"}}").starts_with("line 2 of docs.jsonl"));
         assert!(
-            parse(&b"{}\n\xff"[..], "docs.jsonl", 9).unwrap_err().to_string().contains("line 2")
+            parse(&b"{}\n\xff"[..], "docs.jsonl", 9)
+                .unwrap_err()
+                .to_string()
+                .starts_with("line 2 of docs.jsonl is not text in UTF-8")
         );
     }
 }

@@ -57,7 +57,7 @@ impl Collated {
         Err(Error::refused(
             format!("the key {key} holds text, and {whose}"),
             "text is grouped by its bytes only: emit a key that equal texts share (this.name.toLowerCase()) and give \
-             --collation '{\"locale\": \"simple\"}', which says that bytes are what counts, in --query and --sort too",
+             --collation '{\"locale\": \"simple\"}', or collation: {locale: \"simple\"} in a command, which says that bytes are what counts, in --query and --sort too",
         ))
     }
 }
