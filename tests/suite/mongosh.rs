@@ -1,4 +1,4 @@
-//! What the README tells people to type into mongosh is typed into the real mongosh.
+//! What the documents tell people to type into mongosh is typed into the real mongosh.
 
 use std::process::{Command, Stdio};
 
@@ -8,9 +8,10 @@ use bson::doc;
 const MARKER: &str = "<!-- mongosh: tasks and leases of a running job -->";
 
 /// The one line in the block after the marker.
-fn query_of_readme() -> String {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
-    let (_, after) = readme.split_once(MARKER).expect("README.md has the marker");
+fn query_of_docs() -> String {
+    let page =
+        std::fs::read_to_string(root().join("docs/how-to/look-inside.md")).expect("the page");
+    let (_, after) = page.split_once(MARKER).expect("the page has the marker");
     let mut lines = after.lines().skip_while(|line| line.trim().is_empty());
     assert!(lines.next().is_some_and(|line| line.starts_with("```")), "a block follows the marker");
     let block: Vec<&str> = lines.take_while(|line| !line.starts_with("```")).collect();
@@ -21,7 +22,7 @@ fn query_of_readme() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn mongosh_shows_tasks_and_leases_of_a_running_job() {
     let Some(mongosh) = mongosh().await else { return };
-    let query = query_of_readme();
+    let query = query_of_docs();
     let bed = Bed::start(1).await;
     bed.load("docs", (0..50).map(|n| doc! { "_id": n, "g": n % 3 }).collect()).await;
     let map = bed.file("map.js", "function () { emit(this.g, 1); }").display().to_string();
