@@ -152,7 +152,7 @@ pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
 /// A MongoDB document's greatest size.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a function; larger ones are refused.
-pub const FUNCTION_BYTES_MAX: usize = crate::wasm::limits::MODULE_BYTES_MAX;
+pub const FUNCTION_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a function in one document of the catalogue.
 pub const FUNCTION_CHUNK_BYTES: usize = 15 << 20;
 /// Bytes of source: of one file that is compiled, and of all that are stored beside their function.
@@ -201,6 +201,53 @@ pub const OUTCOME_SOUGHT: Duration = Duration::from_secs(60);
 /// How long a worker looks for the server beside it before it asks the shard's primary.
 pub const BESIDE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time that one record may take, in milliseconds: a day.
+pub const RECORD_TIMEOUT_MS_MAX: u64 = 24 * 3_600_000;
+/// Time that one attempt at a task may take, in milliseconds: a week.
+pub const TASK_TIMEOUT_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// Bytes that one record may emit: a call of several may emit four times as much, which is held in memory.
+pub const RECORD_OUTPUT_BYTES_MAX: u64 = 1 << 30;
+/// Time that the server may spend on reading one piece of the input, in milliseconds: a day.
+pub const QUERY_TIME_MS_MAX: u64 = 24 * 3_600_000;
+/// The same where the query runs JavaScript in the server, in milliseconds: ten minutes unless a fleet says otherwise.
+pub const SCRIPT_TIME_MS_DEFAULT: u64 = 10 * 60_000;
+
+/// What jobs may ask for. The default is what this version allows at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// Linear memory of one function, in MiB.
+    pub memory_mb: u64,
+    /// Time of one record, in milliseconds.
+    pub record_timeout_ms: u64,
+    /// Time of one attempt at a task, in milliseconds; jobs that name none have this.
+    pub task_timeout_ms: u64,
+    /// Bytes that one record emits.
+    pub record_output_bytes: u64,
+    /// Bytes of lines that one attempt logs.
+    pub log_bytes: u64,
+    /// Partitions of the shuffle.
+    pub partitions: u64,
+    /// Time that the server spends on reading one piece of the input, in milliseconds.
+    pub query_time_ms: u64,
+    /// The same for a query that runs JavaScript in the server.
+    pub script_time_ms: u64,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            memory_mb: GUEST_MEMORY_MB_MAX,
+            record_timeout_ms: RECORD_TIMEOUT_MS_MAX,
+            task_timeout_ms: TASK_TIMEOUT_MS_MAX,
+            record_output_bytes: RECORD_OUTPUT_BYTES_MAX,
+            log_bytes: LOG_BYTES_MAX as u64,
+            partitions: u64::from(PARTITIONS_MAX),
+            query_time_ms: QUERY_TIME_MS_MAX,
+            script_time_ms: SCRIPT_TIME_MS_DEFAULT,
+        }
+    }
+}
+
 /// What a deployment may tune. The same values should be given to every worker.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -224,7 +271,7 @@ pub struct Settings {
     /// Bytes of blocks that a map task may leave in its own document, all of its blocks or none.
     pub kept_bytes_max: usize,
     /// What jobs may ask for in this fleet.
-    pub caps: crate::job::Caps,
+    pub caps: Caps,
 }
 
 impl Default for Settings {
@@ -239,7 +286,7 @@ impl Default for Settings {
             one_task_bytes: ONE_TASK_BYTES_MAX,
             manifest_bytes_max: MANIFEST_BYTES_MAX,
             kept_bytes_max: KEPT_BYTES_MAX,
-            caps: crate::job::Caps::default(),
+            caps: Caps::default(),
         }
     }
 }

@@ -17,9 +17,9 @@ use std::convert::Infallible;
 
 use aviary::ids::{JobId, TaskId, Token};
 use aviary::job::{Job, JobSpec};
-use aviary::shuffle::value::RawValBuf;
 use aviary::shuffle::{Block, BlockLimits, RunWriter};
 use aviary::task::{Task, TaskKind, TaskResult};
+use aviary::value::RawValBuf;
 use aviary::wasm::wat_to_wasm;
 use bson::{Bson, Document, doc};
 use rand::rngs::SmallRng;

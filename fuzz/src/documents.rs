@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aviary::config::Caps;
 use aviary::coordinator::plan;
 use aviary::error::Error;
 use aviary::ids::{JobId, TaskId, Token};
 use aviary::job::limits::{FUNCTION_CHUNKS_MAX, RUNS_MAX, is_job_id, within};
-use aviary::job::{Caps, Job, JobEvent, JobSpec};
+use aviary::job::{Job, JobEvent, JobSpec};
 use aviary::request::{Asked, Problem, REQUESTS, Request, Wish, job};
 use aviary::shuffle::block::{self, Block, BlockError};
 use aviary::shuffle::merge::{Merge, MergeLimits};

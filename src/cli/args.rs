@@ -7,9 +7,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use super::uri_file::{self, Sources};
-use crate::config;
+use crate::config::{self, Caps};
 use crate::error::{Error, Result};
-use crate::job::{Caps, ReadMode};
+use crate::job::ReadMode;
 use crate::store::uri::has_secret;
 use crate::task::TaskState;
 use crate::wasm::compile_child::{Orders, VERB as COMPILE_VERB};

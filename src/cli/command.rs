@@ -11,9 +11,9 @@ use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use super::args::JobFunctions;
 use super::output::exact;
 use crate::error::{Error, Result};
-use crate::extjson::{self, Of};
 use crate::request::command::{NOT_A_COMMAND, Translated, bad, translate};
 use crate::terminal::tell;
+use crate::value::extjson::{self, Of};
 use crate::wasm::{
     self, GuestError, Host, Instance, InstanceOptions, Level, Limits, Script, Sink, SinkError,
     Stage,
@@ -129,7 +129,7 @@ struct Sent {
 impl Sink for Sent {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
         let value_of = |raw: &[u8]| -> std::result::Result<Bson, SinkError> {
-            Ok(crate::shuffle::RawVal::parse(raw)?.to_bson()?)
+            Ok(crate::value::RawVal::parse(raw)?.to_bson()?)
         };
         (self.db, self.command) = (Some(value_of(key)?), Some(value_of(value)?));
         Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 use bson::RawDocumentBuf;
 
 use crate::error::{Error, Result};
-use crate::extjson::{self, Of};
+use crate::value::extjson::{self, Of};
 
 /// Reads at most so many documents; `-` is standard input. Empty lines are skipped.
 pub(super) fn read(file: &Path, most: usize) -> Result<Vec<RawDocumentBuf>> {

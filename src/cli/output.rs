@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::args::{Format, Global};
 use crate::error::{Error, Result};
-use crate::extjson::{self, Form};
 use crate::job::{Job, JobState};
-use crate::shuffle::value::{RawVal, ValueError, tag};
 use crate::store::Store;
 use crate::task::{JobPhases, PhaseCounts};
 use crate::terminal::{self, tell};
+use crate::value::extjson::{self, Form};
+use crate::value::{RawVal, ValueError, tag};
 use crate::worker::once_more;
 
 /// A table for people. A cell stays in its line, so that nothing in it can pass for another row.

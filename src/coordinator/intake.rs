@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use bson::{DateTime, doc};
 
 use super::planning;
+use crate::config::Caps;
 use crate::error::{Error, Result};
 use crate::functions;
 use crate::ids::JobId;
 use crate::job::limits::is_job_id;
-use crate::job::{Caps, Job, JobEvent, JobSpec, JobState, Reducer, RequestRef};
+use crate::job::{Job, JobEvent, JobSpec, JobState, Reducer, RequestRef};
 use crate::protocol::backoff::Backoff;
 use crate::request::document::{FunctionWish, ReduceWish, usage};
 use crate::request::job::{self, At, Fault};

@@ -6,11 +6,11 @@ use bson::{Bson, Document};
 
 use crate::config;
 use crate::job::{Input, Job, JobSpec, ReadMode};
-use crate::shuffle::{key, value::RawValBuf};
 use crate::store::input::InputSize;
 use crate::store::natural::NaturalCuts;
 use crate::store::topology::{Chunk, Placement};
 use crate::task::{Range, Split, goes_down};
+use crate::value::{RawValBuf, key};
 
 /// What one map task reads, and on which shard.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,20 +8,10 @@ use std::fmt;
 
 use super::document::Job;
 use super::spec::JobSpec;
-use crate::config;
+use crate::config::{self, Caps};
 use crate::error::Error;
 use crate::ids::JobId;
 
-/// Time that one record may take, in milliseconds: a day.
-pub const RECORD_TIMEOUT_MS_MAX: u64 = 24 * 3_600_000;
-/// Time that one attempt at a task may take, in milliseconds: a week.
-pub const TASK_TIMEOUT_MS_MAX: u64 = 7 * 24 * 3_600_000;
-/// Bytes that one record may emit: a call of several may emit four times as much, which is held in memory.
-pub const RECORD_OUTPUT_BYTES_MAX: u64 = 1 << 30;
-/// Time that the server may spend on reading one piece of the input, in milliseconds: a day.
-pub const QUERY_TIME_MS_MAX: u64 = 24 * 3_600_000;
-/// The same where the query runs JavaScript in the server, in milliseconds: ten minutes unless a fleet says otherwise.
-pub const SCRIPT_TIME_MS_DEFAULT: u64 = 10 * 60_000;
 /// Plans of one job. Each is begun by a coordinator whose predecessor died while it planned.
 pub const PLANS_MAX: u64 = 1_000_000;
 /// Elements that a document of a job, a task or a function may have, those of documents in it among them: each takes
@@ -36,42 +26,6 @@ pub const RUNS_MAX: u64 = 2_000_000;
 pub const SLOTS_MAX: u32 = 256;
 /// Slots that all workers of a shard are believed to have.
 pub const FLEET_SLOTS_MAX: u32 = 65_536;
-
-/// What jobs may ask for. The default is what this version allows at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caps {
-    /// Linear memory of one function, in MiB.
-    pub memory_mb: u64,
-    /// Time of one record, in milliseconds.
-    pub record_timeout_ms: u64,
-    /// Time of one attempt at a task, in milliseconds; jobs that name none have this.
-    pub task_timeout_ms: u64,
-    /// Bytes that one record emits.
-    pub record_output_bytes: u64,
-    /// Bytes of lines that one attempt logs.
-    pub log_bytes: u64,
-    /// Partitions of the shuffle.
-    pub partitions: u64,
-    /// Time that the server spends on reading one piece of the input, in milliseconds.
-    pub query_time_ms: u64,
-    /// The same for a query that runs JavaScript in the server.
-    pub script_time_ms: u64,
-}
-
-impl Default for Caps {
-    fn default() -> Self {
-        Self {
-            memory_mb: config::GUEST_MEMORY_MB_MAX,
-            record_timeout_ms: RECORD_TIMEOUT_MS_MAX,
-            task_timeout_ms: TASK_TIMEOUT_MS_MAX,
-            record_output_bytes: RECORD_OUTPUT_BYTES_MAX,
-            log_bytes: config::LOG_BYTES_MAX as u64,
-            partitions: u64::from(config::PARTITIONS_MAX),
-            query_time_ms: QUERY_TIME_MS_MAX,
-            script_time_ms: SCRIPT_TIME_MS_DEFAULT,
-        }
-    }
-}
 
 /// A number that is beyond its cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,6 +207,6 @@ mod tests {
         let mut job = spec();
         job.limits = super::super::Limits::default();
         assert_eq!(Caps::default().check(&job), Ok(()));
-        assert_eq!(Caps::default().task_timeout(&job), TASK_TIMEOUT_MS_MAX);
+        assert_eq!(Caps::default().task_timeout(&job), config::TASK_TIMEOUT_MS_MAX);
     }
 }

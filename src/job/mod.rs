@@ -9,6 +9,6 @@ pub mod state;
 pub mod target;
 
 pub use document::{Job, JobError, RequestRef, Results};
-pub use limits::Caps;
+
 pub use spec::{FunctionRef, Input, JobSpec, Limits, Output, OutputMode, ReadMode, Reducer};
 pub use state::{JobEvent, JobState};

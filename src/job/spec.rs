@@ -7,8 +7,7 @@ use bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
 
 use super::authority::refuse_reserved;
-use super::limits::Caps;
-use crate::config;
+use crate::config::{self, Caps};
 use crate::error::Error;
 
 /// All that a client says of a job.

@@ -3,7 +3,7 @@
 use bson::{Bson, Document};
 
 use crate::error::{Error, Result};
-use crate::extjson::{self, Form};
+use crate::value::extjson::{self, Form};
 
 /// What a command says.
 #[derive(Debug, Default, PartialEq)]

@@ -28,8 +28,8 @@
 //!
 //! The checksum covers the numbers beside the data as well, so a block cannot pass for another of its run.
 
-use super::value::{RawVal, ValueError};
 use super::varint;
+use crate::value::{RawVal, ValueError};
 
 /// First byte of every block's data.
 pub const BLOCK_MAGIC: u8 = 0xA5;

@@ -9,10 +9,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::extreme;
-use super::key;
 use super::stats::Stats;
 use super::sum::{Sum, set_state};
-use super::value::{RawVal, RawValBuf, tag, type_name};
+use crate::value::key;
+use crate::value::{RawVal, RawValBuf, tag, type_name};
 
 /// A reduction that the worker runs natively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

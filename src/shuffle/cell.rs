@@ -10,8 +10,8 @@ use super::extreme;
 use super::fold::Fold;
 use super::sum::{Sum, add_to_pair};
 use super::table::Combine;
-use super::value::{RawVal, RawValBuf, tag};
 use super::values::{ValueArena, ValueList, Values};
+use crate::value::{RawVal, RawValBuf, tag};
 
 /// Length of a packed cell, without its kind.
 pub(crate) const CELL_BYTES: usize = 20;

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::builtin::Builtin;
-use super::key::{self, KeyError};
-use super::value::{RawVal, string_payload, tag};
+use crate::value::key::{self, KeyError};
+use crate::value::{RawVal, string_payload, tag};
 
 /// Integers up to this magnitude are doubles as they are.
 const EXACT_INTEGER_MAX: u64 = 1 << 53;
@@ -78,8 +78,8 @@ fn compare_encoded(
 mod tests {
     use bson::Bson;
 
-    use super::super::value::RawValBuf;
     use super::*;
+    use crate::value::RawValBuf;
 
     #[test]
     fn the_short_cut_agrees_with_the_encodings() {

@@ -5,7 +5,7 @@
 //! value on and in order, gives the same bits. It gives nothing where that is not plain to see: for values of other types,
 //! infinities, NaN, and zeros with a sign. Then the function is called, with what was joined so far as its first value.
 
-use super::value::RawVal;
+use crate::value::RawVal;
 
 /// What a function makes of its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ mod tests {
     use bson::Bson;
 
     use super::*;
-    use crate::shuffle::value::RawValBuf;
+    use crate::value::RawValBuf;
 
     fn joined(fold: Fold, values: &[f64]) -> Option<f64> {
         let mut before = None;

@@ -24,7 +24,7 @@ use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
 
 use super::cell::{CELL_BYTES, Cell, fold_in_place};
-use super::value::{RawVal, tag};
+use crate::value::{RawVal, tag};
 
 /// Most bytes of all records, since offsets are 32 bits wide.
 const ARENA_BYTES_MAX: usize = u32::MAX as usize;

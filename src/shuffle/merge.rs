@@ -16,8 +16,8 @@ use super::block::BlockLimits;
 use super::reader::{RunCursor, RunError, RunSource, Step};
 use super::spill::{SpillError, SpillWriter, TempShare, TempSpace};
 use super::table::key_prefix;
-use super::value::RawVal;
 use super::writer::RunWriter;
+use crate::value::RawVal;
 
 /// How many new keys are compared before their shared beginning is looked for again.
 const REFRESH_KEYS: u32 = 4096;

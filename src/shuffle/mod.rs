@@ -9,27 +9,23 @@
 //! Everything here is pure and synchronous. Where blocks live is the business of the caller,
 //! who provides a [`reader::RunSource`].
 //!
-//! Reading order: `value` (one BSON value), `key` (its order), `partition`, `builtin` and `sum`
+//! Reading order: `partition`, `builtin` and `sum`
 //! (native reductions), `fold` (functions that need not be called), `table` over `keys` and `cell`, `block` and `writer` (the stored format),
 //! `reader`, `merge`.
 
 pub mod block;
 pub mod builtin;
 mod cell;
-mod decimal;
 mod extreme;
 pub mod fold;
-pub mod key;
 mod keys;
 pub mod merge;
-mod number;
 pub mod partition;
 pub mod reader;
 pub mod spill;
 mod stats;
 mod sum;
 pub mod table;
-pub mod value;
 mod values;
 mod varint;
 mod wide;
@@ -38,12 +34,10 @@ pub mod writer;
 pub use block::{Block, BlockError, BlockLimits, BlockParts, DecodedBlock};
 pub use builtin::{Accumulator, Builtin, BuiltinError};
 pub use fold::Fold;
-pub use key::KeyError;
 pub use merge::{Merge, MergeError, MergeLimits};
 pub use partition::partition_of;
 pub use reader::{RunError, RunSource, SourceError};
 pub use spill::TempSpace;
 pub use table::{Combine, Group, ShuffleError, Table};
-pub use value::{RawVal, RawValBuf, ValueError};
 pub use values::Values;
 pub use writer::RunWriter;

@@ -5,7 +5,7 @@
 
 /// The partition of an encoded key, below `partitions`.
 ///
-/// Equal keys have equal encodings (see [`encode`](super::key::encode)), so they meet in one
+/// Equal keys have equal encodings (see [`encode`](crate::value::key::encode)), so they meet in one
 /// partition. With zero or one partitions the answer is 0.
 #[must_use]
 pub fn partition_of(encoded: &[u8], partitions: u32) -> u32 {

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::block::{self, Block, BlockError, DecodedBlock, raw_of};
-use super::key::{self, KeyError, STRING_CLASS};
-use super::value::{RawVal, string_payload, tag};
+use crate::value::key::{self, KeyError, STRING_CLASS};
+use crate::value::{RawVal, string_payload, tag};
 
 /// Whatever a source has to say when it cannot give the next block.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;

@@ -3,9 +3,9 @@
 //! Squares are added without rounding (a product of two doubles is a sum of two doubles), so the
 //! standard deviation does not lose its digits to cancellation, and nothing depends on the order.
 
-use super::decimal::Decimal;
 use super::sum::{Sum, set_state};
-use super::value::{RawVal, RawValBuf, close_document, tag};
+use crate::value::decimal::Decimal;
+use crate::value::{RawVal, RawValBuf, close_document, tag};
 
 /// Numbers seen so far.
 #[derive(Debug, Clone)]

@@ -10,9 +10,9 @@
 //! `version, kind, flags, decimal coefficient (16), decimal exponent (4)`, then two doubles or the
 //! limbs of the wide sum.
 
-use super::decimal::{Decimal, Finite};
-use super::value::{RawVal, RawValBuf, tag};
 use super::wide::{WIDE_BYTES, WideSum, split_i64};
+use crate::value::decimal::{Decimal, Finite};
+use crate::value::{RawVal, RawValBuf, tag};
 
 const STATE_VERSION: u8 = 1;
 /// The subtype of BSON's binary data that is free for users.

@@ -14,11 +14,11 @@
 use super::builtin::{Builtin, BuiltinError};
 use super::cell::{Cell, Cells, FoldError};
 use super::fold::Fold;
-use super::key::{self, KeyError, STRING_CLASS};
 use super::keys::{KeyRecord, Keys, Lookup};
 use super::partition::partition_of;
-use super::value::{RawVal, RawValBuf, string_payload, tag};
 use super::values::Values;
+use crate::value::key::{self, KeyError, STRING_CLASS};
+use crate::value::{RawVal, RawValBuf, string_payload, tag};
 
 /// Largest key and value of one emit together, in bytes. With the fields around them they must fit a
 /// document of MongoDB.

@@ -5,8 +5,8 @@
 //! LE)`, and a value is `varint length, type byte, bytes`. What a chunk has left over is zero, which
 //! no value's length is. Appending a value touches the end of the list and nothing else.
 
-use super::value::RawVal;
 use super::varint;
+use crate::value::RawVal;
 
 /// Largest chunk that is allocated ahead of need, in bytes.
 const CHUNK_BYTES_MAX: usize = 4096;

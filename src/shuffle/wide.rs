@@ -5,7 +5,7 @@
 //! exactly (see `sum.rs`) goes on in this form: 2240 bits of two's complement whose lowest bit is worth
 //! 2⁻¹⁰⁷⁴. The headroom takes 2¹⁰⁰ additions of the largest double.
 
-use super::number::decompose;
+use crate::value::number::decompose;
 
 const LIMBS: usize = 35;
 /// Length of the stored form.

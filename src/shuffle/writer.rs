@@ -4,8 +4,8 @@ use super::block::{
     BLOCK_MAGIC, BLOCK_RAW_BYTES_MAX, BLOCK_RAW_BYTES_MIN, BLOCK_VERSION, Block, BlockLimits,
     CODEC_LZ4, CODEC_STORED, FRAGMENT_HEAD_BYTES, KIND_FRAGMENT, KIND_RECORDS,
 };
-use super::value::RawVal;
 use super::varint;
+use crate::value::RawVal;
 
 /// Bytes of data before the payload: magic, version and kind.
 const DATA_HEAD_BYTES: usize = 3;

@@ -15,12 +15,12 @@ use super::Store;
 use super::error::{Action, classify};
 use super::links::is_unauthorized;
 use super::querying::{AtWork, LOOK_MAX, QueryTime, SAMPLE_MAX, explain_time};
-use crate::config;
+use crate::config::{self, Caps};
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::ids::JobId;
-use crate::job::{Caps, Input, JobState, ReadMode};
-use crate::shuffle::value::{Elements, tag};
+use crate::job::{Input, JobState, ReadMode};
 use crate::task::{Range, Split, goes_down};
+use crate::value::{Elements, tag};
 
 /// What the planner needs to know of an input collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

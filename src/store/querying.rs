@@ -11,8 +11,9 @@ use bson::{Bson, Document, doc};
 use mongodb::Client;
 use tokio::task::JoinHandle;
 
+use crate::config::Caps;
 use crate::error::{Error, StoreError};
-use crate::job::{Caps, Input};
+use crate::job::Input;
 
 /// Time that a server may take to say something of an input without reading it.
 pub(super) const LOOK_MAX: Duration = Duration::from_secs(60);

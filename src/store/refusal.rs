@@ -5,8 +5,8 @@ use mongodb::error::{Error as DriverError, ErrorKind, InsertManyError};
 
 use super::error::classify;
 use crate::error::StoreErrorKind;
-use crate::extjson::{self, Form};
 use crate::job::Output;
+use crate::value::extjson::{self, Form};
 
 /// `DocumentValidationFailure`, `ImmutableField`, `BSONObjectTooLarge`, and the same of what an update makes: the
 /// document itself is at fault.

@@ -2,7 +2,7 @@
 
 use crate::config::NESTING_DEPTH_MAX;
 use crate::job::limits::DOCUMENT_ELEMENTS_MAX;
-use crate::shuffle::value::{Elements, code_and_scope, tag};
+use crate::value::{Elements, code_and_scope, tag};
 
 /// Counts the elements of a document as far as [`DOCUMENT_ELEMENTS_MAX`], those of documents in it among them.
 ///

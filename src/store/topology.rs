@@ -15,7 +15,7 @@ use mongodb::{Client, Collection};
 use super::error::Action;
 use super::{AVIARY, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
-use crate::shuffle::{key, value::RawValBuf};
+use crate::value::{RawValBuf, key};
 
 /// What jobs and the coordinator's role are filed under in a sharded cluster.
 pub const HOME: &str = "home";

@@ -28,7 +28,7 @@
 //! is a whole key needs none of it, which makes the most frequent key a plain copy.
 
 use super::number;
-use super::value::{
+use super::{
     Elements, NESTING_DEPTH_MAX, RawVal, ValueError, code_and_scope, regex_parts, string_payload,
     tag,
 };
@@ -40,7 +40,7 @@ pub enum KeyError {
     #[error("a key is not a valid value: {0}")]
     Invalid(#[from] ValueError),
     /// The value's bytes are not what its type asks for, found while encoding.
-    #[error("a key of type {name} is malformed", name = super::value::type_name(*.tag))]
+    #[error("a key of type {name} is malformed", name = super::type_name(*.tag))]
     Malformed {
         /// The type byte.
         tag: u8,

@@ -4,6 +4,11 @@
 //! decoded into a tree on the way. [`RawVal::parse`] is the gate: what has passed it is
 //! well-formed, so the rest of the shuffle may walk it without looking for malice again.
 
+pub(crate) mod decimal;
+pub mod extjson;
+pub mod key;
+pub(crate) mod number;
+
 use std::fmt;
 
 use bson::Bson;
@@ -264,7 +269,7 @@ impl fmt::Display for RawVal<'_> {
         }
         // What was never checked may be nested deeper than anything can be shown.
         let is_sound = matches!(self.validate(), Ok(()) | Err(ValueError::NotUtf8 { .. }));
-        match is_sound.then(|| crate::extjson::display(*self)).flatten() {
+        match is_sound.then(|| crate::value::extjson::display(*self)).flatten() {
             Some(text) => write_short(f, &text),
             None => write!(f, "<{} of {} bytes>", self.type_name(), self.bytes.len()),
         }

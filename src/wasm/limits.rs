@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Largest module that is accepted, in bytes of WebAssembly. Go guests are about 2 MB.
-pub const MODULE_BYTES_MAX: usize = 64 << 20;
+pub const MODULE_BYTES_MAX: usize = crate::config::FUNCTION_BYTES_MAX;
 /// Most functions in a module, imports excluded.
 pub const FUNCTIONS_MAX: usize = 100_000;
 /// Largest body of one function, in bytes: compiling takes more than linear time in it.

@@ -16,7 +16,7 @@ use super::once_more::value_of;
 use super::reducer::Pairs;
 use crate::config;
 use crate::error::Result;
-use crate::shuffle::value::{Elements, RawVal, RawValBuf, tag};
+use crate::value::{Elements, RawVal, RawValBuf, tag};
 
 /// How results in parts are different from those at once.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use bson::{RawBsonRef, RawDocument};
 
 use crate::error::{Error, Result};
 use crate::job::{Input, Job};
-use crate::shuffle::value::{RawVal, tag};
+use crate::value::{RawVal, tag};
 
 /// Where the collation comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

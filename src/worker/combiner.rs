@@ -6,9 +6,9 @@ use crate::shuffle::block::{Block, BlockLimits};
 use crate::shuffle::builtin::Builtin;
 use crate::shuffle::fold::Fold;
 use crate::shuffle::table::{Combine, Table};
-use crate::shuffle::value::{RawVal, RawValBuf, close_document, tag};
 use crate::shuffle::writer::RunWriter;
 use crate::task::{Counters, PartManifest};
+use crate::value::{RawVal, RawValBuf, close_document, tag};
 use crate::wasm::{Level, Sink, SinkError, Sums};
 
 use super::guest::{self, Batch, Guest};

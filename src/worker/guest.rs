@@ -9,7 +9,7 @@ use super::once_more::field_of;
 use super::pace::Pace;
 use crate::error::{Error, FunctionError, Result};
 use crate::shuffle::fold::Fold;
-use crate::shuffle::value::RawVal;
+use crate::value::RawVal;
 use crate::wasm::{GuestError, Instance, Judged, Known, Level, Nowhere, Sink, SinkError, Stage};
 
 /// Documents laid end to end, as functions take them.

@@ -15,8 +15,8 @@ use super::reducer::{How, Long, Pairs, Reducer};
 use crate::error::{Error, Result};
 use crate::job::OutputMode;
 use crate::shuffle::table::{Combine, Table};
-use crate::shuffle::value::{RawVal, RawValBuf, tag};
 use crate::task::Counters;
+use crate::value::{RawVal, RawValBuf, tag};
 use crate::wasm::{Judge, Level, Sink, SinkError, Stage};
 
 /// A job's functions, loaded.

@@ -20,7 +20,6 @@ use crate::job::{Job, OutputMode, Reducer};
 use crate::shuffle::block::Block;
 use crate::shuffle::builtin::{Accumulator, Builtin, BuiltinError};
 use crate::shuffle::table::Combine;
-use crate::shuffle::value::{Elements, RawVal, close_document, tag};
 use crate::store::Store;
 use crate::store::blocks::BlockName;
 use crate::store::input::{InputBatch, InputSize, Reading};
@@ -28,6 +27,7 @@ use crate::store::manifests::runs_document;
 use crate::store::querying::QueryTime;
 use crate::store::tasks::{Blocks, MapRuns};
 use crate::task::{Counters, PartManifest, TaskResult};
+use crate::value::{Elements, RawVal, close_document, tag};
 use crate::wasm::{Judge, Level, Sink, SinkError, Stage, Sums};
 
 /// Runs the task's work; the caller commits.

@@ -11,8 +11,8 @@ use super::map::document_of_result;
 use super::reducer::{How, Long, Pairs, Reducer};
 use crate::error::{Error, Result};
 use crate::shuffle::builtin::Builtin;
-use crate::shuffle::key;
-use crate::shuffle::value::{Elements, RawVal, RawValBuf};
+use crate::value::key;
+use crate::value::{Elements, RawVal, RawValBuf};
 
 const NAME: &str = "publish";
 

@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::job;
 use crate::shuffle::block::BlockLimits;
 use crate::shuffle::merge::{Merge, MergeLimits};
-use crate::shuffle::value::RawValBuf;
 use crate::store::tasks::MapRuns;
 use crate::task::{Counters, TaskResult};
+use crate::value::RawValBuf;
 use crate::wasm::Stage;
 
 /// Runs the task's work; the caller commits.
@@ -137,7 +137,7 @@ fn reduce(
     let failed = |error| from_merge(error, attempt, runs);
     let mut counters = Counters::default();
     let mut output = 0_i64;
-    let mut out = |key: crate::shuffle::RawVal<'_>, value: crate::shuffle::RawVal<'_>| {
+    let mut out = |key: crate::value::RawVal<'_>, value: crate::value::RawVal<'_>| {
         output += 1;
         writer.push(document_of_result(key, value)?)
     };

@@ -14,9 +14,9 @@ use super::stream;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::shuffle::builtin::{Accumulator, Builtin};
-use crate::shuffle::key;
-use crate::shuffle::value::{RawVal, RawValBuf, close_document};
 use crate::task::Counters;
+use crate::value::key;
+use crate::value::{RawVal, RawValBuf, close_document};
 use crate::wasm::{Level, Sink, SinkError, Stage};
 
 /// How values become one.

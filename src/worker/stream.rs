@@ -4,7 +4,7 @@ use super::combiner::ValuesChunk;
 use super::guest::{Guest, StreamCall};
 use super::reducer::Pairs;
 use crate::error::Result;
-use crate::shuffle::value::{RawVal, RawValBuf, close_document};
+use crate::value::{RawVal, RawValBuf, close_document};
 
 /// Runs one group through the function, and returns what it emitted.
 ///

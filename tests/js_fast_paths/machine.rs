@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aviary::shuffle::{Combine, Fold, RawVal, RawValBuf, Table};
+use aviary::shuffle::{Combine, Fold, Table};
+use aviary::value::{RawVal, RawValBuf};
 use bson::raw::RawArrayBuf;
 use bson::{Bson, RawDocument, rawdoc};
 use wasmtime::{

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aviary::shuffle::value::tag;
-use aviary::shuffle::{Accumulator, Builtin, RawVal, RawValBuf};
+use aviary::shuffle::{Accumulator, Builtin};
 use aviary::toolchain::{self, Language};
+use aviary::value::tag;
+use aviary::value::{RawVal, RawValBuf};
 use aviary::wasm::{
     Host, HostOptions, Instance, InstanceOptions, Level, Limits, Sink, SinkError, Stage, Sums,
 };

@@ -2,7 +2,8 @@
 
 use crate::rules::compare;
 use crate::support::{number, value};
-use aviary::shuffle::{RawVal, RawValBuf, key, partition_of};
+use aviary::shuffle::partition_of;
+use aviary::value::{RawVal, RawValBuf, key};
 use bson::Bson;
 use proptest::prelude::*;
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use aviary::shuffle::value::{close_document, tag};
-use aviary::shuffle::{RawVal, RawValBuf, key};
+use aviary::value::{RawVal, RawValBuf, key};
+use aviary::value::{close_document, tag};
 use aviary_testcontainers::{ReplicaSet, ReplicaSetOptions};
 use bson::{RawDocumentBuf, doc};
 use mongodb::options::Hint;

@@ -5,9 +5,10 @@ use std::convert::Infallible;
 
 use crate::support::{number, value};
 use aviary::shuffle::{
-    Accumulator, Block, BlockLimits, Builtin, Combine, Merge, MergeError, MergeLimits, RawVal,
-    RawValBuf, RunSource, RunWriter, SourceError, Table, TempSpace, block, key, partition_of,
+    Accumulator, Block, BlockLimits, Builtin, Combine, Merge, MergeError, MergeLimits, RunSource,
+    RunWriter, SourceError, Table, TempSpace, block, partition_of,
 };
+use aviary::value::{RawVal, RawValBuf, key};
 use bson::{Bson, bson};
 use proptest::prelude::*;
 

@@ -1,7 +1,8 @@
 //! What a worker writes to temporary files is limited, for all of its tasks together.
 
 use crate::common::{Bed, wait_for};
-use aviary::shuffle::{RawVal, key, partition_of};
+use aviary::shuffle::partition_of;
+use aviary::value::{RawVal, key};
 use bson::doc;
 
 /// More than a reduce task merges at once.

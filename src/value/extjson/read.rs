@@ -10,7 +10,7 @@ use bson::oid::ObjectId;
 
 use super::json::{Json, parse};
 use super::{FIELDS, is_wrapper};
-use crate::shuffle::value::{close_document, tag};
+use crate::value::{close_document, tag};
 
 /// What the text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

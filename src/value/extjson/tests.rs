@@ -2,8 +2,8 @@ use bson::raw::cstr;
 use bson::{Bson, RawDocumentBuf, doc};
 
 use super::{Form, Of, document, json};
-use crate::shuffle::RawVal;
-use crate::shuffle::value::tag;
+use crate::value::RawVal;
+use crate::value::tag;
 
 fn printed(document: &RawDocumentBuf, form: Form) -> String {
     json(RawVal { tag: tag::DOCUMENT, bytes: document.as_bytes() }, form).to_string()

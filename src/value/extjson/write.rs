@@ -7,9 +7,7 @@ use bson::spec::BinarySubtype;
 use serde_json::{Map, Value, json};
 
 use super::{FIELDS, is_wrapper};
-use crate::shuffle::value::{
-    Elements, RawVal, RawValBuf, code_and_scope, regex_parts, string_payload, tag,
-};
+use crate::value::{Elements, RawVal, RawValBuf, code_and_scope, regex_parts, string_payload, tag};
 
 /// Which of the forms to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

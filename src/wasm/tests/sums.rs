@@ -6,7 +6,7 @@ use bson::{Bson, doc};
 
 use super::*;
 use crate::shuffle::builtin::{Accumulator, Builtin};
-use crate::shuffle::value::{RawVal, tag};
+use crate::value::{RawVal, tag};
 
 /// What was emitted for a key: the sum as a worker makes it, what is no number, and how many emits.
 struct Total {
