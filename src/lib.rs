@@ -11,8 +11,8 @@
 //! # Layout
 //!
 //! ```text
-//! bin ─▶ cli ─▶ coordinator, worker ─▶ functions, wasm, shuffle
-//!                      └─▶ store, protocol ─▶ job, task ─▶ ids, error, config
+//! bin ─▶ cli ─▶ coordinator, worker ─▶ functions ─▶ exec ─▶ store ─▶ request, protocol, toolchain
+//!               ─▶ job, task ─▶ shuffle, wasm ─▶ value ─▶ ids, error, config
 //! ```
 //!
 //! Dependencies point down only; [`store`] is the only module that imports the driver; [`job`],
@@ -30,6 +30,7 @@ pub mod coordinator;
 pub mod dirs;
 pub mod error;
 mod exact;
+pub mod exec;
 pub mod functions;
 pub mod halt;
 pub mod ids;

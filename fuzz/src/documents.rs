@@ -7,6 +7,7 @@ use std::time::Duration;
 use aviary::config::Caps;
 use aviary::coordinator::plan;
 use aviary::error::Error;
+use aviary::exec::prepare::{self, ExecEnv};
 use aviary::ids::{JobId, TaskId, Token};
 use aviary::job::limits::{FUNCTION_CHUNKS_MAX, RUNS_MAX, is_job_id, within};
 use aviary::job::{Job, JobEvent, JobSpec};
@@ -22,7 +23,6 @@ use aviary::store::querying::{QueryTime, runs_script};
 use aviary::store::requests::found;
 use aviary::store::shape;
 use aviary::task::{Task, TaskResult};
-use aviary::worker::loader::{self, Surroundings};
 use bson::raw::RawDocumentBuf;
 use serde::de::DeserializeOwned;
 
@@ -74,8 +74,8 @@ fn job_document(bytes: &[u8]) {
         return;
     }
     // From here on its numbers are believed.
-    let _ = Surroundings::of(&job, &TaskId::map(&job.id, job.plan, 0));
-    let _ = loader::limits(&job.spec.limits);
+    let _ = ExecEnv::of(&job, &TaskId::map(&job.id, job.plan, 0));
+    let _ = prepare::limits(&job.spec.limits);
     let _ = (runs_script(&job.spec.input), caps.task_timeout(&job.spec));
     let _ = QueryTime::of(&job.spec.input, &caps, Some(Duration::from_millis(1)));
     let size = InputSize { documents: u64::MAX, bytes: u64::MAX };

@@ -4,9 +4,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use aviary::exec::local_run::{LocalJob, LocalReduce};
+use aviary::exec::prepare::Loaded;
 use aviary::wasm::{Host, HostOptions, InstanceOptions, Limits, Module, Stage, wat_to_wasm};
-use aviary::worker::loader::Loaded;
-use aviary::worker::local::{LocalJob, LocalReduce};
 use bson::{RawDocumentBuf, rawdoc};
 
 /// Its map takes one document with one field `b` of binary, and emits the pairs in it: two lengths of 16 bits, key and

@@ -4,10 +4,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{CoordinatorArgs, Global, WorkerArgs};
 use crate::config::{self, Settings};
+use crate::coordinator;
 use crate::error::{Error, Result};
+use crate::store::Store;
 use crate::wasm::{Compiler, Host, HostOptions};
 use crate::worker::{self, Spills, WorkerOptions};
-use crate::{coordinator, store::Store};
 
 pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<()> {
     let settings = Settings { caps: args.caps.caps(), ..Settings::from_env()? };

@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::args::{Format, Global};
 use crate::error::{Error, Result};
+use crate::exec::rereduce;
 use crate::job::{Job, JobState};
 use crate::store::Store;
 use crate::task::{JobPhases, PhaseCounts};
 use crate::terminal::{self, tell};
 use crate::value::extjson::{self, Form};
 use crate::value::{RawVal, ValueError, tag};
-use crate::worker::once_more;
 
 /// A table for people. A cell stays in its line, so that nothing in it can pass for another row.
 pub(super) struct Table(comfy_table::Table);
@@ -190,7 +190,7 @@ pub(super) fn result(document: &RawDocument) -> String {
     let value = RawVal { tag: tag::DOCUMENT, bytes: document.as_bytes() };
     if let Err(error @ ValueError::NotUtf8 { .. }) = value.validate() {
         let id =
-            once_more::value_of(document, "_id").map_or_else(|_| "?".into(), |id| id.to_string());
+            rereduce::value_of(document, "_id").map_or_else(|_| "?".into(), |id| id.to_string());
         tell!("warning: the result with _id {id}: {error}; it is shown with \u{FFFD} in its place");
     }
     extjson::json(value, Form::Relaxed).to_string()

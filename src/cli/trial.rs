@@ -10,17 +10,17 @@ use super::documents;
 use super::submit::{self, FoundReduce};
 use crate::config;
 use crate::error::{Error, Result};
+use crate::exec::collation::Collated;
+use crate::exec::deadline::Deadline;
+use crate::exec::in_parts::Differs;
+use crate::exec::local_run::{LocalJob, LocalReduce, Spoiled};
+use crate::exec::prepare::{self, ExecEnv, Loaded};
 use crate::functions::{CheckedFor, Given};
 use crate::job::spec::check_limit;
 use crate::job::{OutputMode, ReadMode};
 use crate::store::Store;
 use crate::terminal::{self, tell};
 use crate::wasm::{Host, Stage};
-use crate::worker::apart::Differs;
-use crate::worker::collation::Collated;
-use crate::worker::deadline::Deadline;
-use crate::worker::loader::{self, Loaded, Surroundings};
-use crate::worker::local::{LocalJob, LocalReduce, Spoiled};
 
 pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     let host = super::daemons::host(1024)?;
@@ -55,13 +55,13 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
         &CheckedFor { scope: &scope, limits: &limits, mode: OutputMode::Inline },
     )
     .await?;
-    let around = Surroundings {
+    let around = ExecEnv {
         now_ms: bson::DateTime::now().timestamp_millis(),
         seed: *blake3::hash(b"try").as_bytes(),
         scope: scope
             .to_vec()
             .map_err(|e| Error::Usage(format!("the parameters do not serialise: {e}")))?,
-        limits: loader::limits(&limits),
+        limits: prepare::limits(&limits),
         deadline: limits.task_timeout_ms.and_then(Deadline::after_ms),
         careful: true,
         interrupt: crate::wasm::Interrupt::default(),
@@ -185,11 +185,11 @@ async fn load(
     host: &Host,
     given: &Given,
     stage: Stage,
-    around: &Surroundings,
+    around: &ExecEnv,
 ) -> Result<Loaded> {
     match given {
         Given::Known(known) => match store {
-            Some(store) => loader::load(store, host, known, stage, around).await,
+            Some(store) => prepare::load(store, host, known, stage, around).await,
             None => Err(Error::Internal("a stored function without a store".into())),
         },
         Given::Named(name) => Err(Error::NotPermitted {
@@ -199,7 +199,7 @@ async fn load(
         }),
         Given::New(source) => {
             let content = source.content.clone();
-            let loaded = loader::compile(host, source.language, content, stage, around).await?;
+            let loaded = prepare::compile(host, source.language, content, stage, around).await?;
             Ok(loaded.named(Some(source.file.clone())))
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::error::{Error, Result};
+use crate::exec::prepare::{self, ExecEnv};
 use crate::job::{FunctionRef, OutputMode, Reducer};
 use crate::request::document::{Built, FunctionWish, SourceWish};
 use crate::store::Store;
@@ -12,7 +13,6 @@ use crate::toolchain::{self, Language};
 use crate::wasm::{
     Host, InstanceOptions, InvalidModule, ModuleInfo, Nowhere, Stage, inspect_module, wat_to_wasm,
 };
-use crate::worker::loader::{self, Surroundings};
 
 /// A function as a person gave it, checked and ready to be stored.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl Source {
     }
 
     fn script(shown: &str, file: String, content: Vec<u8>) -> Result<Self> {
-        loader::check_script_size(shown, content.len())?;
+        prepare::check_script_size(shown, content.len())?;
         if std::str::from_utf8(&content).is_err() {
             return Err(Error::refused(format!("{shown} is not UTF-8"), "save it as UTF-8"));
         }
@@ -118,14 +118,14 @@ impl Source {
     /// # Errors
     /// [`Error::Refused`] or [`Error::Function`] turned into one: nothing is to be stored.
     pub async fn check_stage(&self, host: &Host, stage: Stage, job: &CheckedFor<'_>) -> Result<()> {
-        let around = Surroundings {
+        let around = ExecEnv {
             now_ms: 0,
             seed: [0; 32],
             scope: job
                 .scope
                 .to_vec()
                 .map_err(|e| Error::Usage(format!("the parameters do not serialise: {e}")))?,
-            limits: loader::limits(job.limits),
+            limits: prepare::limits(job.limits),
             deadline: None,
             careful: true,
             interrupt: crate::wasm::Interrupt::default(),
@@ -137,7 +137,7 @@ impl Source {
             };
             Error::refused(format!("{} is not a usable {stage} function: {why}", self.file), hint)
         };
-        let loaded = loader::compile(host, self.language, self.content.clone(), stage, &around)
+        let loaded = prepare::compile(host, self.language, self.content.clone(), stage, &around)
             .await
             .map_err(|e| refused(e.to_string()))?;
         let options: InstanceOptions = loaded.options.clone();
@@ -156,7 +156,7 @@ impl Source {
             other => refused(other.to_string()),
         })?;
         if streams && stage == Stage::Reduce && job.mode == OutputMode::Reduce {
-            return Err(crate::worker::once_more::refuse_streaming());
+            return Err(crate::exec::rereduce::refuse_streaming());
         }
         Ok(())
     }

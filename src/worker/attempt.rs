@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::commits::Commits;
-use super::deadline::Deadline;
-use super::lines::{self, Lines};
 use super::slots::Slot;
 use super::spills::Spills;
-use super::{loader, map, publish_task, reduce, runs};
+use super::{log_writer, map, publish_task, reduce, runs};
 use crate::config::{self, Caps, Settings};
 use crate::error::{Error, Result};
+use crate::exec::combiner::boxed;
+use crate::exec::deadline::Deadline;
+use crate::exec::log_buffer::Lines;
+use crate::exec::prepare::{self, ExecEnv};
 use crate::ids::{JobId, WorkerId};
 use crate::job::{Job, JobState, OutputMode};
 use crate::planted::planted;
@@ -24,7 +26,7 @@ use crate::store::Store;
 use crate::store::leases::{Claimed, Failure, HandBack};
 use crate::store::retry::{self, within};
 use crate::task::{Lease, Task, TaskKind, TaskResult};
-use crate::wasm::Host;
+use crate::wasm::{Host, Interrupt};
 
 /// What all attempts of a worker share.
 pub(super) struct Context {
@@ -241,12 +243,12 @@ async fn attempt(
     let renewer =
         AbortOnDropHandle::new(tokio::spawn(renew(attempt.clone(), context.settings.clone())));
     let worked = CancellationToken::new();
-    let logged = tokio::spawn(lines::write(attempt.clone(), worked.clone()));
+    let logged = tokio::spawn(log_writer::write(attempt.clone(), worked.clone()));
     let outcome = work(&attempt).await;
     slot.free();
     worked.cancel();
     // Whoever sees that the task has ended finds its lines; they are not worth waiting for long.
-    let _ = tokio::time::timeout(lines::LAST_LINES_MAX, logged).await;
+    let _ = tokio::time::timeout(log_writer::LAST_LINES_MAX, logged).await;
     drop(renewer);
     context.commits.commit(lease, outcome?).await
 }
@@ -256,7 +258,7 @@ async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     // Publishing runs functions only to reduce results with what the target holds.
     if kind != TaskKind::Publish || attempt.job.spec.output.mode == OutputMode::Reduce {
         let worker = attempt.task.worker.as_deref().unwrap_or("?");
-        loader::check_memory(&attempt.job, &attempt.host, worker)?;
+        prepare::check_memory(&attempt.job, &attempt.host, worker)?;
     }
     let result = match kind {
         TaskKind::Map => map::run(attempt).await?,
@@ -385,5 +387,22 @@ fn attempts_max(error: &Error) -> i32 {
     match error {
         Error::Function(_) | Error::TaskTimeout(_) => TIMEOUT_ATTEMPTS_MAX,
         _ => config::ATTEMPTS_MAX,
+    }
+}
+impl Attempt {
+    /// What the attempt's functions are told.
+    ///
+    /// # Errors
+    /// As for [`ExecEnv::of`].
+    pub(super) fn exec_env(self: &Arc<Self>) -> Result<ExecEnv> {
+        let asked = self.clone();
+        Ok(ExecEnv {
+            // Whatever time they have, they end with the lease and with the worker.
+            interrupt: Interrupt::new(move || asked.check().map_err(boxed)),
+            deadline: self.deadline,
+            // A call of several records may have taken too long where none of them did.
+            careful: self.task.error.is_some(),
+            ..ExecEnv::of(&self.job, &self.task.id)?
+        })
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use super::manifest;
 use crate::config;
 use crate::error::{Error, Result};
+use crate::exec::manifest;
 use crate::store::Store;
 use crate::store::retry::within;
 use crate::task::{Lease, TaskResult};

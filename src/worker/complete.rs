@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering;
 use bson::{Bson, RawDocumentBuf};
 
 use super::attempt::Attempt;
-use super::loader::{self, Surroundings};
-use super::once_more::{OnceMore, encoded, value_of};
 use crate::config;
 use crate::error::{Error, Result};
+use crate::exec::prepare::{self, ExecEnv};
+use crate::exec::rereduce::{OnceMore, encoded, value_of};
 use crate::job::target::options_for;
 use crate::job::{Job, Output, Reducer};
 use crate::store::Store;
@@ -119,17 +119,17 @@ async fn like_target(store: &Store, output: &Output) -> Result<Like> {
 /// is a sum.
 async fn functions(store: &Store, host: &Host, job: &Job) -> Result<OnceMore> {
     let task = crate::ids::TaskId::publish(&job.id, job.plan);
-    let around = Surroundings::of(job, &task)?;
+    let around = ExecEnv::of(job, &task)?;
     let finalize = match &job.spec.finalize {
         Some(function) => {
-            Some(loader::load(store, host, function, Stage::Finalize, &around).await?)
+            Some(prepare::load(store, host, function, Stage::Finalize, &around).await?)
         }
         None => None,
     };
     match &job.spec.reduce {
         Some(Reducer::Builtin(name)) => OnceMore::builtin(name, finalize),
         Some(Reducer::Function(function)) => {
-            let reduce = loader::load(store, host, function, Stage::Reduce, &around).await?;
+            let reduce = prepare::load(store, host, function, Stage::Reduce, &around).await?;
             OnceMore::function(reduce, finalize)
         }
         None => Err(Error::Internal("a job without reduce cannot reduce into a collection".into())),

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bson::{RawDocumentBuf, doc};
+use bson::doc;
 use tokio::sync::mpsc;
 
 use super::attempt::Attempt;
-use super::collation::Collated;
-use super::combiner::{Collect, Combiner, Kept, TakeBlocks, boxed};
-use super::guest::{self, Batch, Guest};
-use super::lines::Tap;
-use super::loader::{self, Loaded, Surroundings};
+use super::reduce;
 use super::writer::{self, Target, Writer};
-use super::{manifest, once_more, reduce};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::job::{Job, OutputMode, Reducer};
+use crate::exec::combiner::{Collect, Combiner, Kept, TakeBlocks, boxed};
+use crate::exec::function::{self, Batch, Guest};
+use crate::exec::log_buffer::LogSink;
+use crate::exec::prepare::{self, ExecEnv, Loaded};
+use crate::exec::result_document::{Rules, builtin, document_of_emit};
+use crate::exec::{manifest, rereduce};
+use crate::job::{OutputMode, Reducer};
 use crate::shuffle::block::Block;
-use crate::shuffle::builtin::{Accumulator, Builtin, BuiltinError};
 use crate::shuffle::table::Combine;
 use crate::store::Store;
 use crate::store::blocks::BlockName;
@@ -27,16 +27,16 @@ use crate::store::manifests::runs_document;
 use crate::store::querying::QueryTime;
 use crate::store::tasks::{Blocks, MapRuns};
 use crate::task::{Counters, PartManifest, TaskResult};
-use crate::value::{Elements, RawVal, close_document, tag};
+use crate::value::RawVal;
 use crate::wasm::{Judge, Level, Sink, SinkError, Stage, Sums};
 
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let job = &attempt.job;
-    let around = Surroundings::of_attempt(attempt)?;
+    let around = attempt.exec_env()?;
     let store = &attempt.store;
     let host = &attempt.host;
-    let map = loader::load(store, host, &job.spec.map, Stage::Map, &around).await?;
+    let map = prepare::load(store, host, &job.spec.map, Stage::Map, &around).await?;
     let combine = combine_function(attempt, &around).await?;
     let split = attempt.task.split.clone().unwrap_or_default();
     let size =
@@ -64,7 +64,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     if job.one_task {
         let reduced = reduced(attempt, &around, std::mem::take(&mut parts)).await?;
         counters.add(reduced, |name| {
-            Tap::kept(Stage::Reduce, &attempt.lines).counter_refused(name);
+            LogSink::kept(Stage::Reduce, &attempt.lines).counter_refused(name);
         });
     }
     Ok(TaskResult { token: attempt.lease.token.clone(), parts, counters: counters.to_document() })
@@ -73,7 +73,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
 /// Reduces what this task itself has mapped, the only one of its job.
 async fn reduced(
     attempt: &Arc<Attempt>,
-    around: &Surroundings,
+    around: &ExecEnv,
     parts: Vec<PartManifest>,
 ) -> Result<Counters> {
     let functions = reduce::Functions::load(attempt, around).await?;
@@ -98,17 +98,17 @@ async fn reduced(
 
 /// The function that shrinks values on the map side: the job's combine, else its reduce, which is
 /// associative by contract unless it streams.
-async fn combine_function(attempt: &Attempt, around: &Surroundings) -> Result<Option<Loaded>> {
+async fn combine_function(attempt: &Attempt, around: &ExecEnv) -> Result<Option<Loaded>> {
     let (store, host, spec) = (&attempt.store, &attempt.host, &attempt.job.spec);
     if spec.no_combine {
         return Ok(None);
     }
     match (&spec.combine, &spec.reduce) {
         (Some(function), _) => {
-            loader::load(store, host, function, Stage::Combine, around).await.map(Some)
+            prepare::load(store, host, function, Stage::Combine, around).await.map(Some)
         }
         (None, Some(Reducer::Function(function))) => {
-            loader::load(store, host, function, Stage::Reduce, around).await.map(Some)
+            prepare::load(store, host, function, Stage::Reduce, around).await.map(Some)
         }
         (None, Some(Reducer::Builtin(_)) | None) => Ok(None),
     }
@@ -123,7 +123,7 @@ enum Emits {
 struct MapSink {
     emits: Emits,
     counters: Counters,
-    tap: Tap,
+    tap: LogSink,
     rules: Rules,
 }
 
@@ -167,7 +167,7 @@ impl Sink for MapSink {
 impl MapSink {
     #[inline]
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let (key, value) = (guest::raw(key)?, guest::raw(value)?);
+        let (key, value) = (function::raw(key)?, function::raw(value)?);
         self.counters.emit += 1;
         self.rules.check(key, value)?;
         match &mut self.emits {
@@ -182,7 +182,7 @@ impl MapSink {
 
 impl MapSink {
     fn take_total(&mut self, key: &[u8], value: &[u8], emits: u32) -> Result<()> {
-        let (key, value) = (guest::raw(key)?, guest::raw(value)?);
+        let (key, value) = (function::raw(key)?, function::raw(value)?);
         self.counters.emit += i64::from(emits);
         self.rules.check(key, value)?;
         match &mut self.emits {
@@ -192,7 +192,7 @@ impl MapSink {
     }
 
     fn take_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> Result<()> {
-        let key = guest::raw(key)?;
+        let key = function::raw(key)?;
         self.counters.emit += i64::from(emits);
         self.rules.check(key, RawVal::NULL)?;
         match &mut self.emits {
@@ -200,193 +200,6 @@ impl MapSink {
             Emits::Output(_) => Err(Error::Internal("sums were given to a map-only job".into())),
         }
     }
-}
-
-/// What a job takes of its map.
-#[derive(Clone)]
-pub(super) struct Rules {
-    pub(super) mode: OutputMode,
-    /// By which the job would have to group text.
-    pub(super) collation: Option<Collated>,
-    pub(super) builtin: Option<Builtin>,
-    /// Whether each emit becomes a document.
-    pub(super) map_only: bool,
-}
-
-impl Rules {
-    pub(super) fn of(job: &Job) -> Result<Self> {
-        let builtin = match &job.spec.reduce {
-            Some(Reducer::Builtin(name)) => Some(builtin(name)?),
-            _ => None,
-        };
-        Ok(Self {
-            mode: job.spec.output.mode,
-            collation: Collated::of(job),
-            builtin,
-            map_only: job.spec.reduce.is_none(),
-        })
-    }
-
-    /// Refuses what could become no result, when it is emitted.
-    #[inline]
-    pub(super) fn check(&self, key: RawVal<'_>, value: RawVal<'_>) -> Result<()> {
-        check_id(key)?;
-        if self.mode.adds() && key.is_nullish() {
-            return Err(Error::refused(
-                format!(
-                    "a result has the key null, which servers merge into no collection (--out {})",
-                    self.mode
-                ),
-                "nothing was published: emit another key, or use --out replace:NAME or inline",
-            ));
-        }
-        if let Some(collation) = &self.collation {
-            collation.refuse_text(key)?;
-        }
-        if self.mode == OutputMode::Update && value.tag == tag::DOCUMENT {
-            check_update(value.bytes)?;
-        }
-        if self.mode == OutputMode::Merge && self.map_only && value.tag == tag::DOCUMENT {
-            check_merge(value.bytes)?;
-        }
-        Ok(())
-    }
-
-    /// All that can be said of an emit by itself.
-    pub(super) fn judge(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let (key, value) = (guest::raw(key)?, guest::raw(value)?);
-        self.check(key, value)?;
-        if let Some(builtin) = self.builtin {
-            let refused = |e: BuiltinError| Error::refused(e.to_string(), "");
-            Accumulator::new(builtin).add(value).map_err(refused)?;
-        }
-        if self.map_only {
-            document_of_emit(key, value)?;
-        }
-        Ok(())
-    }
-}
-
-/// Refuses names that a document which takes the place of another may not have.
-fn check_merge(document: &[u8]) -> Result<()> {
-    match name_that(document, |name| name.first() == Some(&b'$'))? {
-        None => Ok(()),
-        Some(name) => Err(Error::refused(
-            format!(
-                "--out merge: may replace a document, which servers refuse for one with a field named {name:?}"
-            ),
-            "rename the field, put it within another one, or use --out replace:",
-        )),
-    }
-}
-
-/// Refuses names whose meaning would have to be guessed: `{"a.b": 1}` may be meant as a path or as a name.
-fn check_update(document: &[u8]) -> Result<()> {
-    match name_that(document, |name| name.contains(&b'.') || name.first() == Some(&b'$'))? {
-        None => Ok(()),
-        Some(name) => Err(Error::refused(
-            format!(
-                "--out update: sets whole fields, and the emitted document has one named {name:?}"
-            ),
-            "it is not said whether that is a path: emit the field at the top with all that it is to hold \
-             (names within it may have dots)",
-        )),
-    }
-}
-
-/// The first of an emitted document's own names that is as asked for.
-fn name_that(document: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Result<Option<String>> {
-    let mut fields = Elements::new(document);
-    while let Some((name, _)) = fields.next().map_err(malformed)? {
-        if is_wanted(name) {
-            return Ok(Some(String::from_utf8_lossy(name).into_owned()));
-        }
-    }
-    Ok(None)
-}
-
-fn malformed(error: impl std::fmt::Display) -> Error {
-    Error::Internal(format!("an emitted document is malformed: {error}"))
-}
-
-/// Refuses keys that cannot be the `_id` of a result, before anything is shuffled.
-pub(super) fn check_id(key: RawVal<'_>) -> Result<()> {
-    match key.tag {
-        tag::ARRAY | tag::REGEX | tag::UNDEFINED => Err(Error::refused(
-            format!("the key {key} is of type {}, which cannot be an _id", key.type_name()),
-            "emit it inside a document ({k: …}) or as text",
-        )),
-        tag::DOCUMENT if begins_with_dollar(key.bytes) => Err(Error::refused(
-            format!("the key {key} has a field that begins with $, which cannot be an _id"),
-            "rename the field",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a field's name begins with `$`, at any depth. Those of a reference may: servers take one as an `_id`.
-fn begins_with_dollar(document: &[u8]) -> bool {
-    fn any(container: &[u8], is_document: bool) -> bool {
-        let (mut fields, mut n, mut reference) = (Elements::new(container), 0, false);
-        // What is malformed is refused where it is read.
-        while let Ok(Some((name, value))) = fields.next() {
-            reference |= is_document && n == 0 && name == b"$ref";
-            n += 1;
-            let allowed = reference && matches!(name, b"$ref" | b"$id" | b"$db");
-            let begins = is_document && name.first() == Some(&b'$') && !allowed;
-            let nested = match value.tag {
-                tag::DOCUMENT => any(value.bytes, true),
-                tag::ARRAY => any(value.bytes, false),
-                _ => false,
-            };
-            if begins || nested {
-                return true;
-            }
-        }
-        false
-    }
-    any(document, true)
-}
-
-/// A map-only job's result: the emitted document under the emitted key, or `{_id, value}`.
-pub(super) fn document_of_emit(key: RawVal<'_>, value: RawVal<'_>) -> Result<RawDocumentBuf> {
-    let mut body = vec![0; 4];
-    key.append_element("_id", &mut body);
-    if value.tag == tag::DOCUMENT {
-        let mut fields = Elements::new(value.bytes);
-        while let Some((name, value)) = fields.next().map_err(malformed)? {
-            if name == b"_id" {
-                continue;
-            }
-            body.push(value.tag);
-            body.extend_from_slice(name);
-            body.push(0);
-            body.extend_from_slice(value.bytes);
-        }
-    } else {
-        value.append_element("value", &mut body);
-    }
-    finish_document(body, key)
-}
-
-/// A reduced result as MongoDB's own mapReduce writes it: `{_id, value}`.
-pub(super) fn document_of_result(key: RawVal<'_>, value: RawVal<'_>) -> Result<RawDocumentBuf> {
-    let mut body = vec![0; 4];
-    key.append_element("_id", &mut body);
-    value.append_element("value", &mut body);
-    finish_document(body, key)
-}
-
-fn finish_document(mut body: Vec<u8>, key: RawVal<'_>) -> Result<RawDocumentBuf> {
-    close_document(&mut body, 0);
-    if body.len() > config::DOCUMENT_BYTES_MAX {
-        return Err(Error::refused(
-            format!("the result of key {key} has {} bytes", body.len()),
-            "MongoDB stores documents of at most 16 MiB",
-        ));
-    }
-    RawDocumentBuf::from_bytes(body)
-        .map_err(|e| Error::Internal(format!("a result is malformed: {e}")))
 }
 
 fn compute(
@@ -401,7 +214,7 @@ fn compute(
         reduce => {
             let combine = match combine {
                 Some(loaded) => {
-                    let tap = Tap::kept(loaded.stage, &attempt.lines);
+                    let tap = LogSink::kept(loaded.stage, &attempt.lines);
                     Some(Guest::start(loaded, Collect::new(tap))?)
                 }
                 None => None,
@@ -410,7 +223,7 @@ fn compute(
             if attempt.job.spec.output.mode == OutputMode::Reduce
                 && combine.as_ref().is_some_and(Guest::streams)
             {
-                return Err(once_more::refuse_streaming());
+                return Err(rereduce::refuse_streaming());
             }
             let combine = combine.filter(|function| !function.streams());
             let how = match reduce {
@@ -433,7 +246,7 @@ fn compute(
     let sink = MapSink {
         emits,
         counters: Counters::default(),
-        tap: Tap::kept(Stage::Map, &attempt.lines),
+        tap: LogSink::kept(Stage::Map, &attempt.lines),
         rules: Rules::of(&attempt.job)?,
     };
     let mut map = Guest::start(map, sink)?;
@@ -456,7 +269,7 @@ fn compute(
             let (parts, of_combine) = combiner.finish()?;
             for (name, value) in of_combine.user {
                 if !counters.count(&name, value) {
-                    Tap::kept(Stage::Combine, &attempt.lines).counter_refused(&name);
+                    LogSink::kept(Stage::Combine, &attempt.lines).counter_refused(&name);
                 }
             }
             parts
@@ -573,15 +386,6 @@ impl Calls {
             Emits::Output(_) => Ok(()),
         }
     }
-}
-
-pub(super) fn builtin(name: &str) -> Result<Builtin> {
-    name.parse().map_err(|_| {
-        Error::refused(
-            format!("{name} is no built-in reduce"),
-            "use _sum, _count, _min, _max, _avg or _stats",
-        )
-    })
 }
 
 fn unsigned(n: Option<i64>) -> u64 {

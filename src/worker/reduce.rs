@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::attempt::Attempt;
-use super::guest::{self, Guest};
-use super::lines::Tap;
-use super::loader::{self, Loaded, Surroundings};
-use super::map::{builtin, document_of_emit, document_of_result};
-use super::reducer::{How, Long, Pairs, Reducer};
 use super::runs::{RunOf, from_merge, runs_of, sources, unless_in_vain};
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
+use crate::exec::function::{self, Guest};
+use crate::exec::log_buffer::LogSink;
+use crate::exec::prepare::{self, ExecEnv, Loaded};
+use crate::exec::reducer::{How, OversizePolicy, Pairs, Reducer};
+use crate::exec::result_document::{builtin, document_of_emit, document_of_result};
 use crate::job;
 use crate::shuffle::block::BlockLimits;
 use crate::shuffle::merge::{Merge, MergeLimits};
@@ -26,7 +26,7 @@ use crate::wasm::Stage;
 
 /// Runs the task's work; the caller commits.
 pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
-    let functions = Functions::load(attempt, &Surroundings::of_attempt(attempt)?).await?;
+    let functions = Functions::load(attempt, &attempt.exec_env()?).await?;
     let manifest = attempt.store.manifest(&attempt.task, attempt.job.map_tasks).await;
     let manifest = manifest.map_err(|error| unless_in_vain(attempt, error))?;
     let counters = merged(attempt, manifest, functions).await?;
@@ -63,11 +63,11 @@ impl Functions {
     ///
     /// # Errors
     /// Those of loading a function.
-    pub(super) async fn load(attempt: &Attempt, around: &Surroundings) -> Result<Self> {
+    pub(super) async fn load(attempt: &Attempt, around: &ExecEnv) -> Result<Self> {
         let spec = &attempt.job.spec;
         let (store, host) = (&attempt.store, &attempt.host);
         let load = async |function: Option<&job::FunctionRef>, stage| match function {
-            Some(function) => loader::load(store, host, function, stage, around).await.map(Some),
+            Some(function) => prepare::load(store, host, function, stage, around).await.map(Some),
             None => Ok(None),
         };
         let reduce = match &spec.reduce {
@@ -86,7 +86,7 @@ impl Functions {
 fn reducer(attempt: &Attempt, functions: Functions) -> Result<Reducer> {
     let spec = &attempt.job.spec;
     let start = |loaded: Loaded| {
-        let tap = Tap::kept(loaded.stage, &attempt.lines);
+        let tap = LogSink::kept(loaded.stage, &attempt.lines);
         Guest::start(loaded, Pairs::new(tap))
     };
     let how = match (&spec.reduce, functions.reduce) {
@@ -97,9 +97,9 @@ fn reducer(attempt: &Attempt, functions: Functions) -> Result<Reducer> {
         }
     };
     let long = match functions.combine {
-        _ if spec.no_combine => Long::Never,
-        Some(loaded) => Long::Combine(Box::new(start(loaded)?)),
-        None => Long::Reduce,
+        _ if spec.no_combine => OversizePolicy::Never,
+        Some(loaded) => OversizePolicy::Combine(Box::new(start(loaded)?)),
+        None => OversizePolicy::Reduce,
     };
     let reducer = Reducer::new(how, long, functions.finalize.map(start).transpose()?);
     Ok(reducer.skipping_single_values(spec.skip_single_values))
@@ -173,7 +173,7 @@ fn reduce(
     for of_function in reducer.counters() {
         for (name, value) in of_function.user {
             if !counters.count(&name, value) {
-                Tap::kept(Stage::Reduce, &attempt.lines).counter_refused(&name);
+                LogSink::kept(Stage::Reduce, &attempt.lines).counter_refused(&name);
             }
         }
     }
@@ -225,5 +225,5 @@ fn check_deadline(attempt: &Attempt, key: &RawValBuf) -> Result<()> {
         Some(job::Reducer::Function(function)) => function.name.clone(),
         None => None,
     };
-    Err(deadline.error(Stage::Reduce.name(), function, Some(guest::name_key(key.as_raw()))))
+    Err(deadline.error(Stage::Reduce.name(), function, Some(function::name_key(key.as_raw()))))
 }

@@ -22,6 +22,7 @@ mod js_guest;
 mod key_order;
 mod key_order_server;
 mod late;
+mod layers;
 mod leases;
 mod limits;
 mod logs;

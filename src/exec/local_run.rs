@@ -3,15 +3,15 @@
 
 use bson::{Document, RawDocumentBuf};
 
-use super::apart::Differs;
 use super::collation::Collated;
 use super::combiner::{Collect, boxed, combined, refuse_emit};
-use super::guest::{self, Batch, Guest};
-use super::lines::Tap;
-use super::loader::Loaded;
-use super::map::{Rules, builtin, document_of_emit, document_of_result};
-use super::once_more::value_of;
-use super::reducer::{How, Long, Pairs, Reducer};
+use super::function::{self, Batch, Guest};
+use super::in_parts::Differs;
+use super::log_buffer::LogSink;
+use super::prepare::Loaded;
+use super::reducer::{How, OversizePolicy, Pairs, Reducer};
+use super::rereduce::value_of;
+use super::result_document::{Rules, builtin, document_of_emit, document_of_result};
 use crate::error::{Error, Result};
 use crate::job::OutputMode;
 use crate::shuffle::table::{Combine, Table};
@@ -74,13 +74,13 @@ struct Emits {
     direct: Option<Vec<RawDocumentBuf>>,
     rules: Rules,
     counters: Counters,
-    tap: Tap,
+    tap: LogSink,
 }
 
 impl Sink for Emits {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
-        let key = guest::raw(key).map_err(boxed)?;
-        let value = guest::raw(value).map_err(boxed)?;
+        let key = function::raw(key).map_err(boxed)?;
+        let value = function::raw(value).map_err(boxed)?;
         self.counters.emit += 1;
         self.rules.check(key, value).map_err(boxed)?;
         match &mut self.direct {
@@ -121,7 +121,7 @@ impl LocalJob {
         };
         let table = Table::new(builtin.map_or(Combine::Values, Combine::Builtin));
         let direct = self.reduce.is_none().then(Vec::new);
-        let tap = Tap::printed(Stage::Map);
+        let tap = LogSink::printed(Stage::Map);
         let emits = Emits { table, direct, rules, counters: Counters::default(), tap };
         let mut map = Guest::start(self.map, emits)?;
         let mut batch = Batch::default();
@@ -155,10 +155,10 @@ impl LocalJob {
 }
 
 /// A key with its values, or with the state of a built-in.
-pub(super) struct Group {
-    pub(super) key: RawValBuf,
-    pub(super) encoded: Vec<u8>,
-    pub(super) values: Vec<RawValBuf>,
+pub(crate) struct Group {
+    pub(crate) key: RawValBuf,
+    pub(crate) encoded: Vec<u8>,
+    pub(crate) values: Vec<RawValBuf>,
 }
 
 fn drained(mut table: Table) -> Result<Vec<Group>> {
@@ -175,12 +175,12 @@ fn drained(mut table: Table) -> Result<Vec<Group>> {
 }
 
 /// What comes after the map.
-pub(super) struct Functions {
-    pub(super) combine: Option<Loaded>,
-    pub(super) reduce: LocalReduce,
-    pub(super) finalize: Option<Loaded>,
-    pub(super) no_combine: bool,
-    pub(super) skip_single_values: bool,
+pub(crate) struct Functions {
+    pub(crate) combine: Option<Loaded>,
+    pub(crate) reduce: LocalReduce,
+    pub(crate) finalize: Option<Loaded>,
+    pub(crate) no_combine: bool,
+    pub(crate) skip_single_values: bool,
 }
 
 impl Functions {
@@ -195,7 +195,7 @@ impl Functions {
                         added.map_err(|e| refuse_emit(&e))?;
                     }
                 }
-                let collect = Collect::new(Tap::printed(Stage::Combine));
+                let collect = Collect::new(LogSink::printed(Stage::Combine));
                 let mut guest = Guest::start(loaded.clone(), collect)?;
                 Some(drained(combined(&mut guest, table)?)?)
             }
@@ -206,7 +206,7 @@ impl Functions {
             results.push(document_of_result(key, value)?);
             Ok(())
         };
-        let mut reducer = self.reducer(Tap::printed)?;
+        let mut reducer = self.reducer(LogSink::printed)?;
         for group in combined.as_deref().unwrap_or(groups) {
             counters.reduce += 1;
             reduce_group(&mut reducer, group, &mut out)?;
@@ -246,12 +246,12 @@ impl Functions {
         })
     }
 
-    pub(super) fn reducer(&self, tap: impl Fn(Stage) -> Tap) -> Result<Reducer> {
+    pub(crate) fn reducer(&self, tap: impl Fn(Stage) -> LogSink) -> Result<Reducer> {
         let start = |loaded: &Loaded| Guest::start(loaded.clone(), Pairs::new(tap(loaded.stage)));
         let long = match &self.combine {
-            _ if self.no_combine => Long::Never,
-            Some(loaded) => Long::Combine(Box::new(start(loaded)?)),
-            None => Long::Reduce,
+            _ if self.no_combine => OversizePolicy::Never,
+            Some(loaded) => OversizePolicy::Combine(Box::new(start(loaded)?)),
+            None => OversizePolicy::Reduce,
         };
         let how = match &self.reduce {
             LocalReduce::Builtin(name) => How::Builtin(builtin(name)?),
@@ -262,7 +262,7 @@ impl Functions {
     }
 }
 
-pub(super) fn reduce_group(
+pub(crate) fn reduce_group(
     reducer: &mut Reducer,
     group: &Group,
     out: super::reducer::ResultSink<'_>,

@@ -15,7 +15,7 @@ use crate::task::{KeptBlock, PartManifest};
 /// Most bytes of a partition in a task's document, without its runs.
 const PART_BYTES_MAX: usize = 96;
 /// Most bytes of a block in a task's document, without its data: seven fields with their names, and its place.
-pub(super) const KEPT_BYTES_MORE: usize = 128;
+pub(crate) const KEPT_BYTES_MORE: usize = 128;
 /// Most bytes of a run: its type, its place in digits and the end of these, its number of blocks.
 const RUN_BYTES_MAX: usize = 20;
 
@@ -23,7 +23,7 @@ const RUN_BYTES_MAX: usize = 20;
 ///
 /// # Errors
 /// Those of writing, and [`Error::Refused`] when there are more runs than can be named at all.
-pub(super) fn fit(
+pub(crate) fn fit(
     parts: &mut [PartManifest],
     bytes_max: usize,
     blocks: &mut dyn TakeBlocks,
@@ -43,7 +43,7 @@ pub(super) fn fit(
 ///
 /// # Errors
 /// [`Error::Internal`] for a block of no part.
-pub(super) fn keep(parts: &mut [PartManifest], kept: Vec<Kept>) -> Result<()> {
+pub(crate) fn keep(parts: &mut [PartManifest], kept: Vec<Kept>) -> Result<()> {
     for Kept { partition, run, block } in kept {
         let part = parts.iter_mut().find(|part| part.p == partition);
         let part = part.ok_or_else(|| Error::Internal("a block of no part is kept".into()))?;
@@ -65,7 +65,7 @@ pub(super) fn keep(parts: &mut [PartManifest], kept: Vec<Kept>) -> Result<()> {
 }
 
 /// More bytes than the manifest has in a document.
-pub(super) fn bytes_bound(parts: &[PartManifest]) -> usize {
+pub(crate) fn bytes_bound(parts: &[PartManifest]) -> usize {
     let kept = |block: &KeptBlock| KEPT_BYTES_MORE + block.data.bytes.len();
     let part = |part: &PartManifest| {
         PART_BYTES_MAX + part.runs.len() * RUN_BYTES_MAX + part.kept.iter().map(kept).sum::<usize>()
@@ -74,7 +74,7 @@ pub(super) fn bytes_bound(parts: &[PartManifest]) -> usize {
 }
 
 /// What is said of a partition that has more runs than a document can name.
-pub(super) fn too_many(partition: u32) -> Error {
+pub(crate) fn too_many(partition: u32) -> Error {
     Error::refused(
         format!(
             "a map task has spilled too often: nothing can name its runs of partition {partition}"

@@ -4,9 +4,9 @@
 use std::error::Error as _;
 use std::time::Instant;
 
-use super::loader::Loaded;
-use super::once_more::field_of;
-use super::pace::Pace;
+use super::batch_sizer::Pace;
+use super::prepare::Loaded;
+use super::rereduce::field_of;
 use crate::error::{Error, FunctionError, Result};
 use crate::shuffle::fold::Fold;
 use crate::value::RawVal;

@@ -11,8 +11,8 @@ use crate::task::{Counters, PartManifest};
 use crate::value::{RawVal, RawValBuf, close_document, tag};
 use crate::wasm::{Level, Sink, SinkError, Sums};
 
-use super::guest::{self, Batch, Guest};
-use super::lines::Tap;
+use super::function::{self, Batch, Guest};
+use super::log_buffer::LogSink;
 use super::manifest;
 
 /// Takes the blocks of spills.
@@ -65,12 +65,12 @@ pub struct Combiner {
 pub struct Collect {
     table: Table,
     counters: Counters,
-    tap: Tap,
+    tap: LogSink,
 }
 
 impl Collect {
     /// An empty collection for a task's function.
-    pub fn new(tap: Tap) -> Self {
+    pub fn new(tap: LogSink) -> Self {
         Self { table: Table::new(Combine::Values), counters: Counters::default(), tap }
     }
 }
@@ -90,7 +90,7 @@ impl Sink for Collect {
             )));
         }
         self.table
-            .add(guest::raw(key).map_err(boxed)?, guest::raw(value).map_err(boxed)?)
+            .add(function::raw(key).map_err(boxed)?, function::raw(value).map_err(boxed)?)
             .map_err(|e| boxed(refuse_emit(&e)))
     }
     fn count(&mut self, name: &str, delta: i64) {
@@ -258,7 +258,7 @@ impl Combiner {
 ///
 /// # Errors
 /// Those of the function.
-pub(super) fn combined(combine: &mut Guest<Collect>, mut old: Table) -> Result<Table> {
+pub(crate) fn combined(combine: &mut Guest<Collect>, mut old: Table) -> Result<Table> {
     combine.sink_mut().table = Table::new(old.combine());
     let mut batch = Batch::default();
     // The order does not matter for the result, but a fixed one makes every attempt alike.
@@ -366,7 +366,7 @@ impl OpenRun {
 }
 
 /// A document `{k, v: […]}` in the making, at the end of a batch.
-pub(super) struct ValuesChunk {
+pub(crate) struct ValuesChunk {
     body: Vec<u8>,
     array_start: usize,
     count: u64,
@@ -374,12 +374,12 @@ pub(super) struct ValuesChunk {
 
 impl ValuesChunk {
     /// Begins a document `{v: […]}` without a key, for a group that streams.
-    pub(super) fn begin_values() -> Self {
+    pub(crate) fn begin_values() -> Self {
         Self::with_array(vec![0; 4])
     }
 
     /// Begins a document for a key.
-    pub(super) fn begin(key: RawVal<'_>) -> Self {
+    pub(crate) fn begin(key: RawVal<'_>) -> Self {
         let mut body = vec![0; 4];
         key.append_element("k", &mut body);
         Self::with_array(body)
@@ -394,29 +394,29 @@ impl ValuesChunk {
     }
 
     /// Appends a value.
-    pub(super) fn push(&mut self, value: RawVal<'_>) {
+    pub(crate) fn push(&mut self, value: RawVal<'_>) {
         let mut digits = [0_u8; 20];
         value.append_element(decimal(self.count, &mut digits), &mut self.body);
         self.count += 1;
     }
 
     /// Bytes so far.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.body.len()
     }
 
     /// Values so far.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// Ends the document and appends it to the batch.
-    pub(super) fn end(self, batch: &mut Batch) {
+    pub(crate) fn end(self, batch: &mut Batch) {
         batch.push(&self.into_bytes());
     }
 
     /// Ends the document.
-    pub(super) fn into_bytes(mut self) -> Vec<u8> {
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         close_document(&mut self.body, self.array_start);
         close_document(&mut self.body, 0);
         self.body
@@ -437,12 +437,12 @@ fn decimal(mut n: u64, digits: &mut [u8; 20]) -> &str {
     digits.get(at..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("0")
 }
 
-pub(super) fn boxed(error: Error) -> SinkError {
+pub(crate) fn boxed(error: Error) -> SinkError {
     Box::new(error)
 }
 
 /// An emit that cannot be taken is the function's fault, so another attempt would not help.
-pub(super) fn refuse_emit(error: &crate::shuffle::table::ShuffleError) -> Error {
+pub(crate) fn refuse_emit(error: &crate::shuffle::table::ShuffleError) -> Error {
     Error::refused(format!("an emit is refused: {error}"), "")
 }
 

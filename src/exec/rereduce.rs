@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use bson::{RawDocument, RawDocumentBuf};
 
-use super::guest::Guest;
-use super::lines::{Lines, Tap};
-use super::loader::Loaded;
-use super::map::document_of_result;
-use super::reducer::{How, Long, Pairs, Reducer};
+use super::function::Guest;
+use super::log_buffer::{Lines, LogSink};
+use super::prepare::Loaded;
+use super::reducer::{How, OversizePolicy, Pairs, Reducer};
+use super::result_document::document_of_result;
 use crate::error::{Error, Result};
 use crate::shuffle::builtin::Builtin;
 use crate::value::key;
@@ -27,7 +27,7 @@ impl OnceMore {
     /// # Errors
     /// [`Error::Refused`] for a name that is no built-in, [`Error::Function`] when finalize fails at its start.
     pub fn builtin(name: &str, finalize: Option<Loaded>) -> Result<Self> {
-        let builtin = match super::map::builtin(name)? {
+        let builtin = match super::result_document::builtin(name)? {
             Builtin::Count => Builtin::Sum,
             other => other,
         };
@@ -48,7 +48,7 @@ impl OnceMore {
 
     fn new(how: How, finalize: Option<Loaded>) -> Result<Self> {
         let finalize = finalize.map(start).transpose()?;
-        Ok(Self { reducer: Reducer::new(how, Long::Reduce, finalize) })
+        Ok(Self { reducer: Reducer::new(how, OversizePolicy::Reduce, finalize) })
     }
 
     /// The results `{_id, value}` as a collection shall have them that holds `known`, by encoded key.
@@ -100,7 +100,7 @@ pub(crate) fn refuse_streaming() -> Error {
 /// An instance whose lines nobody reads: the functions have run before, and there is no task to log for.
 fn start(loaded: Loaded) -> Result<Guest<Pairs>> {
     let lines = Lines::new(NAME, 0);
-    let tap = Tap::kept(loaded.stage, &lines);
+    let tap = LogSink::kept(loaded.stage, &lines);
     Guest::start(loaded, Pairs::new(tap))
 }
 
@@ -126,7 +126,7 @@ pub fn value_of<'a>(document: &'a RawDocument, field: &str) -> Result<RawVal<'a>
 
 /// The same of a field that need not be there. Not by the library, which gives no text that is not UTF-8, and nothing
 /// that comes after it.
-pub(super) fn field_of<'a>(document: &'a RawDocument, field: &str) -> Result<Option<RawVal<'a>>> {
+pub(crate) fn field_of<'a>(document: &'a RawDocument, field: &str) -> Result<Option<RawVal<'a>>> {
     let malformed = |why: String| Error::Internal(format!("a document is malformed: {why}"));
     let mut elements = Elements::new(document.as_bytes());
     while let Some((name, value)) = elements.next().map_err(|e| malformed(e.to_string()))? {

@@ -23,7 +23,7 @@ pub enum Collated {
 
 impl Collated {
     /// Whether texts that differ may be the same to a job.
-    pub(super) fn of(job: &Job) -> Option<Self> {
+    pub(crate) fn of(job: &Job) -> Option<Self> {
         Self::of_input(&job.spec.input, job.input_collation.is_some())
     }
 
@@ -39,7 +39,7 @@ impl Collated {
     ///
     /// # Errors
     /// [`Error::Refused`] naming the key.
-    pub(super) fn refuse_text(self, key: RawVal<'_>) -> Result<()> {
+    pub(crate) fn refuse_text(self, key: RawVal<'_>) -> Result<()> {
         let holds_text = match key.tag {
             tag::STRING | tag::SYMBOL => true,
             tag::DOCUMENT | tag::ARRAY => {

@@ -5,22 +5,19 @@
 //! people: when they cannot be written, the task goes on without them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bson::DateTime;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
-use super::attempt::Attempt;
-use super::guest;
+use super::function;
 use crate::config;
-use crate::store::logs::{LogBatch, LogLine};
+use crate::store::logs::LogLine;
 use crate::terminal::tell;
 use crate::wasm::{Level, Stage};
 
 /// Where the lines of one stage go.
 #[derive(Debug, Clone)]
-pub struct Tap {
+pub struct LogSink {
     stage: Stage,
     /// None for standard error.
     kept: Option<Arc<Lines>>,
@@ -46,7 +43,7 @@ struct State {
     told_of_counters: bool,
 }
 
-impl Tap {
+impl LogSink {
     /// To standard error, for trials.
     pub fn printed(stage: Stage) -> Self {
         Self { stage, kept: None }
@@ -123,11 +120,21 @@ impl Lines {
         if many {
             self.many.notify_one();
         }
-        guest::log(&self.task, level, text);
+        function::log(&self.task, level, text);
+    }
+
+    /// Waits until enough has come together for a batch.
+    pub async fn many(&self) {
+        self.many.notified().await;
+    }
+
+    /// How many lines were dropped so far, beyond the limits.
+    pub fn dropped(&self) -> i64 {
+        self.lock().dropped
     }
 
     /// Takes out what waits.
-    fn batch(&self) -> Vec<LogLine> {
+    pub fn batch(&self) -> Vec<LogLine> {
         let mut state = self.lock();
         state.waiting_bytes = 0;
         std::mem::take(&mut state.waiting)
@@ -138,53 +145,6 @@ impl Lines {
     }
 }
 
-/// Writes an attempt's lines every now and then until `ended`, and then the rest.
-pub(super) async fn write(attempt: Arc<Attempt>, ended: CancellationToken) {
-    let mut n = 0;
-    loop {
-        let over = tokio::select! {
-            () = ended.cancelled() => true,
-            () = attempt.lines.many.notified() => false,
-            () = tokio::time::sleep(config::LOG_PAUSE) => false,
-        };
-        let lines = attempt.lines.batch();
-        let dropped = if over { attempt.lines.lock().dropped } else { 0 };
-        if !lines.is_empty() || dropped > 0 {
-            write_one(&attempt, n, lines, dropped).await;
-            n += 1;
-        }
-        if over {
-            return;
-        }
-    }
-}
-
-async fn write_one(attempt: &Attempt, n: i32, lines: Vec<LogLine>, dropped: i64) {
-    // Who has lost the lease may be long after the job, and whoever removed it.
-    if attempt.lease.check().is_err() {
-        return;
-    }
-    let task = &attempt.task;
-    let batch = LogBatch {
-        id: LogBatch::name(&task.id, task.epoch, &attempt.lease.token, n),
-        kind: LogBatch::KIND.to_owned(),
-        shard: task.shard.clone(),
-        job: task.job.clone(),
-        plan: task.plan,
-        task: task.id.clone(),
-        attempt: task.epoch,
-        worker: task.worker.clone(),
-        lines,
-        dropped,
-    };
-    if let Err(error) = attempt.store.insert_log(&batch).await {
-        tracing::warn!(task = %task.id, %error, lines = batch.lines.len(), "log lines are lost");
-    }
-}
-
-/// How long the end of an attempt waits for its last lines to be written.
-pub(super) const LAST_LINES_MAX: Duration = Duration::from_secs(5);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +152,7 @@ mod tests {
     #[test]
     fn lines_are_kept_up_to_the_limits_and_then_counted() {
         let lines = Lines::new("t", 1 << 20);
-        let tap = Tap::kept(Stage::Map, &lines);
+        let tap = LogSink::kept(Stage::Map, &lines);
         for n in 0..config::LOG_LINES_MAX + 7 {
             tap.line(Level::Info, &n.to_string());
         }
@@ -207,7 +167,7 @@ mod tests {
     #[test]
     fn bytes_are_limited_and_nothing_is_kept_after_the_first_that_was_dropped() {
         let lines = Lines::new("t", 20);
-        let tap = Tap::kept(Stage::Reduce, &lines);
+        let tap = LogSink::kept(Stage::Reduce, &lines);
         for text in ["123456789", "123456789", "x"] {
             tap.line(Level::Warn, text);
         }
@@ -215,14 +175,14 @@ mod tests {
         assert_eq!(kept.len(), 2);
         assert_eq!((kept[0].stage.as_str(), kept[0].level.as_str()), ("reduce", "warn"));
         let none = Lines::new("t", 0);
-        Tap::kept(Stage::Map, &none).line(Level::Info, "");
+        LogSink::kept(Stage::Map, &none).line(Level::Info, "");
         assert!(none.batch().is_empty());
     }
 
     #[test]
     fn counters_beyond_the_limit_are_told_of_once() {
         let lines = Lines::new("t", 1 << 20);
-        let tap = Tap::kept(Stage::Map, &lines);
+        let tap = LogSink::kept(Stage::Map, &lines);
         tap.counter_refused("a");
         tap.counter_refused("b");
         let kept = lines.batch();

@@ -1,7 +1,7 @@
 //! A reduce that streams: one group goes to it value by value, so neither side holds the group.
 
 use super::combiner::ValuesChunk;
-use super::guest::{Guest, StreamCall};
+use super::function::{Guest, StreamCall};
 use super::reducer::Pairs;
 use crate::error::Result;
 use crate::value::{RawVal, RawValBuf, close_document};
@@ -12,7 +12,7 @@ use crate::value::{RawVal, RawValBuf, close_document};
 ///
 /// # Errors
 /// Those of the function, and whatever `next` returns.
-pub(super) fn reduce(
+pub(crate) fn reduce(
     function: &mut Guest<Pairs>,
     key: RawVal<'_>,
     mut next: impl FnMut(&mut RawValBuf) -> Result<bool>,

@@ -1,10 +1,7 @@
 //! From a function's reference to something that can be instantiated.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::Attempt;
-use super::combiner::boxed;
 use super::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
@@ -42,7 +39,7 @@ impl Loaded {
 
 /// What every function of one task is told: clock, randomness, parameters, limits.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct ExecEnv {
     /// What the functions' clock shows, in milliseconds since 1970.
     pub now_ms: i64,
     /// Where their randomness comes from.
@@ -59,7 +56,7 @@ pub struct Surroundings {
     pub interrupt: Interrupt,
 }
 
-impl Surroundings {
+impl ExecEnv {
     /// The same for every attempt of a task, so that every attempt does the same. Whatever the functions
     /// log passes: it is limited over all functions of an attempt, where lines are counted too.
     ///
@@ -82,22 +79,6 @@ impl Surroundings {
             interrupt: Interrupt::default(),
         })
     }
-
-    /// Those of an attempt.
-    ///
-    /// # Errors
-    /// As for [`Surroundings::of`].
-    pub(super) fn of_attempt(attempt: &Arc<Attempt>) -> Result<Self> {
-        let asked = attempt.clone();
-        Ok(Self {
-            // Whatever time they have, they end with the lease and with the worker.
-            interrupt: Interrupt::new(move || asked.check().map_err(boxed)),
-            deadline: attempt.deadline,
-            // A call of several records may have taken too long where none of them did.
-            careful: attempt.task.error.is_some(),
-            ..Self::of(&attempt.job, &attempt.task.id)?
-        })
-    }
 }
 
 /// A job's limits in the host's terms.
@@ -116,7 +97,7 @@ pub fn limits(limits: &crate::job::Limits) -> Limits {
 ///
 /// # Errors
 /// [`Error::Unfit`].
-pub(super) fn check_memory(job: &Job, host: &Host, worker: &str) -> Result<()> {
+pub(crate) fn check_memory(job: &Job, host: &Host, worker: &str) -> Result<()> {
     let wanted = job.spec.limits.memory_mb;
     let given = (host.memory_bytes_max() >> 20) as u64;
     if wanted <= given {
@@ -141,7 +122,7 @@ pub async fn load(
     host: &Host,
     function: &FunctionRef,
     stage: Stage,
-    around: &Surroundings,
+    around: &ExecEnv,
 ) -> Result<Loaded> {
     if function.language != "js"
         && let Ok(digest) = blake3::Hash::from_hex(&function.digest)
@@ -182,7 +163,7 @@ pub async fn compile(
     language: &str,
     content: Vec<u8>,
     stage: Stage,
-    around: &Surroundings,
+    around: &ExecEnv,
 ) -> Result<Loaded> {
     let script = match language {
         "js" => Some(script(stage, content.clone())?),
@@ -232,12 +213,7 @@ fn not_provided(error: &HostError) -> Error {
     }
 }
 
-fn ready(
-    module: Module,
-    script: Option<Script>,
-    stage: Stage,
-    around: &Surroundings,
-) -> Result<Loaded> {
+fn ready(module: Module, script: Option<Script>, stage: Stage, around: &ExecEnv) -> Result<Loaded> {
     if script.is_none() && !module.info().stages.contains(stage) {
         return Err(Error::refused(
             format!("the module does not export {stage}"),

@@ -7,13 +7,13 @@
 use bson::RawDocumentBuf;
 
 use super::combiner::ValuesChunk;
-use super::guest::{Batch, Guest};
-use super::lines::{Lines, Tap};
-use super::loader::Loaded;
-use super::local::{Functions, Group, LocalReduce, reduce_group};
-use super::map::document_of_result;
-use super::once_more::value_of;
+use super::function::{Batch, Guest};
+use super::local_run::{Functions, Group, LocalReduce, reduce_group};
+use super::log_buffer::{Lines, LogSink};
+use super::prepare::Loaded;
 use super::reducer::Pairs;
+use super::rereduce::value_of;
+use super::result_document::document_of_result;
 use crate::config;
 use crate::error::Result;
 use crate::value::{Elements, RawVal, RawValBuf, tag};
@@ -61,7 +61,7 @@ impl Way {
 
 impl Functions {
     /// What is different in parts. Nothing where no job would reduce in parts.
-    pub(super) fn in_parts(&self, groups: &[Group], at_once: &[RawDocumentBuf]) -> Option<Differs> {
+    pub(crate) fn in_parts(&self, groups: &[Group], at_once: &[RawDocumentBuf]) -> Option<Differs> {
         let LocalReduce::Function(reduce) = &self.reduce else { return None };
         if self.no_combine {
             return None;
@@ -92,7 +92,7 @@ impl Functions {
     ) -> Result<Option<Vec<RawDocumentBuf>>> {
         // What the functions print has been printed.
         let lines = Lines::new("try", 0);
-        let tap = |stage| Tap::kept(stage, &lines);
+        let tap = |stage| LogSink::kept(stage, &lines);
         let mut guest = Guest::start(shortens.clone(), Pairs::new(tap(shortens.stage)))?;
         if guest.streams() {
             return Ok(None);

@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 
 use super::combiner::{ValuesChunk, boxed};
-use super::guest::{self, Batch, Guest};
-use super::lines::Tap;
-use super::stream;
+use super::function::{self, Batch, Guest};
+use super::log_buffer::LogSink;
+use super::streaming_reduce;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::shuffle::builtin::{Accumulator, Builtin};
@@ -28,7 +28,7 @@ pub enum How {
 }
 
 /// How a group gets shorter that has more values than one call takes, where the function does not stream.
-pub enum Long {
+pub enum OversizePolicy {
     /// By the function itself, which is associative.
     Reduce,
     /// By the job's combine, which is there for this.
@@ -43,7 +43,7 @@ pub type ResultSink<'a> = &'a mut dyn FnMut(RawVal<'_>, RawVal<'_>) -> Result<()
 /// Reduces groups that come in key order.
 pub struct Reducer {
     how: How,
-    long: Long,
+    long: OversizePolicy,
     finalize: Option<Guest<Pairs>>,
     /// Whether a key's only value is its result.
     skip_single: bool,
@@ -60,31 +60,31 @@ pub struct Pairs {
     /// How many more are taken.
     room: usize,
     counters: Counters,
-    tap: Tap,
+    tap: LogSink,
 }
 
 impl Pairs {
     /// An empty collection for a task's function.
-    pub fn new(tap: Tap) -> Self {
+    pub fn new(tap: LogSink) -> Self {
         Self { pairs: Vec::new(), room: 0, counters: Counters::default(), tap }
     }
 
     /// Makes room for the results of so many groups, and one more: which of them is too many is found
     /// by their keys. A function that emits without end is stopped.
-    pub(super) fn expect(&mut self, groups: usize) {
+    pub(crate) fn expect(&mut self, groups: usize) {
         self.room = groups + 1;
     }
 
     /// Takes out what was emitted.
-    pub(super) fn take(&mut self) -> Vec<(RawValBuf, RawValBuf)> {
+    pub(crate) fn take(&mut self) -> Vec<(RawValBuf, RawValBuf)> {
         std::mem::take(&mut self.pairs)
     }
 }
 
 impl Sink for Pairs {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
-        let key = guest::raw(key).map_err(boxed)?;
-        let value = guest::raw(value).map_err(boxed)?;
+        let key = function::raw(key).map_err(boxed)?;
+        let value = function::raw(value).map_err(boxed)?;
         let key = RawValBuf::from(key);
         if self.room == 0 {
             let why = "it has emitted more than one result for each group already";
@@ -106,7 +106,7 @@ impl Sink for Pairs {
 
 impl Reducer {
     /// A reducer for one task.
-    pub fn new(how: How, long: Long, finalize: Option<Guest<Pairs>>) -> Self {
+    pub fn new(how: How, long: OversizePolicy, finalize: Option<Guest<Pairs>>) -> Self {
         Self {
             how,
             long,
@@ -154,7 +154,7 @@ impl Reducer {
         if let How::Function(function) = &mut self.how
             && function.streams()
         {
-            let pairs = stream::reduce(function, key.as_raw(), next)?;
+            let pairs = streaming_reduce::reduce(function, key.as_raw(), next)?;
             let mut expected = VecDeque::from([encoded.to_vec()]);
             for (emitted, value) in &pairs {
                 let encoded = matching(Stage::Reduce, &mut expected, emitted)?;
@@ -163,8 +163,8 @@ impl Reducer {
             return Ok(());
         }
         let mut room = match self.long {
-            Long::Reduce | Long::Combine(_) => config::VALUES_BYTES_MAX,
-            Long::Never => config::WHOLE_VALUES_BYTES_MAX,
+            OversizePolicy::Reduce | OversizePolicy::Combine(_) => config::VALUES_BYTES_MAX,
+            OversizePolicy::Never => config::WHOLE_VALUES_BYTES_MAX,
         };
         let mut chunk = ValuesChunk::begin(key.as_raw());
         let mut more = next(&mut value)?;
@@ -223,8 +223,8 @@ impl Reducer {
             How::Function(guest) => Some(std::mem::take(&mut guest.sink_mut().counters)),
         };
         let combine = match &mut self.long {
-            Long::Combine(guest) => Some(std::mem::take(&mut guest.sink_mut().counters)),
-            Long::Reduce | Long::Never => None,
+            OversizePolicy::Combine(guest) => Some(std::mem::take(&mut guest.sink_mut().counters)),
+            OversizePolicy::Reduce | OversizePolicy::Never => None,
         };
         let finalize = self.finalize.as_mut().map(|g| std::mem::take(&mut g.sink_mut().counters));
         reduce.into_iter().chain(combine).chain(finalize).collect()
@@ -241,7 +241,7 @@ impl Reducer {
             Error::refused(
                 format!(
                     "{} has more than {} bytes of values{why}",
-                    guest::name_key(key.as_raw()),
+                    function::name_key(key.as_raw()),
                     config::WHOLE_VALUES_BYTES_MAX
                 ),
                 "give a reduce that streams (reduce_begin, reduce_next, reduce_end)",
@@ -252,10 +252,12 @@ impl Reducer {
             (How::Builtin(_), _) => {
                 return Err(Error::Internal("only functions reduce in pieces".into()));
             }
-            (_, Long::Never) => return Err(too_long(", which --no-combine gives in one call")),
+            (_, OversizePolicy::Never) => {
+                return Err(too_long(", which --no-combine gives in one call"));
+            }
             // A combine may give several values, though hardly more than it was given.
-            (_, Long::Combine(combine)) => (Stage::Combine, combine.as_mut(), values),
-            (How::Function(reduce), Long::Reduce) => (Stage::Reduce, reduce.as_mut(), 1),
+            (_, OversizePolicy::Combine(combine)) => (Stage::Combine, combine.as_mut(), values),
+            (How::Function(reduce), OversizePolicy::Reduce) => (Stage::Reduce, reduce.as_mut(), 1),
         };
         let mut batch = Batch::default();
         chunk.end(&mut batch);
