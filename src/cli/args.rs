@@ -57,7 +57,8 @@ pub(super) struct Global {
         global = true,
         help_heading = "Global options",
         env = "AVIARY_URI_FILE",
-        value_name = "FILE"
+        value_name = "FILE",
+        value_parser = path()
     )]
     pub(super) uri_file: Option<PathBuf>,
     /// Where the two came from.
@@ -95,7 +96,8 @@ pub(super) struct Global {
         global = true,
         help_heading = "Global options",
         env = "AVIARY_CONFIG",
-        value_name = "FILE"
+        value_name = "FILE",
+        value_parser = path()
     )]
     pub(super) config: Option<PathBuf>,
     /// What a daemon was told of other databases.
@@ -128,7 +130,9 @@ struct File {
 impl Global {
     /// Fills what flags and environment left open from the configuration file.
     pub(super) fn with_file(mut self) -> Result<Self> {
-        let Some(path) = &self.config else { return Ok(self) };
+        let Some(path) = self.config.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+            return Ok(self);
+        };
         let text = std::fs::read_to_string(path).map_err(|e| Error::unreadable(path, e))?;
         let file: File = toml::from_str(&text).map_err(|e| {
             Error::Usage(format!("{} is not a configuration: {}", path.display(), e.message()))
@@ -492,7 +496,7 @@ pub(super) struct SubmitArgs {
     /// reduce:NAME: what was there under a result's _id is reduced once more with it.
     /// update:NAME, for a map-only job: each emitted document's fields are set in the document of
     /// that _id; a plain value sets the field `value`. A result whose _id is not there is left out; the
-    /// counter `updated` says how many were there. The input itself may be named.
+    /// counters `updated` and `unmatched` say how many were there and how many not. The input itself may be named.
     #[arg(long, value_name = "MODE:NAME", default_value = "inline", conflicts_with = "command")]
     pub(super) out: String,
     /// The output's database [default: -d].
@@ -637,6 +641,12 @@ pub(super) struct ResultsArgs {
     pub(super) sort: String,
 }
 
+/// A path that may be empty: a variable that is set to nothing is not set.
+fn path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// What jobs may ask for in this fleet; a job that asks for more fails and says so. Give every coordinator and
 /// worker the same.
 #[derive(Debug, Args)]
@@ -696,7 +706,7 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "AVIARY_SHARD_URI", hide_env_values = true, value_name = "U")]
     pub(super) shard_uri: Option<String>,
     /// A file that holds that address, as for --uri-file.
-    #[arg(long, env = "AVIARY_SHARD_URI_FILE", value_name = "FILE")]
+    #[arg(long, env = "AVIARY_SHARD_URI_FILE", value_name = "FILE", value_parser = path())]
     pub(super) shard_uri_file: Option<PathBuf>,
     /// In a sharded cluster, the shard to work for through the router [default: that of --shard-uri,
     /// or all of them].

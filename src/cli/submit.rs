@@ -11,7 +11,7 @@ use crate::error::{Error, Result, StoreErrorKind};
 use crate::functions::{self, CheckedFor, Given};
 use crate::ids::JobId;
 use crate::job::{FunctionRef, Input, Job, JobSpec, Limits, Output, OutputMode, ReadMode, Reducer};
-use crate::request::document::{ReduceWish, of_job};
+use crate::request::document::{NAME_BYTES_MAX, ReduceWish, of_job};
 use crate::request::{Asked, REQUESTS};
 use crate::store::Store;
 use crate::store::input::InputSize;
@@ -64,6 +64,15 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
     }
     if args.job.collection.is_empty() {
         return Err(Error::Usage("nothing to read; give --collection, or a --command".into()));
+    }
+    let names = [("--id", &args.id), ("--tag", &args.tag), ("--client", &args.client)];
+    for (flag, name) in names.into_iter().filter_map(|(flag, name)| Some((flag, name.as_ref()?))) {
+        if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+            return Err(Error::Usage(format!(
+                "{flag} has {} bytes, and takes 1 to {NAME_BYTES_MAX}",
+                name.len()
+            )));
+        }
     }
     let scope = ejson_document("--scope", &args.job.scope)?;
     let (mode, target) = parse_out(&args.out)?;
@@ -497,7 +506,7 @@ pub(super) async fn find(
     args: &JobFunctions,
     job: &CheckedFor<'_>,
 ) -> Result<Found> {
-    let named = named_stages(store, host, args).await?;
+    let named = named_stages(store, host, args, job.scope).await?;
     let one = async |text: &Option<String>, stage| match text {
         Some(text) => Given::find(store, host, text, stage, job).await.map(Some),
         None => Ok(None),
@@ -544,7 +553,12 @@ struct Named {
 }
 
 /// `--module` stands for each stage that it exports and that no other flag names.
-async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -> Result<Named> {
+async fn named_stages(
+    store: Option<&Store>,
+    host: &Host,
+    args: &JobFunctions,
+    scope: &Document,
+) -> Result<Named> {
     let mut named = Named {
         map: args.map.clone(),
         combine: args.combine.clone(),
@@ -555,7 +569,7 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
     let path = std::path::Path::new(module);
     let stages = if path.is_file() {
         match functions::Source::read(host, path)? {
-            script if script.language == "js" => script.script_stages(),
+            script if script.language == "js" => script.script_stages(host, scope).await?,
             module => module.stages,
         }
     } else {
@@ -563,7 +577,14 @@ async fn named_stages(store: Option<&Store>, host: &Host, args: &JobFunctions) -
             Some(store) => store.find_function(module).await?,
             None => None,
         };
-        found.ok_or_else(|| functions::not_found(module))?.stages
+        let found = found.ok_or_else(|| functions::not_found(module))?;
+        match found.language.as_str() {
+            "js" => {
+                let text = String::from_utf8_lossy(&found.content.bytes);
+                functions::script::stages(host, &text, scope).await?
+            }
+            _ => found.stages,
+        }
     };
     if stages.is_empty() {
         return Err(Error::refused(

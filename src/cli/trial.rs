@@ -104,6 +104,11 @@ pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     if !global.quiet {
         tell!("{}", of_counts(count, &outcome.counters));
     }
+    if let Some(key) = &outcome.twice {
+        tell!(
+            "warning: the key {key} was emitted twice, and a map-only job fails then: emit each key once, or give a --reduce"
+        );
+    }
     if let Some(spoiled) = &outcome.spoiled {
         tell!("{}", of_spoiled(spoiled));
     }

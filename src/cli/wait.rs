@@ -152,7 +152,13 @@ pub(super) fn verdict(job: &Job) -> Result<()> {
         JobState::Stopped => {
             Err(Error::JobStopped { job: job.id.to_string(), message: message(job) })
         }
-        JobState::Cancelled => Err(Error::JobCancelled(job.id.to_string())),
+        JobState::Cancelled => {
+            // What is in the target all the same.
+            if let Some(error) = &job.error {
+                tell!("note: {}", error.message);
+            }
+            Err(Error::JobCancelled(job.id.to_string()))
+        }
         JobState::Submitted
         | JobState::Planning
         | JobState::Mapping

@@ -35,6 +35,7 @@ pub(super) async fn run(global: &Global) -> Result<()> {
                 "pid": w.pid,
                 "slots": w.slots,
                 "busy": w.busy,
+                "memory_mb": w.memory_mb,
                 "can": w.can.clone().map(|can| output::ejson(&can.into())),
                 "version": w.version,
                 "started": output::date(Some(w.started)),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
+use bson::Document;
 
 use crate::error::Result;
 use crate::ids::JobId;
@@ -82,7 +82,10 @@ impl Told {
 /// [`crate::error::Error::Store`].
 pub(super) async fn tell(store: &Store, job: &Job, phases: &JobPhases) -> Result<()> {
     let Some(request) = &job.request else { return Ok(()) };
-    let mut set = doc! { "progress": progress(job, phases) };
+    // Field by field: the notes on a command stay beside them.
+    let fields = progress(job, phases).into_iter();
+    let mut set: Document =
+        fields.map(|(name, value)| (format!("progress.{name}"), value)).collect();
     set.extend(end(job));
     store.tell(request, set).await
 }

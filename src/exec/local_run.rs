@@ -1,6 +1,8 @@
 //! A whole job over a few documents in one process: what `aviary try` runs. The same functions, the
 //! same combining and reducing as in a worker, without the database between.
 
+use std::collections::HashSet;
+
 use bson::{Document, RawDocumentBuf};
 
 use super::collation::Collated;
@@ -56,6 +58,8 @@ pub struct LocalOutcome {
     pub parts: Option<Differs>,
     /// A key whose values are numbers and whose result is none.
     pub spoiled: Option<Spoiled>,
+    /// A key that a map-only job emits twice, which a real one refuses.
+    pub twice: Option<String>,
 }
 
 /// What a reduce made of numbers that is no number: text, or NaN.
@@ -135,8 +139,8 @@ impl LocalJob {
         let Some(reduce) = self.reduce else {
             let results = direct.unwrap_or_default();
             counters.output = i64::try_from(results.len()).unwrap_or(i64::MAX);
-            let counters = counters.to_document();
-            return Ok(LocalOutcome { results, counters, parts: None, spoiled: None });
+            let (counters, twice) = (counters.to_document(), twice(&results)?);
+            return Ok(LocalOutcome { results, counters, parts: None, spoiled: None, twice });
         };
         let functions = Functions {
             combine: self.combine,
@@ -150,8 +154,20 @@ impl LocalJob {
         let parts = functions.in_parts(&groups, &results);
         let spoiled = functions.spoiled(&groups, &results);
         counters.output = i64::try_from(results.len()).unwrap_or(i64::MAX);
-        Ok(LocalOutcome { results, counters: counters.to_document(), parts, spoiled })
+        Ok(LocalOutcome { results, counters: counters.to_document(), parts, spoiled, twice: None })
     }
+}
+
+/// The first key that two results have.
+fn twice(results: &[RawDocumentBuf]) -> Result<Option<String>> {
+    let mut seen = HashSet::with_capacity(results.len());
+    for result in results {
+        let key = value_of(result, "_id")?;
+        if !seen.insert(super::rereduce::encoded(key)?) {
+            return Ok(Some(key.to_string()));
+        }
+    }
+    Ok(None)
 }
 
 /// A key with its values, or with the state of a built-in.

@@ -1,6 +1,10 @@
 //! From a path, a name or a digest to a function in the catalogue.
 
+pub mod script;
+
 use std::path::{Path, PathBuf};
+
+use bson::Document;
 
 use crate::config;
 use crate::error::{Error, Result};
@@ -172,33 +176,11 @@ impl Source {
     }
 
     /// The stages that a script defines by their names; none for a script that is one function.
-    #[must_use]
-    pub fn script_stages(&self) -> Vec<String> {
-        const KEYWORDS: [&str; 4] = ["function", "const", "let", "var"];
-        let text = String::from_utf8_lossy(&self.content);
-        let defined: Vec<String> = KEYWORDS
-            .iter()
-            .flat_map(|keyword| toolchain::defined_in_script(&text, keyword))
-            .collect();
-        let defines = |name: &str| {
-            let words = KEYWORDS.map(|word| format!("{word} {name}"));
-            let in_line = text.lines().any(|line| {
-                let line = line.trim_start();
-                words.iter().any(|word| {
-                    let rest = line.strip_prefix(word.as_str());
-                    rest.is_some_and(|rest| rest.trim_start().starts_with(['(', '=']))
-                })
-            });
-            // A scan knows several in one line, and loses its way in regular expressions.
-            in_line || defined.iter().any(|other| other == name)
-        };
-        let streams =
-            ["reduce_begin", "reduce_next", "reduce_end"].iter().all(|name| defines(name));
-        ["map", "combine", "reduce", "finalize"]
-            .into_iter()
-            .filter(|name| defines(name) || *name == "reduce" && streams)
-            .map(str::to_owned)
-            .collect()
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub async fn script_stages(&self, host: &Host, scope: &Document) -> Result<Vec<String>> {
+        script::stages(host, &String::from_utf8_lossy(&self.content), scope).await
     }
 
     /// As a request has it.

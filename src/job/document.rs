@@ -34,7 +34,7 @@ pub struct Job {
     pub priority: i32,
     /// What was asked for.
     pub spec: JobSpec,
-    /// When a client wrote the job.
+    /// When the coordinator wrote the job.
     pub created: DateTime,
     /// When a coordinator took it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]

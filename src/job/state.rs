@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// Written by a client, not yet seen by a coordinator.
+    /// Written, and not planned yet.
     Submitted,
     /// The snapshot is being fixed and the input cut into splits.
     Planning,

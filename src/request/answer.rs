@@ -80,7 +80,8 @@ impl Problem {
 
 /// The words of the command line in those of a request: what is wrong is told in one place for both.
 fn in_fields(text: &str) -> String {
-    const FIELDS: [(&str, &str); 25] = [
+    const FIELDS: [(&str, &str); 26] = [
+        ("-d", "the database"),
         ("--input-db", "input.db"),
         ("--collection", "input.collection"),
         ("--query", "input.query"),

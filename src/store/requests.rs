@@ -221,11 +221,15 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn tell(&self, request: &RequestRef, set: Document) -> Result<()> {
-        let has_error = set.contains_key("error");
+        // What is not told any more: an error of a job that goes on after it had stopped, or what it waited for.
+        let over: Document = ["error", "progress.waiting"]
+            .into_iter()
+            .filter(|field| !set.contains_key(field))
+            .map(|field| (field.to_owned(), "".into()))
+            .collect();
         let mut update = doc! { "$set": set };
-        if !has_error {
-            // A job that goes on after it had stopped, or has ended since.
-            update.insert("$unset", doc! { "error": "" });
+        if !over.is_empty() {
+            update.insert("$unset", over);
         }
         self.requests(&request.collection)
             .update_one(doc! { "_id": &request.id, "state": "accepted" }, update)

@@ -37,7 +37,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "functions",
-        &["config", "error", "exec", "job", "request", "shuffle", "store", "toolchain", "wasm"],
+        &[
+            "config",
+            "error",
+            "exec",
+            "job",
+            "request",
+            "shuffle",
+            "store",
+            "toolchain",
+            "value",
+            "wasm",
+        ],
     ),
     (
         "coordinator",

@@ -41,6 +41,7 @@ mod publish;
 #[path = "../common/python.rs"]
 mod python;
 mod query_costs;
+mod reference;
 #[path = "../rules/mod.rs"]
 mod rules;
 mod runs_and_tables;

@@ -32,6 +32,8 @@ async fn mistakes_that_need_no_server_are_told() {
         (&["up", "--workers", "0"], "--workers"),
         (&["submit", "-c", "x", "--map", BY_K, "--partitions", "0"], "--partitions"),
         (&["submit", "-c", "x", "--map", BY_K, "--detach", "--timeout", "1s"], "--timeout"),
+        (&["submit", "-c", "x", "--map", BY_K, "--id", ""], "--id has 0 bytes"),
+        (&["submit", "-c", "x", "--map", BY_K, "--tag", &"t".repeat(129)], "--tag has 129 bytes"),
         (&["rm", "last"], "last"),
         (&["rm", "--tag", "t", "x"], "--tag"),
     ] {
@@ -83,6 +85,25 @@ async fn mistakes_that_need_no_server_are_told() {
     let ran = tried(&["--module", &whole]).await;
     says(&ran, 0, &[]);
     assert_eq!(ran.stdout, "{\"_id\":\"a\",\"value\":3.0}\n");
+    // As a bundler writes them, beside a regular expression that only an interpreter can tell from code.
+    let bundle = file(
+        "bundle.js",
+        "var j=(()=>{var q=/[{\"'`]/g;function combine(){}return{map(d){emit(d.k,d.v)},reduce(k,v){return Array.sum(v)}}})();\
+         var map=j.map,reduce=j.reduce;",
+    );
+    let ran = tried(&["--module", &bundle]).await;
+    says(&ran, 0, &["reduce 1"]);
+    // A map-only job refuses what a trial can show.
+    let ran = tried(&["--map", "function () { emit(1, 1); emit(1, 2); }"]).await;
+    says(&ran, 0, &["the key 1 was emitted twice", "--reduce"]);
+    // A variable that is set to nothing is not set.
+    for name in ["AVIARY_URI_FILE", "AVIARY_CONFIG"] {
+        says(
+            &run(&["list"], &with(name, "")).await,
+            6,
+            &["no answer from mongodb://127.0.0.1:1/test yet"],
+        );
+    }
 
     // AssemblyScript calls itself TypeScript's dialect where it is begun.
     let begun = dir.path().join("begun").display().to_string();
@@ -116,6 +137,14 @@ async fn conveniences_do_what_their_names_say() {
     says(&submit(&["--query", r#"{"v": 1, "v": 2}"#]).await, 2, &["the field v is there twice"]);
     says(&submit(&["--query", "no-such-file"]).await, 2, &["there is no file no-such-file"]);
 
+    // A script in the catalogue is a module like one in a file.
+    let whole =
+        "function map() { emit(this.k, this.v); }\nfunction reduce(k, v) { return Array.sum(v); }";
+    let whole = bed.file("whole.js", whole).display().to_string();
+    bed.aviary(&["insert", &whole, "--name", "whole"]).await.ok();
+    let args = ["submit", "-q", "-c", "docs", "--module", "whole", "--query", "{k: 1}"];
+    assert_eq!(bed.aviary(&args).await.ok().stdout, "{\"_id\":1.0,\"value\":9.0}\n");
+
     // A refused emit names its document, also where many are mapped in one call.
     let map = "function () { emit(this.k, this._id == 4 ? 'x' : 1); }";
     let args = ["submit", "-q", "-c", "docs", "--map", map, "--reduce", "_sum", "--tag", "bad"];
@@ -135,7 +164,7 @@ async fn conveniences_do_what_their_names_say() {
     bed.aviary(&["rm", "--tag", "mine"]).await.ok();
     let left = bed.aviary(&["list", "-o", "name"]).await.ok().stdout;
     assert!(!ids.iter().any(|id| left.contains(id)), "{left}");
-    assert_eq!(left.lines().count(), 4, "{left}");
+    assert_eq!(left.lines().count(), 5, "{left}");
 }
 
 /// In mongosh's notation `{$date: …}` is a document, in extended JSON a date.

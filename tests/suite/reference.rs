@@ -1,8 +1,6 @@
 //! The pages of `docs/reference` name what there is, and only that: fields of documents, settings, flags, states and
 //! codes. What counts is the first column of a table, in the section where the name belongs.
 
-#![cfg(test)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
