@@ -4,7 +4,7 @@
 //! Nothing here claims, commits or publishes: what comes out goes to a sink of the caller's.
 //!
 //! Reading order: [`prepare`] (from a reference to something that can run), [`function`] (a function at work, and whose
-//! fault it was), [`combiner`] and [`reducer`] (what happens to emits and groups), [`result_document`] (what may become a
+//! fault it was), [`combiner`] and [`reducer`] (what happens to emits and groups), `result_document` (what may become a
 //! result), [`rereduce`], [`local_run`] (a whole job in one process), [`log_buffer`] (what functions log).
 
 pub mod batch_sizer;

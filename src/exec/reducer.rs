@@ -1,7 +1,7 @@
 //! What becomes of a group: reduced, finalized, handed on as a result.
 //!
 //! Small groups travel to the function many at a time. What becomes of a group with more values than
-//! one buffer takes depends on the job ([`Long`]): as a rule it is reduced piece by piece, each piece
+//! one buffer takes depends on the job ([`OversizePolicy`]): as a rule it is reduced piece by piece, each piece
 //! beginning with the result of the one before, for reduce functions are associative, as MongoDB's
 //! must be. A function that streams takes groups of any length.
 

@@ -255,9 +255,11 @@ impl Reporter {
         const ASKED_EVERY: u32 = 120;
         const COMPARED_EVERY: u32 = 12;
         let slots = i32::try_from(self.slots).unwrap_or(i32::MAX);
-        let (mut reports, mut can, mut apart) = (0_u32, None, false);
+        let (mut reports, mut can, mut apart) = (0_u32, None::<Capabilities>, false);
         while !stop.is_cancelled() {
-            if reports.is_multiple_of(ASKED_EVERY) {
+            // Of a database that is not set up yet, nobody can tell whether it reads snapshots. It soon will be.
+            let is_known = can.as_ref().is_some_and(|can| can.snapshots.is_some());
+            if reports.is_multiple_of(ASKED_EVERY) || !is_known && reports.is_power_of_two() {
                 can = self.ask().await.or(can);
             }
             if reports.is_multiple_of(COMPARED_EVERY) {

@@ -384,3 +384,16 @@ async fn an_inline_result_is_where_its_job_says() {
     has(&shown, &[&format!("kept, 4 results: aviary results {id}")]);
     lacks(&shown, &["in place"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_learns_what_a_database_can_do_that_is_set_up_after_it_started() {
+    let bed = Bed::with(ReplicaSetOptions::default()).await;
+    let _worker = bed.spawn("worker", &["worker", "-d", "later"], &[]);
+    let told = async || {
+        let rows = bed.aviary(&["workers", "-d", "later", "-o", "json"]).await.ok().json();
+        rows.first().map(|row| row["can"].clone())
+    };
+    wait_for("the worker", async || told().await.filter(|can| can["link"] == "none")).await;
+    bed.aviary(&["init", "-d", "later"]).await.ok();
+    wait_for("what it learned", async || told().await.filter(|can| can["snapshots"] == true)).await;
+}
