@@ -333,7 +333,15 @@ impl Settings {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             settings.kept_bytes_max = bytes.min(KEPT_BYTES_MAX);
         }
-        settings.watch = std::env::var("AVIARY_WATCH").map_or(true, |v| v != "0");
+        settings.watch = match std::env::var("AVIARY_WATCH").as_deref() {
+            Err(_) | Ok("" | "1" | "true" | "on") => true,
+            Ok("0" | "false" | "off") => false,
+            Ok(other) => {
+                return Err(crate::error::Error::Usage(format!(
+                    "AVIARY_WATCH must be 1 or 0, not {other:?}"
+                )));
+            }
+        };
         Ok(settings)
     }
 

@@ -680,22 +680,58 @@ pub(super) struct CapArgs {
 
 impl CapArgs {
     /// The caps with what was given.
-    pub(super) fn caps(&self) -> Caps {
-        let ms = |given: Option<humantime::Duration>, most: u64| {
-            let given = given.map(|time| std::time::Duration::from(time).as_millis());
-            given.map_or(most, |ms| u64::try_from(ms).unwrap_or(u64::MAX))
-        };
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a cap above what this version allows at all: nothing would keep it.
+    pub(super) fn caps(&self) -> Result<Caps> {
         let most = Caps::default();
-        Caps {
-            memory_mb: self.cap_memory_mb.unwrap_or(most.memory_mb),
-            record_timeout_ms: ms(self.cap_record_timeout, most.record_timeout_ms),
-            task_timeout_ms: ms(self.cap_task_timeout, most.task_timeout_ms),
-            record_output_bytes: self.cap_record_output.unwrap_or(most.record_output_bytes),
-            log_bytes: self.cap_log_bytes.unwrap_or(most.log_bytes),
-            partitions: self.cap_partitions.unwrap_or(most.partitions),
-            query_time_ms: ms(self.cap_query_time, most.query_time_ms),
-            script_time_ms: ms(self.cap_script_time, most.script_time_ms),
-        }
+        let number = |flag: &str, given: Option<u64>, most: u64| match given {
+            Some(given) if given > most => {
+                Err(Error::Usage(format!("{flag} {given} is above what is allowed at all, {most}")))
+            }
+            given => Ok(given.unwrap_or(most)),
+        };
+        let ms = |flag: &str, given: Option<humantime::Duration>, or: u64, most: u64| {
+            let Some(given) = given else { return Ok(or) };
+            match u64::try_from(std::time::Duration::from(given).as_millis()) {
+                Ok(ms) if ms <= most => Ok(ms),
+                _ => {
+                    let most = humantime::format_duration(std::time::Duration::from_millis(most));
+                    Err(Error::Usage(format!(
+                        "{flag} {given} is above what is allowed at all, {most}"
+                    )))
+                }
+            }
+        };
+        let time = |flag, given, most| ms(flag, given, most, most);
+        let query_time_ms = time("--cap-query-time", self.cap_query_time, most.query_time_ms)?;
+        Ok(Caps {
+            memory_mb: number("--cap-memory-mb", self.cap_memory_mb, most.memory_mb)?,
+            record_timeout_ms: time(
+                "--cap-record-timeout",
+                self.cap_record_timeout,
+                most.record_timeout_ms,
+            )?,
+            task_timeout_ms: time(
+                "--cap-task-timeout",
+                self.cap_task_timeout,
+                most.task_timeout_ms,
+            )?,
+            record_output_bytes: number(
+                "--cap-record-output",
+                self.cap_record_output,
+                most.record_output_bytes,
+            )?,
+            log_bytes: number("--cap-log-bytes", self.cap_log_bytes, most.log_bytes)?,
+            partitions: number("--cap-partitions", self.cap_partitions, most.partitions)?,
+            query_time_ms,
+            script_time_ms: ms(
+                "--cap-script-time",
+                self.cap_script_time,
+                most.script_time_ms.min(query_time_ms),
+                query_time_ms,
+            )?,
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::wasm::{Compiler, Host, HostOptions};
 use crate::worker::{self, Spills, WorkerOptions};
 
 pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<()> {
-    let settings = Settings { caps: args.caps.caps(), ..Settings::from_env()? };
+    let settings = Settings { caps: args.caps.caps()?, ..Settings::from_env()? };
     let stop = stop_on_signal()?;
     let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
     if args.memory_mb.is_some() {
@@ -24,7 +24,7 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
 
 pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
     keep_freed_buffers();
-    let settings = Settings { caps: args.caps.caps(), ..Settings::from_env()? };
+    let settings = Settings { caps: args.caps.caps()?, ..Settings::from_env()? };
     let stop = stop_on_signal()?;
     let (shard, shard_uri) = (&args.shard, &global.shard_uri(&args)?);
     let connect = || global.store_beside("aviary-worker", shard.clone(), shard_uri.clone());

@@ -12,7 +12,7 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     if !resumed {
         let now = store.find_job(job.id.as_str()).await?;
         return Err(Error::refused(
-            format!("job {} is {}", job.id, now.state),
+            format!("the state of job {} is {}", job.id, now.state),
             "only a job that stopped while publishing can be resumed",
         ));
     }

@@ -48,7 +48,7 @@ fn refuse_running(job: &Job) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(
-        format!("job {} is {}", job.id, job.state),
+        format!("the state of job {} is {}", job.id, job.state),
         match job.state {
             JobState::Stopped => format!(
                 "its target holds a part of its results: go on with aviary resume {0}, or leave it at \

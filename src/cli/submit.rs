@@ -468,7 +468,7 @@ fn summary(job: &Job) {
         tell!("{updated} of {output} results had a document to update in {db}.{collection}");
         if unmatched != "0" {
             tell!(
-                "warning: the other {unmatched} have an _id that it does not hold, and are nowhere"
+                "warning: {unmatched} results have an _id that it does not hold, and were left out"
             );
         }
     } else if mode.has_target() {

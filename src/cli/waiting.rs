@@ -61,7 +61,7 @@ pub(super) async fn reasons(store: &Store, job: &Job) -> Result<Vec<Reason>> {
     }
     if job.state == JobState::Stopped {
         reasons.push(Reason::general(format!(
-            "a person: aviary resume {0} goes on publishing, aviary cancel {0} leaves the target as it is",
+            "somebody has to decide: aviary resume {0} goes on publishing, aviary cancel {0} leaves the target as it is",
             job.id
         )));
         return Ok(reasons);

@@ -179,7 +179,7 @@ async fn cancel(store: &Store, job: &Job) -> Result<()> {
     match store.job(&job.id).await? {
         Some(now) if now.state == JobState::Cancelled => Ok(()),
         Some(now) => Err(Error::refused(
-            format!("job {} is {}", now.id, now.state),
+            format!("the state of job {} is {}", now.id, now.state),
             "a job can be cancelled until its results are in place",
         )),
         None => Err(Error::NotFound { what: format!("job {}", job.id), hint: String::new() }),
@@ -196,7 +196,7 @@ async fn resume(store: &Store, job: &Job) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(
-        format!("job {} is {}", job.id, job.state),
+        format!("the state of job {} is {}", job.id, job.state),
         "only a stopped job can be resumed",
     ))
 }

@@ -34,6 +34,8 @@ async fn mistakes_that_need_no_server_are_told() {
         (&["submit", "-c", "x", "--map", BY_K, "--detach", "--timeout", "1s"], "--timeout"),
         (&["submit", "-c", "x", "--map", BY_K, "--id", ""], "--id has 0 bytes"),
         (&["submit", "-c", "x", "--map", BY_K, "--tag", &"t".repeat(129)], "--tag has 129 bytes"),
+        (&["coordinator", "--cap-task-timeout", "8days"], "--cap-task-timeout 8days is above"),
+        (&["worker", "--cap-partitions", "1025"], "--cap-partitions 1025 is above"),
         (&["rm", "last"], "last"),
         (&["rm", "--tag", "t", "x"], "--tag"),
     ] {
