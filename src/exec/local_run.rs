@@ -236,7 +236,8 @@ impl Functions {
         Ok(results)
     }
 
-    /// The first result of a reduce that is text or NaN though all its values are numbers.
+    /// The first result of a reduce that is NaN though all its values are numbers, or text though they are decimals: what
+    /// else becomes text is meant to.
     fn spoiled(&self, groups: &[Group], results: &[RawDocumentBuf]) -> Option<Spoiled> {
         if !matches!(self.reduce, LocalReduce::Function(_)) || self.finalize.is_some() {
             return None;
@@ -254,10 +255,12 @@ impl Functions {
             }
             let group = groups.iter().find(|group| group.key.as_raw() == key)?;
             let mut values = group.values.iter().map(RawValBuf::as_raw);
-            values.clone().all(number).then(|| Spoiled {
+            let are_numbers = values.clone().all(number);
+            let is_decimal = values.any(|value| value.tag == tag::DECIMAL128);
+            (are_numbers && (is_decimal || value.tag != tag::STRING)).then(|| Spoiled {
                 key: key.to_string(),
                 result: value.to_string(),
-                is_decimal: values.any(|value| value.tag == tag::DECIMAL128),
+                is_decimal,
             })
         })
     }

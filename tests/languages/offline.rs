@@ -61,7 +61,7 @@ pub async fn documents_of_a_file_are_checked() {
     for (docs, reduce, words) in [
         (&prices, "function (k, v) { return v[0] + v[1]; }", Some("emit value.toNumber()")),
         (&good, "function (k, v) { return v[0] + v.x; }", Some("made NaN of them")),
-        (&good, "function (k, v) { return String(v); }", Some("made \"1,2\" of them")),
+        (&good, "function (k, v) { return String(v); }", None),
         (&prices, "function (k, v) { return v[0].toNumber() + v.length; }", None),
     ] {
         let args = ["try", "--docs", docs, "--map", &map, "--reduce", reduce, "--no-combine"];
