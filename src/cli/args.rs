@@ -685,23 +685,13 @@ impl CapArgs {
     /// [`Error::Usage`] for a cap above what this version allows at all: nothing would keep it.
     pub(super) fn caps(&self) -> Result<Caps> {
         let most = Caps::default();
-        let number = |flag: &str, given: Option<u64>, most: u64| match given {
-            Some(given) if given > most => {
-                Err(Error::Usage(format!("{flag} {given} is above what is allowed at all, {most}")))
-            }
-            given => Ok(given.unwrap_or(most)),
-        };
-        let ms = |flag: &str, given: Option<humantime::Duration>, or: u64, most: u64| {
-            let Some(given) = given else { return Ok(or) };
-            match u64::try_from(std::time::Duration::from(given).as_millis()) {
-                Ok(ms) if ms <= most => Ok(ms),
-                _ => {
-                    let most = humantime::format_duration(std::time::Duration::from_millis(most));
-                    Err(Error::Usage(format!(
-                        "{flag} {given} is above what is allowed at all, {most}"
-                    )))
-                }
-            }
+        let number = |flag, given, most: u64| capped(flag, given, most, most, |n| n.to_string());
+        let ms = |flag, given: Option<humantime::Duration>, or, most| {
+            let given = given.map(|time| std::time::Duration::from(time).as_millis());
+            let given = given.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX));
+            let shown =
+                |ms| humantime::format_duration(std::time::Duration::from_millis(ms)).to_string();
+            capped(flag, given, or, most, shown)
         };
         let time = |flag, given, most| ms(flag, given, most, most);
         let query_time_ms = time("--cap-query-time", self.cap_query_time, most.query_time_ms)?;
@@ -732,6 +722,24 @@ impl CapArgs {
                 query_time_ms,
             )?,
         })
+    }
+}
+
+/// A cap that was given, or the other. None is above `most`.
+fn capped(
+    flag: &str,
+    given: Option<u64>,
+    or: u64,
+    most: u64,
+    shown: impl Fn(u64) -> String,
+) -> Result<u64> {
+    match given.filter(|given| *given > most) {
+        None => Ok(given.unwrap_or(or)),
+        Some(above) => Err(Error::Usage(format!(
+            "{flag} {} is above what is allowed at all, {}",
+            shown(above),
+            shown(most)
+        ))),
     }
 }
 

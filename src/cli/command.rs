@@ -6,27 +6,22 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocument};
 
 use super::args::JobFunctions;
 use super::output::exact;
 use crate::error::{Error, Result};
+use crate::functions::script;
 use crate::request::command::{NOT_A_COMMAND, Translated, bad, translate};
 use crate::terminal::tell;
 use crate::value::extjson::{self, Of};
-use crate::wasm::{
-    self, GuestError, Host, Instance, InstanceOptions, Level, Limits, Script, Sink, SinkError,
-    Stage,
-};
+use crate::wasm::{GuestError, Host, Level, Sink, SinkError};
 
 /// Evaluates the text; see there.
 const EVALUATE: &str = include_str!("command.js");
 
 /// Memory for evaluating a document.
 const EVALUATE_MEMORY_MB: u64 = 256;
-
-/// How long the text may take.
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Reads the command that `--command` names and fills the flags it stands for.
 ///
@@ -163,26 +158,11 @@ fn whole_numbers(value: &mut Bson) {
 
 /// Runs the text, and returns the database it names, if any, and the command it sends.
 fn evaluate(host: &Host, text: &str) -> Result<(Option<String>, Document)> {
-    let module = host
-        .load(wasm::js_guest_digest(), wasm::JS_GUEST)
-        .map_err(|e| Error::Internal(e.to_string()))?;
-    let internal = |e: bson::error::Error| Error::Internal(e.to_string());
-    let options = InstanceOptions {
-        limits: Limits { call_timeout: TIMEOUT, ..Limits::default() },
-        now_ms: bson::DateTime::now().timestamp_millis(),
-        seed: rand::random(),
-        scope: Document::new().to_vec().map_err(internal)?,
-        script: Some(Script { map: Some(EVALUATE.to_owned()), ..Script::default() }),
-        ..InstanceOptions::default()
-    };
-    let input = RawDocumentBuf::try_from(&doc! { "text": text }).map_err(internal)?;
-    let mut instance = Instance::new(&module, options, Sent::default())
-        .map_err(|e| Error::Internal(e.to_string()))?;
-    instance.call(Stage::Map, input.as_bytes()).map_err(|e| match e {
+    let sent = script::evaluate(host, EVALUATE, text, &Document::new(), Sent::default())?;
+    match sent.map_err(|e| match e {
         GuestError::Failed { message, .. } => bad(&message),
         other => bad(&other.to_string()),
-    })?;
-    match instance.into_sink() {
+    })? {
         Sent { db: Some(db), command: Some(mut command) } => {
             whole_numbers(&mut command);
             let Bson::Document(command) = command else { return Err(bad("it is no document")) };

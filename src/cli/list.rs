@@ -60,10 +60,8 @@ pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
                 job.tag.clone().unwrap_or_default(),
             ];
             if wide {
-                let counters = job.counters.iter().flatten();
-                let counters = counters.map(|(name, n)| format!("{name} {}", output::number(n)));
                 row.push(job.priority.to_string());
-                row.push(counters.collect::<Vec<_>>().join(", "));
+                row.push(job.counters.as_ref().map(output::counters).unwrap_or_default());
                 row.push(job.error.as_ref().map(|e| e.message.clone()).unwrap_or_default());
             }
             row

@@ -100,6 +100,12 @@ pub(super) fn print_rows<T>(
     }
 }
 
+/// A job's counters on one line.
+pub(super) fn counters(counters: &bson::Document) -> String {
+    let each = counters.iter().map(|(name, value)| format!("{name} {}", number(value)));
+    each.collect::<Vec<_>>().join(", ")
+}
+
 /// Whether a person reads along, rather than a script.
 pub(super) fn is_for_people(global: &Global) -> bool {
     !global.quiet && matches!(global.format(), Format::Table | Format::Wide)

@@ -74,15 +74,8 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             let named = |f: &FunctionRef| f.name.clone().unwrap_or_else(|| f.digest.clone());
             rows.extend(job.spec.combine.as_ref().map(|f| ("combine", named(f))));
             rows.extend(job.spec.finalize.as_ref().map(|f| ("finalize", named(f))));
-            let counted: Vec<String> = job
-                .counters
-                .iter()
-                .flatten()
-                .map(|(name, value)| format!("{name} {}", output::number(value)))
-                .collect();
-            if !counted.is_empty() {
-                rows.push(("counters", counted.join(", ")));
-            }
+            let counted = job.counters.as_ref().map(output::counters);
+            rows.extend(counted.filter(|text| !text.is_empty()).map(|text| ("counters", text)));
             rows.extend(publishing::row(&store, &job).await?.map(|text| ("publish", text)));
             rows.extend(waiting.iter().map(|reason| ("waiting", reason.to_string())));
             let mut table = output::table(&["field", "value"]);

@@ -447,24 +447,18 @@ async fn tell_warnings(store: &Store, job: &Job) {
 }
 
 fn summary(job: &Job) {
-    let counters: Vec<String> = job
-        .counters
-        .iter()
-        .flatten()
-        .map(|(name, value)| format!("{name} {}", output::number(value)))
-        .collect();
     tell!(
         "job {} {} in {}: {}",
         job.id,
         job.state,
         output::duration(Some(job.created), job.finished),
-        counters.join(", ")
+        job.counters.as_ref().map(output::counters).unwrap_or_default()
     );
+    let count = |name| job.counters.as_ref()?.get(name).map(output::number);
     let Output { mode, db, collection } = &job.spec.output;
     if *mode == OutputMode::Update {
-        let count = |name| job.counters.as_ref().and_then(|counters| counters.get(name));
         let [updated, unmatched, output] =
-            [UPDATED, UNMATCHED, "output"].map(|n| count(n).map_or("0".into(), output::number));
+            [UPDATED, UNMATCHED, "output"].map(|name| count(name).unwrap_or_else(|| "0".into()));
         tell!("{updated} of {output} results had a document to update in {db}.{collection}");
         if unmatched != "0" {
             tell!(
@@ -474,11 +468,7 @@ fn summary(job: &Job) {
     } else if mode.has_target() {
         tell!("results are in {db}.{collection}");
     }
-    let is_none = |name: &str| match job.counters.as_ref().and_then(|c| c.get(name)) {
-        Some(count) => output::number(count) == "0",
-        None => false,
-    };
-    if is_none("input") {
+    if count("input").as_deref() == Some("0") {
         let Input { db, collection, .. } = &job.spec.input;
         let left = match job.spec.output.mode {
             OutputMode::Replace => ", so the target is empty now",

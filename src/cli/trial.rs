@@ -125,11 +125,7 @@ fn of_counts(documents: usize, counters: &Document) -> String {
     if documents == 0 {
         return "documents tried: 0; none matches, so the functions have not run".to_owned();
     }
-    let counters: Vec<String> = counters
-        .iter()
-        .map(|(name, value)| format!("{name} {}", super::output::number(value)))
-        .collect();
-    format!("documents tried: {documents}; {}", counters.join(", "))
+    format!("documents tried: {documents}; {}", super::output::counters(counters))
 }
 
 /// Tells that a reduce makes no number of numbers.

@@ -1,7 +1,7 @@
 //! A whole job over a few documents in one process: what `aviary try` runs. The same functions, the
 //! same combining and reducing as in a worker, without the database between.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bson::{Document, RawDocumentBuf};
 
@@ -248,12 +248,14 @@ impl Functions {
         };
         let spoiled =
             |value: RawVal<'_>| value.tag == tag::STRING || value.as_f64().is_some_and(f64::is_nan);
+        let by_key: HashMap<&[u8], &Group> =
+            groups.iter().map(|group| (group.encoded.as_slice(), group)).collect();
         results.iter().find_map(|result| {
             let (key, value) = (value_of(result, "_id").ok()?, value_of(result, "value").ok()?);
             if !spoiled(value) {
                 return None;
             }
-            let group = groups.iter().find(|group| group.key.as_raw() == key)?;
+            let group = by_key.get(super::rereduce::encoded(key).ok()?.as_slice())?;
             let mut values = group.values.iter().map(RawValBuf::as_raw);
             let are_numbers = values.clone().all(number);
             let is_decimal = values.any(|value| value.tag == tag::DECIMAL128);

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::toolchain;
 use crate::value::RawVal;
 use crate::wasm::{
-    self, Host, Instance, InstanceOptions, Level, Limits, Script, Sink, SinkError, Stage,
+    self, GuestError, Host, Instance, InstanceOptions, Level, Limits, Script, Sink, SinkError,
+    Stage,
 };
 
 /// Runs the script as a stage's script is run, and emits the names of the functions that it has then.
@@ -15,9 +16,6 @@ const ASK: &str = r#"function () {
     const asked = names.map((name) => `typeof ${name} === "function" ? "${name}" : ""`).join();
     emit(0, (0, eval)("(function(){" + this.text + "\n;return [" + asked + "]})")());
 }"#;
-
-/// How long the script may take.
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Takes the names.
 #[derive(Default)]
@@ -54,22 +52,39 @@ pub async fn stages(host: &Host, text: &str, scope: &Document) -> Result<Vec<Str
 
 /// `None` where the script does not run.
 fn ask(host: &Host, text: &str, scope: &Document) -> Result<Option<Vec<String>>> {
+    Ok(evaluate(host, ASK, text, scope, Names::default())?.ok().map(|Names(names)| names))
+}
+
+/// Runs a map of ours over a document `{text}` in the sandbox, and gives back the sink with what it emitted.
+///
+/// # Errors
+/// [`Error::Internal`]; within, what the text does wrong.
+pub fn evaluate<S: Sink>(
+    host: &Host,
+    map: &str,
+    text: &str,
+    scope: &Document,
+    sink: S,
+) -> Result<std::result::Result<S, GuestError>> {
+    /// How long the text may take.
+    const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
     let internal = |e: bson::error::Error| Error::Internal(e.to_string());
     let module = host
         .load(wasm::js_guest_digest(), wasm::JS_GUEST)
         .map_err(|e| Error::Internal(e.to_string()))?;
     let options = InstanceOptions {
         limits: Limits { call_timeout: TIMEOUT, ..Limits::default() },
+        now_ms: bson::DateTime::now().timestamp_millis(),
+        seed: rand::random(),
         scope: scope.to_vec().map_err(internal)?,
-        script: Some(Script { map: Some(ASK.to_owned()), ..Script::default() }),
+        script: Some(Script { map: Some(map.to_owned()), ..Script::default() }),
         ..InstanceOptions::default()
     };
     let input = RawDocumentBuf::try_from(&doc! { "text": text }).map_err(internal)?;
-    let Ok(mut instance) = Instance::new(&module, options, Names::default()) else {
-        return Ok(None);
-    };
-    let ran = instance.call(Stage::Map, input.as_bytes());
-    Ok(ran.is_ok().then(|| instance.into_sink().0))
+    Ok(Instance::new(&module, options, sink).and_then(|mut instance| {
+        instance.call(Stage::Map, input.as_bytes())?;
+        Ok(instance.into_sink())
+    }))
 }
 
 /// What a script looks like it defines outside of all brackets. A scan loses its way in regular expressions.

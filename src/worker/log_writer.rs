@@ -33,7 +33,7 @@ pub(super) async fn write(attempt: Arc<Attempt>, ended: CancellationToken) {
 }
 
 async fn write_one(attempt: &Attempt, n: i32, lines: Vec<LogLine>, dropped: i64) {
-    // Who has lost the lease may be long after the job, and whoever removed it.
+    // Without the lease, the job may already be finished or deleted.
     if attempt.lease.check().is_err() {
         return;
     }

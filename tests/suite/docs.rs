@@ -5,26 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::common::{AVIARY, root, run};
+use crate::files;
 use crate::python;
 
 const README_LINES_MAX: usize = 130;
 
 /// Every document of the repository, with its text.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut directories = vec![root().to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let is_others = ["target", "node_modules", "venv"].contains(&name.as_str());
-            if path.is_dir() && !path.is_symlink() && !is_others && !name.starts_with('.') {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                found.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
+    let is_others =
+        |name: &str| ["target", "node_modules", "venv"].contains(&name) || name.starts_with('.');
+    let files = files::below(root(), "md", &is_others).into_iter();
+    let found: Vec<_> =
+        files.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect();
     assert!(found.len() > 10, "{found:?}");
     found
 }

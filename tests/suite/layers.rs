@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::common::root;
+use crate::files;
 
 /// From the bottom to the top: each module, and what it may import. What is not here imports nothing of ours.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -113,24 +114,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("tests") {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
+fn sources(src: &Path) -> Vec<PathBuf> {
+    files::below(src, "rs", &|name| name == "tests")
 }
 
 /// Which modules each one names, and where first. Comments do not count: they may point anywhere.
 fn imports() -> BTreeMap<(String, String), String> {
     let src = root().join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
     let mut imports = BTreeMap::new();
-    for file in files {
+    for file in sources(&src) {
         let relative = file.strip_prefix(&src).unwrap();
         let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
         let text = std::fs::read_to_string(&file).unwrap();
@@ -188,8 +180,7 @@ fn imports_point_down_only() {
 
 #[test]
 fn only_the_store_imports_the_driver() {
-    let mut files = Vec::new();
-    sources(&root().join("src"), &mut files);
+    let files = sources(&root().join("src"));
     let outside: Vec<_> = files
         .iter()
         .filter(|file| !file.starts_with(root().join("src/store")))

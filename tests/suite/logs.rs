@@ -244,7 +244,7 @@ async fn a_trial_prints_what_every_stage_logs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_for_a_job_sees_what_its_functions_warn_of() {
+async fn submit_shows_what_a_jobs_functions_warn_of() {
     let bed = bed(4).await;
     let _coordinator = bed.coordinator();
     let _worker = bed.worker();

@@ -17,6 +17,7 @@ mod exactly_once_jobs;
 #[path = "../faults/jobs.rs"]
 #[allow(dead_code, clippy::allow_attributes, reason = "these tests use a part of this")]
 mod faults_jobs;
+mod files;
 mod instructions;
 mod js_guest;
 mod key_order;

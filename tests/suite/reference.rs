@@ -2,6 +2,7 @@
 //! codes. What counts is the first column of a table, in the section where the name belongs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use aviary::job::{JobState, authority::GRANTS, spec::HIDDEN_PREFIX};
@@ -37,16 +38,9 @@ fn read(path: &str) -> String {
 
 /// Every source file below a directory, without tests.
 fn sources(dir: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(format!("{ROOT}/{dir}")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        match name.rsplit_once('.') {
-            None if name != "tests" => found.extend(sources(&format!("{dir}/{name}"))),
-            Some((stem, "rs")) if stem != "tests" => found.push(read(&format!("{dir}/{name}"))),
-            _ => {}
-        }
-    }
-    found
+    let files = crate::files::below(&Path::new(ROOT).join(dir), "rs", &|name| name == "tests");
+    let files = files.into_iter().filter(|file| !file.ends_with("tests.rs"));
+    files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
 }
 
 /// What stands between backticks in the first column of tables, under headings that `heading` takes.
