@@ -31,7 +31,7 @@ use crate::config::Settings;
 use crate::error::Result;
 use crate::ids::{Token, WorkerId};
 use crate::store::Store;
-use crate::store::leases::Role;
+use crate::store::coordinator_role::Role;
 use crate::store::retry::{self, within};
 use crate::store::watch::WakeFor;
 use intake::Intake;

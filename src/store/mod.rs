@@ -9,6 +9,7 @@ mod batches;
 pub mod blocks;
 pub mod capabilities;
 mod claims;
+pub mod coordinator_role;
 pub mod error;
 pub mod functions;
 pub mod grants;
