@@ -214,6 +214,23 @@ fn the_index_lists_every_page() {
     }
 }
 
+/// A recipe is a short name for a command that the documents tell, up to what it is given.
+#[test]
+fn recipes_are_commands_that_documents_tell() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let told = ["CONTRIBUTING.md", "docs/explanation/testing.md"].map(read).concat();
+    let (justfile, mut recipes) = (read("justfile"), 0);
+    for line in justfile.lines().filter_map(|line| line.strip_prefix("    ")) {
+        if line.starts_with('@') {
+            continue;
+        }
+        let command = line.split("{{").next().unwrap().trim();
+        assert!(told.contains(command), "{command:?} is told nowhere");
+        recipes += 1;
+    }
+    assert!(recipes > 8, "{recipes}");
+}
+
 /// The blocks of shell of the tutorial, one after the other.
 fn tutorial() -> String {
     let text = std::fs::read_to_string(root().join("docs/tutorial.md")).unwrap();
