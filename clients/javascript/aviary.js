@@ -13,7 +13,7 @@
 //     const job = await aviary.submit({ … });
 //     (await aviary.wait(job)).result.counters
 //
-// Everything here is plain documents: see docs/requests.md.
+// Everything here is plain documents: see docs/reference/requests.md.
 
 const REQUESTS = "aviary-requests";
 

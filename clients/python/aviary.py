@@ -8,7 +8,7 @@
                         reduce="_sum", out={"replace": "units_by_sku"})
     print(aviary.wait(job)["result"]["counters"])
 
-It needs pymongo 4 and nothing else. Everything here is plain documents: see docs/requests.md.
+It needs pymongo 4 and nothing else. Everything here is plain documents: see docs/reference/requests.md.
 """
 
 import time

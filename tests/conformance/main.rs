@@ -130,8 +130,8 @@ async fn sweeps_give_what_mongodb_gives() {
     assert!(unexplained.is_empty(), "unexplained:\n{}", unexplained.join("\n"));
     assert!(rows.len() >= 300, "{} cases are too few", rows.len());
     assert!(equal >= 40_000, "{equal} equal expressions are too few");
-    let docs =
-        std::fs::read_to_string(common::root().join("docs/javascript.md")).expect("the docs");
+    let docs = std::fs::read_to_string(common::root().join("docs/reference/javascript.md"))
+        .expect("the docs");
     for reason in reasons::REASONS {
         // Which arguments a C library rounds wrongly depends on the machine.
         let may_be_unused = reason.says.starts_with("sin, cos");

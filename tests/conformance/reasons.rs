@@ -1,4 +1,4 @@
-//! Why an expression of a sweep differs. Each reason is a heading of `docs/javascript.md`.
+//! Why an expression of a sweep differs. Each reason is a heading of `docs/reference/javascript.md`.
 
 use crate::sweeps::Difference;
 

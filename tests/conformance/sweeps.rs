@@ -2,7 +2,7 @@
 //! documents. Each is one job on the server and one on Aviary, and what they emit is compared expression by expression.
 //!
 //! A row of the table is a case: the expressions that belong together. What differs on purpose is named by a reason, which
-//! must hold for something, and is told in `docs/javascript.md`.
+//! must hold for something, and is told in `docs/reference/javascript.md`.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! What servers other than those of MongoDB 6.0 do differently, and other products that speak the protocol: each is
-//! brought about here. `docs/servers.md` has the table.
+//! brought about here. `docs/reference/servers.md` has the table.
 
 #![cfg(test)]
 

@@ -9,6 +9,7 @@ use crate::files;
 use crate::python;
 
 const README_LINES_MAX: usize = 130;
+const ARCHITECTURE_LINES_MAX: usize = 150;
 
 /// Every document of the repository, with its text.
 fn documents() -> Vec<(PathBuf, String)> {
@@ -148,9 +149,86 @@ async fn commands_name_verbs_and_flags_that_there_are() {
 }
 
 #[test]
-fn the_readme_is_short() {
-    let lines = std::fs::read_to_string(root().join("README.md")).unwrap().lines().count();
-    assert!(lines <= README_LINES_MAX, "{lines} lines");
+fn the_readme_and_the_architecture_are_short() {
+    for (name, max) in
+        [("README.md", README_LINES_MAX), ("ARCHITECTURE.md", ARCHITECTURE_LINES_MAX)]
+    {
+        let lines = std::fs::read_to_string(root().join(name)).unwrap().lines().count();
+        assert!(lines <= max, "{name}: {lines} lines");
+    }
+}
+
+/// Paths of the repository that a text names between backticks.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    const BELOW: [&str; 10] = [
+        ".ci/",
+        "benches/",
+        "clients/",
+        "deploy/",
+        "docs/",
+        "examples/",
+        "fuzz/",
+        "src/",
+        "testcontainers/",
+        "tests/",
+    ];
+    let named = text.split('`').skip(1).step_by(2);
+    let is_path = |named: &&str| {
+        BELOW.iter().any(|below| named.starts_with(below)) && !named.contains([' ', '*', '…'])
+    };
+    named.filter(is_path)
+}
+
+#[test]
+fn paths_that_documents_name_are_there() {
+    let (mut gone, mut seen) = (Vec::new(), 0);
+    for (document, text) in documents() {
+        for path in paths(&text) {
+            seen += 1;
+            if !root().join(path).exists() {
+                gone.push(format!("{}: {path}", document.display()));
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+    assert_eq!(gone, Vec::<String>::new());
+}
+
+#[test]
+fn the_index_lists_every_page() {
+    let docs = root().join("docs");
+    let listed = |index: &Path| -> BTreeSet<PathBuf> {
+        let text = std::fs::read_to_string(index).unwrap();
+        let files = links(&text).map(|link| link.split('#').next().unwrap());
+        let below = |file: &str| index.parent().unwrap().join(file).canonicalize().unwrap();
+        files.filter(|file| !file.contains("://")).map(below).collect()
+    };
+    for index in ["README.md", "decisions/README.md"].map(|name| docs.join(name)) {
+        let is_decisions = |name: &str| name == "decisions";
+        let pages = files::below(index.parent().unwrap(), "md", &is_decisions);
+        let pages = pages.into_iter().filter(|page| *page != index);
+        let pages: BTreeSet<PathBuf> = pages.map(|page| page.canonicalize().unwrap()).collect();
+        let listed = listed(&index);
+        let missing: Vec<_> = pages.difference(&listed).collect();
+        assert!(pages.len() > 20 && missing.is_empty(), "{}: {missing:?}", index.display());
+    }
+}
+
+/// A recipe is a short name for a command that the documents tell, up to what it is given.
+#[test]
+fn recipes_are_commands_that_documents_tell() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let told = ["CONTRIBUTING.md", "docs/explanation/testing.md"].map(read).concat();
+    let (justfile, mut recipes) = (read("justfile"), 0);
+    for line in justfile.lines().filter_map(|line| line.strip_prefix("    ")) {
+        if line.starts_with('@') {
+            continue;
+        }
+        let command = line.split("{{").next().unwrap().trim();
+        assert!(told.contains(command), "{command:?} is told nowhere");
+        recipes += 1;
+    }
+    assert!(recipes > 8, "{recipes}");
 }
 
 /// The blocks of shell of the tutorial, one after the other.

@@ -6,7 +6,7 @@
 //!
 //! A document whose own field names look like extended JSON (`{"$date": "soon"}`) would be read back as something
 //! else, and one with a name twice would lose a value. Both are printed as `{"$aviaryFields": [[NAME, VALUE], …]}`,
-//! which `read` takes back. `docs/values.md` tells users of it.
+//! which `read` takes back. `docs/reference/values.md` tells users of it.
 //!
 //! It is not: a parser of what people type into mongosh. That is JavaScript, and is evaluated as such.
 
