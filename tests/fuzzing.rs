@@ -210,7 +210,7 @@ fn mutated_documents_leave_the_reader_alive() {
         "reduce_on": ["s0", "s1"], "snapshot": bson::Timestamp { time: 5, increment: 1 },
     };
     let stored =
-        aviary::store::functions::StoredFunction::new("js", "a.js", Vec::new(), b"x".to_vec());
+        aviary::store::catalogue::StoredFunction::new("js", "a.js", Vec::new(), b"x".to_vec());
     let part = doc! { "p": 3_i64, "runs": [1_i64, 70_000_i64], "records": 9_i64, "bytes": 99_i64 };
     let apart = doc! { "p": 4_i64, "apart": 9_i64, "records": 9_i64, "bytes": 99_i64 };
     let result = doc! { "token": "t", "parts": [part, apart], "counters": { "input": 1_i64 } };
@@ -221,7 +221,7 @@ fn mutated_documents_leave_the_reader_alive() {
         "set": bson::DateTime::from_millis(1),
         "earlier": [{ "digest": "e", "version": 1, "set": bson::DateTime::from_millis(0) }],
     };
-    bson::deserialize_from_document::<aviary::store::functions::FunctionName>(name.clone())
+    bson::deserialize_from_document::<aviary::store::catalogue::FunctionName>(name.clone())
         .unwrap();
     let mut done = of_task(&task);
     done.extend(doc! { "state": "done", "result": &result });

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::functions::{self, CheckedFor, Source};
 use crate::job::{Limits, OutputMode};
 use crate::store::Store;
-use crate::store::functions::{FunctionRow, StoredFunction};
+use crate::store::catalogue::{FunctionRow, StoredFunction};
 use crate::store::retry::until_known;
 use crate::terminal::{one_line, tell};
 use crate::toolchain::Language;

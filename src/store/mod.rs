@@ -8,10 +8,10 @@
 mod batches;
 pub mod blocks;
 pub mod capabilities;
+pub mod catalogue;
 mod claims;
 pub mod coordinator_role;
 pub mod error;
-pub mod functions;
 pub mod grants;
 pub mod incarnation;
 pub mod input;
@@ -24,7 +24,7 @@ mod members;
 pub mod merging;
 pub mod natural;
 pub mod output;
-mod pinning;
+mod placement_copy;
 pub mod querying;
 pub mod readable;
 mod refusal;
@@ -39,6 +39,7 @@ mod unreachable;
 pub mod uri;
 pub mod watch;
 pub mod workers;
+mod zones;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
