@@ -9,12 +9,56 @@ use aviary_testcontainers::{
     ShardedClusterOptions,
 };
 
-use super::args::{DownArgs, Global, UpArgs};
+use clap::Args;
+
+use super::args::Global;
 use super::deployments;
 use crate::dirs;
 use crate::error::{Error, Result};
 use crate::store::{ConnectOptions, Store};
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// A sharded cluster with so many shards, instead of a replica set. Its router is a mongos where
+    /// one is on PATH, otherwise a stand-in for trying things out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) shards: Option<u16>,
+    /// Members of the replica set, or of each shard.
+    #[arg(long, default_value = "1", value_parser = ["1", "3"], value_name = "M")]
+    pub(super) members: String,
+    /// Worker processes; in a sharded cluster, for each shard.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) workers: u16,
+    /// Tasks a worker runs at once.
+    #[arg(long, default_value_t = 2, value_name = "S", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) slots: u16,
+    /// Where the data lives [default: a temporary directory, gone at the end; with --detach, one in
+    /// the cache directory].
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// The first member's port; the others follow.
+    #[arg(long, value_name = "P")]
+    pub(super) port: Option<u16>,
+    /// Return at once; `aviary down` stops it.
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Start nothing: list the deployments that `up` has started on this machine. A verb that is given no URI
+    /// uses the one that runs.
+    #[arg(long, conflicts_with_all = ["shards", "members", "workers", "slots", "dir", "port", "detach"])]
+    pub(super) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DownArgs {
+    /// The directory that `up --detach` was given [default: the one it chose].
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Remove the data too: logs and the servers' own directories, which go whole, with whatever was put there.
+    /// What lies beside them stays.
+    #[arg(long)]
+    pub(super) remove: bool,
+}
 
 /// The database that coordinator and workers of a local deployment work in unless told otherwise.
 pub(super) const DB_DEFAULT: &str = "test";

@@ -1,11 +1,12 @@
 //! `aviary demo`: everything at once, on real text, on a real server.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use bson::{Bson, doc, rawdoc};
-use clap::Parser;
+use clap::{Args, Parser};
 
-use super::args::{Cli, Command, DemoArgs, Global};
+use super::args::{Cli, Command, Global};
 use super::cluster::{DB_DEFAULT, Local, LocalOptions};
 use super::{corpus, output};
 use crate::error::{Error, Result};
@@ -13,6 +14,19 @@ use crate::job::JobState;
 use crate::store::Store;
 use crate::store::jobs::JobFilter;
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Bytes of text to count words in.
+    #[arg(long, default_value = "64000000", value_name = "N")]
+    pub(super) bytes: u64,
+    /// Generate the text even where source text is found.
+    #[arg(long)]
+    pub(super) generated: bool,
+    /// Write every word and its count here, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub(super) export: Option<PathBuf>,
+}
 
 /// What the demo runs; also an example of its own.
 const MAP: &str = include_str!("../../examples/word_count.js");

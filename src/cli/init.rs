@@ -1,10 +1,23 @@
 //! `aviary init`.
 
-use super::args::{Global, InitArgs};
+use clap::Args;
+
+use super::args::{Global, duration};
 use crate::error::Result;
 use crate::store::requests::tenants;
 use crate::store::retry::until_known;
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// How far back snapshots can be read, e.g. 1h: raises the servers'
+    /// minSnapshotHistoryWindowInSeconds where permitted.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) history_window: Option<humantime::Duration>,
+    /// Create a collection of requests for this tenant, aviary-requests-NAME: who may insert there is this one.
+    #[arg(long, value_name = "NAME")]
+    pub(super) tenant: Vec<String>,
+}
 
 pub(super) async fn run(global: &Global, args: InitArgs) -> Result<()> {
     let store = global.store("aviary-init").await?;

@@ -1,12 +1,30 @@
 //! `aviary rm`.
 
-use super::args::{Global, RmArgs};
+use clap::Args;
+
+use super::args::Global;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobState, Output, OutputMode};
 use crate::store::Store;
 use crate::store::jobs::JobFilter;
 use crate::store::retry::until_known;
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct RmArgs {
+    /// Jobs' ids, or the unambiguous beginning or end of each.
+    #[arg(value_name = "JOB", required_unless_present_any = ["tag", "client", "state"])]
+    pub(super) jobs: Vec<String>,
+    /// All ended jobs with this tag.
+    #[arg(long, value_name = "T", conflicts_with = "jobs")]
+    pub(super) tag: Option<String>,
+    /// All ended jobs of this client.
+    #[arg(long, value_name = "ID", conflicts_with = "jobs")]
+    pub(super) client: Option<String>,
+    /// All jobs in this state: succeeded, failed or cancelled.
+    #[arg(long, value_name = "S", conflicts_with = "jobs", value_parser = ["succeeded", "failed", "cancelled"])]
+    pub(super) state: Option<String>,
+}
 
 pub(super) async fn run(global: &Global, args: RmArgs) -> Result<()> {
     if args.jobs.iter().any(|job| job == "last") {
