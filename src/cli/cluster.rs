@@ -69,6 +69,7 @@ pub(super) struct Local {
     servers: Servers,
     daemons: Vec<Managed>,
     uri: String,
+    env: Vec<(&'static str, String)>,
 }
 
 enum Servers {
@@ -88,6 +89,8 @@ pub(super) struct LocalOptions {
     pub(super) port: Option<u16>,
     pub(super) stays: bool,
     pub(super) db: String,
+    /// Variables of the daemons, besides those of this process.
+    pub(super) env: Vec<(&'static str, String)>,
     pub(super) quiet: bool,
 }
 
@@ -208,7 +211,7 @@ impl Local {
             tell!("{caution}");
         }
         let uri = with_db(&servers.uri(), &options.db);
-        let mut started = Self { servers, daemons: Vec::new(), uri };
+        let mut started = Self { servers, daemons: Vec::new(), uri, env: options.env.clone() };
         if let Err(error) = started.spawn_daemons(&options) {
             // Servers that are to stay would run on, and the error says that nothing was started.
             started.stop().await?;
@@ -279,7 +282,7 @@ impl Local {
     fn spawn(&mut self, name: &str, args: &[String]) -> Result<()> {
         let program = std::env::current_exe().map_err(|e| Error::io("find this program", e))?;
         let log = self.servers.dir().join(format!("{name}.log"));
-        let daemon = ManagedCommand::new(program, log)
+        let mut daemon = ManagedCommand::new(program, log)
             .name(name)
             .args(args)
             .env("AVIARY_URI", &self.uri)
@@ -288,9 +291,11 @@ impl Local {
             .env_remove("AVIARY_SHARD_URI")
             .env_remove("AVIARY_SHARD_URI_FILE")
             .env_remove("AVIARY_DB")
-            .env_remove("AVIARY_CONFIG")
-            .spawn()
-            .map_err(local)?;
+            .env_remove("AVIARY_CONFIG");
+        for (variable, value) in &self.env {
+            daemon = daemon.env(*variable, value);
+        }
+        let daemon = daemon.spawn().map_err(local)?;
         self.servers.adopt(&daemon)?;
         self.daemons.push(daemon);
         Ok(())
@@ -343,6 +348,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         port: args.port,
         stays: args.detach,
         db: db.clone(),
+        env: global.for_daemons(),
         quiet: global.quiet,
     })
     .await?;

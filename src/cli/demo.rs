@@ -8,6 +8,7 @@ use clap::{Args, Parser};
 
 use super::args::{Cli, Command, Global};
 use super::cluster::{DB_DEFAULT, Local, LocalOptions};
+use super::uri_file::Address;
 use super::{corpus, output};
 use crate::error::{Error, Result};
 use crate::job::JobState;
@@ -42,6 +43,7 @@ pub(super) async fn run(global: &Global, args: DemoArgs) -> Result<()> {
         port: None,
         stays: false,
         db: DB_DEFAULT.to_owned(),
+        env: global.for_daemons(),
         quiet: global.quiet,
     })
     .await?;
@@ -64,8 +66,7 @@ async fn show(global: &Global, args: &DemoArgs, local: &Local) -> Result<()> {
             tell!("{line}");
         }
     };
-    let demo =
-        Global { uri: Some(local.uri().to_owned()), uri_file: None, db: None, ..global.clone() };
+    let demo = Global { address: Address::at(local.uri().to_owned()), db: None, ..global.clone() };
     let store = demo.store("aviary-demo").await?;
     let loaded = load(&store, args).await?;
     say(&loaded);

@@ -1,5 +1,7 @@
 //! `aviary rm`.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::args::Global;
@@ -51,9 +53,10 @@ pub(super) async fn run(global: &Global, args: RmArgs) -> Result<()> {
             super::output::hint_at_db(global, &store, "no such ended jobs");
         }
     }
+    let retention = super::config::shared(global, &store).await?.retention;
     // None is removed while one of them is known to be in use.
     for job in &jobs {
-        remove(&store, job).await?;
+        remove(&store, job, retention).await?;
         if !global.quiet {
             tell!("job {} is removed", job.id);
         }
@@ -78,7 +81,7 @@ fn refuse_running(job: &Job) -> Result<()> {
     ))
 }
 
-async fn remove(store: &Store, job: &Job) -> Result<()> {
+async fn remove(store: &Store, job: &Job, retention: Duration) -> Result<()> {
     until_known(async |_| {
         crate::coordinator::gc::clean_up(store, job).await?;
         if job.spec.output.mode == OutputMode::Inline {
@@ -86,9 +89,9 @@ async fn remove(store: &Store, job: &Job) -> Result<()> {
         }
         store.delete_blocks(&job.id).await?;
         if let Some(request) = &job.request {
-            store.expire_requests(request, &job.id).await?;
+            store.expire_requests(request, &job.id, retention).await?;
         }
-        store.delete_job(&job.id).await
+        store.delete_job(&job.id, retention).await
     })
     .await
 }

@@ -7,10 +7,12 @@ use mongodb::options::IndexOptions;
 
 use super::error::{self, Action, classify};
 use super::logs::LogBatch;
+use super::settings::SETTINGS;
 use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::JobState;
 use crate::request::{REQUESTS, is_requests};
+use crate::settings::stored::VALUES;
 use crate::task::{TaskKind, TaskState};
 
 /// BackgroundOperationInProgressForNamespace.
@@ -224,6 +226,13 @@ fn aviary_validator() -> Document {
                     "job": { "bsonType": "string" },
                     "task": { "bsonType": "string" },
                     "lines": { "bsonType": "array" },
+                },
+            },
+            {
+                "required": [VALUES],
+                "properties": {
+                    "kind": { "enum": [SETTINGS] },
+                    VALUES: { "bsonType": "object" },
                 },
             },
             { "properties": {

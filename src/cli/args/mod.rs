@@ -5,10 +5,12 @@
 mod daemon;
 mod global;
 mod job;
+mod setting;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{DownArgs, UpArgs};
+use super::config::ConfigArgs;
 use super::containers::AssembleArgs;
 use super::demo::DemoArgs;
 use super::functions::{FunctionsArgs, InsertArgs};
@@ -26,6 +28,7 @@ use crate::wasm::compile_child::{Orders, VERB as COMPILE_VERB};
 pub(super) use daemon::{CoordinatorArgs, WorkerArgs};
 pub(super) use global::{Format, Global};
 pub(super) use job::{JobArg, JobFunctions, SubmitArgs};
+pub(super) use setting::{Given, Init, Worker};
 
 /// MapReduce over MongoDB: sandboxed WebAssembly functions; the database is queue, shuffle and
 /// journal.
@@ -61,6 +64,8 @@ pub(super) enum Command {
     Down(DownArgs),
     /// Create and check Aviary's collections and indexes; harmless to repeat.
     Init(InitArgs),
+    /// Show settings, and change those that the deployment shares.
+    Config(ConfigArgs),
     /// Check functions and store them in the catalogue.
     Insert(InsertArgs),
     /// Begin a job of one's own: functions, a sample and how to run them.
@@ -124,15 +129,6 @@ impl Command {
     pub(super) fn is_daemon(&self) -> bool {
         matches!(self, Command::Coordinator(_) | Command::Worker(_))
     }
-
-    /// The databases that it was told to trust.
-    pub(super) fn trusted(&self) -> Vec<String> {
-        match self {
-            Command::Coordinator(args) => args.fleet.trust_databases.clone(),
-            Command::Worker(args) => args.fleet.trust_databases.clone(),
-            _ => Vec::new(),
-        }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -166,10 +162,4 @@ pub(super) fn duration(text: &str) -> std::result::Result<humantime::Duration, S
 /// A number of things to show; 0 is all of them.
 pub(super) fn at_least_none() -> clap::builder::RangedI64ValueParser<i64> {
     clap::value_parser!(i64).range(0..)
-}
-
-/// A path that may be empty: a variable that is set to nothing is not set.
-fn path() -> impl clap::builder::TypedValueParser<Value = std::path::PathBuf> {
-    use clap::builder::TypedValueParser as _;
-    clap::builder::OsStringValueParser::new().map(std::path::PathBuf::from)
 }
