@@ -86,7 +86,7 @@ pub(super) async fn run(global: &Global, args: ConfigArgs) -> Result<()> {
 /// Writes settings of the deployment.
 ///
 /// # Errors
-/// [`Error::NotFound`] where Aviary is not set up; [`Error::NotPermitted`], [`Error::Store`].
+/// [`Error::Refused`] where Aviary is not set up; [`Error::NotPermitted`], [`Error::Store`].
 pub(super) async fn write(store: &Store, values: &Values) -> Result<()> {
     prepare(store).await?;
     until_known(async |_| store.set_settings(values).await).await
@@ -94,10 +94,16 @@ pub(super) async fn write(store: &Store, values: &Values) -> Result<()> {
 
 /// Makes sure that the database takes the document: an older version may have set it up.
 async fn prepare(store: &Store) -> Result<()> {
-    if !until_known(async |_| store.is_initialised().await).await? {
-        until_known(async |_| store.refresh_validator().await).await?;
-    }
-    Ok(())
+    until_known(async |_| {
+        if !store.is_initialised().await? && !store.refresh_validator().await? {
+            return Err(Error::refused(
+                format!("{} is not set up for Aviary", store.db_name()),
+                "run aviary init first",
+            ));
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// What this process goes by of what the deployment shares.

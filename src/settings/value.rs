@@ -160,9 +160,9 @@ impl Setting {
     fn refused(&self, place: &str, given: &str) -> Error {
         const SHOWN_CHARS_MAX: usize = 100;
         // A connection string that was given as something else may hold a password.
-        let is_shown = !self.is_secret() && !(given.contains("mongodb") && given.contains("://"));
+        let is_hidden = self.is_secret() || given.contains("mongodb") && given.contains("://");
         let short: String = given.chars().take(SHOWN_CHARS_MAX).collect();
-        let not = if is_shown { format!(", not {short:?}") } else { String::new() };
+        let not = if is_hidden { String::new() } else { format!(", not {short:?}") };
         Error::Usage(format!("{place} must be {}{not}", self.allowed()))
     }
 }
@@ -178,6 +178,11 @@ fn milliseconds(text: &str) -> Option<u64> {
 }
 
 fn duration(ms: u64) -> String {
+    /// A year of humantime's has a quarter of a day more than a calendar's.
+    const DAY_MS: u64 = 86_400_000;
+    if ms > DAY_MS && ms.is_multiple_of(DAY_MS) {
+        return format!("{}days", ms / DAY_MS);
+    }
     humantime::format_duration(Duration::from_millis(ms)).to_string()
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use aviary_testcontainers::Managed;
+use aviary_testcontainers::{Managed, ManagedCommand};
 use bson::{Document, doc};
 use serde_json::Value;
 
@@ -175,6 +175,40 @@ async fn a_document_that_is_nonsense_stops_nothing() {
     assert_eq!(ran.stderr, "");
 }
 
+/// A lease that was renewed for less than it is trusted for would be lost while its holder still writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_keeps_the_length_that_it_was_claimed_with() {
+    let bed = Bed::start(1).await.in_parts();
+    load(&bed).await;
+    bed.aviary(&["init", "--lease-ttl-ms", "15000"]).await.ok();
+    let _coordinator = bed.coordinator();
+    // One that goes by what the database says.
+    let worker = ManagedCommand::new(&bed.program, bed.dir.path().join("worker.log"))
+        .args(["worker", "--slots", "1"])
+        .env("AVIARY_URI", bed.uri())
+        .env("AVIARY_DB", "test")
+        .env("AVIARY_HALT_AT", "map.commit")
+        .spawn()
+        .unwrap();
+    let map = bed.file("map.js", "function () { emit(1, 1); }").display().to_string();
+    let args = ["submit", "-c", "docs", "--map", &map, "--reduce", "_sum", "--detach"];
+    bed.aviary(&args).await.ok();
+    logs(&worker, "halted").await;
+    let until = async || {
+        let task = bed.coll("aviary").find_one(doc! { "kind": "map", "state": "leased" }).await;
+        task.unwrap().expect("the worker holds it").get_datetime("until").unwrap().to_owned()
+    };
+    bed.aviary(&["config", "set", "lease-ttl-ms", "600"]).await.ok();
+    logs(&worker, "lease_ttl_ms: 600").await;
+    let before = until().await;
+    let after = wait_for("the lease to be renewed", async || {
+        let now = until().await;
+        (now != before).then_some(now)
+    })
+    .await;
+    assert!(after > before, "{before}, then {after}");
+}
+
 /// The document that `init` and `config set` write.
 async fn document(bed: &Bed) -> Option<Document> {
     bed.coll("aviary").find_one(doc! { "_id": "settings" }).await.unwrap()
@@ -183,6 +217,9 @@ async fn document(bed: &Bed) -> Option<Document> {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_was_asked_for_is_written() {
     let bed = Bed::start(1).await;
+    let ran = bed.aviary(&["config", "set", "split-bytes", "5"]).await;
+    says(&ran, 8, &["test is not set up for Aviary", "run aviary init first"]);
+    assert_eq!(bed.db().list_collection_names().await.unwrap(), Vec::<String>::new());
     // Variables are this process's own.
     bed.aviary(&["init"]).await.ok();
     assert_eq!(document(&bed).await, None);

@@ -165,3 +165,37 @@ impl Global {
         self.format
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn daemons_that_up_starts_get_what_it_was_told_but_for_where_the_deployment_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("aviary.toml");
+        let text = "db = \"other\"\nshard = \"s0\"\nlog = \"debug\"\ncache = \"/there\"\npoll_ms = 50\n\
+                    split_bytes = 9\nretention = \"2days\"\ntrust_databases = [\"a\", \"b\"]\nwatch = false\n";
+        std::fs::write(&file, text).unwrap();
+        let args = ["aviary", "up", "--log", "info", "--config", file.to_str().unwrap()];
+        let mut cli = Cli::try_parse_from(args).unwrap();
+        cli.global.resolve(true).unwrap();
+        let told: Vec<(&str, String)> = cli.global.for_daemons();
+        let mut told: Vec<(&str, &str)> =
+            told.iter().map(|(variable, value)| (*variable, value.as_str())).collect();
+        told.sort_unstable();
+        let wanted = [
+            ("AVIARY_CACHE", "/there"),
+            ("AVIARY_LOG", "info"),
+            ("AVIARY_POLL_MS", "50"),
+            ("AVIARY_RETENTION", "2days"),
+            ("AVIARY_SPLIT_BYTES", "9"),
+            ("AVIARY_TRUST_DATABASES", "a,b"),
+            ("AVIARY_WATCH", "off"),
+        ];
+        assert_eq!(told, wanted);
+        assert_eq!(cli.global.db.as_deref(), Some("other"));
+    }
+}

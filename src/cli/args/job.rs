@@ -120,6 +120,9 @@ pub(in crate::cli) struct SubmitArgs {
     /// for jobs longer than the servers' snapshot history.
     #[arg(long, value_name = "MODE", default_value = "snapshot")]
     pub(in crate::cli) read: ReadMode,
+    /// What to do when a function fails on a document; only `fail` for now.
+    #[arg(long, value_name = "POLICY", default_value = "fail", value_parser = ["fail"])]
+    pub(in crate::cli) on_error: String,
     /// A key of your own for this job: submitting it again follows the job that there is.
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) id: Option<String>,
