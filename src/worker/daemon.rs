@@ -8,7 +8,7 @@ use bson::doc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Context};
@@ -267,6 +267,7 @@ impl Reporter {
         const COMPARED_EVERY: u32 = 12;
         let slots = i32::try_from(self.slots).unwrap_or(i32::MAX);
         let (mut reports, mut can, mut apart) = (0_u32, None::<Capabilities>, false);
+        let mut learning: Option<JoinHandle<()>> = None;
         while !stop.is_cancelled() {
             // Of a database that is not set up yet, nobody can tell whether it reads snapshots. It soon will be.
             let is_known = can.as_ref().is_some_and(|can| can.snapshots.is_some());
@@ -302,7 +303,11 @@ impl Reporter {
             if let Err(error) = within(retry::ANSWER_MAX, "report alive", reporting).await {
                 tracing::debug!(%error, "could not report alive");
             }
-            learn(&self.store, &self.settings).await;
+            // Reports must not wait for it.
+            if learning.as_ref().is_none_or(JoinHandle::is_finished) {
+                let (store, settings) = (self.store.clone(), self.settings.clone());
+                learning = Some(tokio::spawn(async move { learn(&store, &settings).await }));
+            }
             tokio::select! {
                 () = tokio::time::sleep(config::WORKER_REPORTS_EVERY) => {}
                 () = stop.cancelled() => {}
