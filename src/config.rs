@@ -1,12 +1,13 @@
-//! Every limit and every setting, named, with its unit last.
+//! Every limit, named, with its unit last, and what daemons may be told otherwise.
 //!
-//! Constants are properties of the design; [`Settings`] are what a deployment may tune by
-//! environment variables, because every process of one job must be able to agree on them.
+//! Constants are properties of the design, or defaults; [`Settings`] are what daemons go by.
 
 use std::time::Duration;
 
 /// How long a claim is valid on the server unless renewed.
 pub const LEASE_TTL_MS: u64 = 15_000;
+/// No lease is shorter: it could not be renewed in time.
+pub const LEASE_TTL_MS_MIN: u64 = 600;
 /// No lease lasts longer: whatever says that it does was not written by a daemon.
 pub const LEASE_TTL_MS_MAX: u64 = 12 * 3_600_000;
 /// A worker stops trusting its lease this long before the server would give it away.
@@ -149,6 +150,13 @@ pub const MOVE_MAX: Duration = Duration::from_secs(20);
 pub const MOVES_AT_ONCE: usize = 8;
 /// How long an attempt whose lease is lost may take to notice before its slot is used without it.
 pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
+/// How long a refused request stays, and what is left of a removed job: seven days. A worker that was frozen can bring
+/// back what a removed job has left, and nobody is frozen for longer and then goes on.
+pub const RETENTION_MS: u64 = 7 * 24 * 3_600_000;
+/// The least of it: a day.
+pub const RETENTION_MS_MIN: u64 = 24 * 3_600_000;
+/// The most of it: a year.
+pub const RETENTION_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// A MongoDB document's greatest size.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a function; larger ones are refused.
@@ -248,8 +256,8 @@ impl Default for Caps {
     }
 }
 
-/// What a deployment may tune. The same values should be given to every worker.
-#[derive(Debug, Clone)]
+/// What a daemon goes by. [`crate::settings`] says where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// How long a claim is valid on the server unless renewed, in milliseconds.
     pub lease_ttl_ms: u64,
@@ -270,6 +278,8 @@ pub struct Settings {
     pub manifest_bytes_max: usize,
     /// Bytes of blocks that a map task may leave in its own document, all of its blocks or none.
     pub kept_bytes_max: usize,
+    /// How long a refused request stays, and what is left of a removed job.
+    pub retention: Duration,
     /// What jobs may ask for in this fleet.
     pub caps: Caps,
 }
@@ -286,76 +296,15 @@ impl Default for Settings {
             one_task_bytes: ONE_TASK_BYTES_MAX,
             manifest_bytes_max: MANIFEST_BYTES_MAX,
             kept_bytes_max: KEPT_BYTES_MAX,
+            retention: Duration::from_millis(RETENTION_MS),
             caps: Caps::default(),
         }
     }
 }
 
 impl Settings {
-    /// Reads `AVIARY_LEASE_TTL_MS`, `AVIARY_POLL_MS`, `AVIARY_WATCH`, `AVIARY_SPLIT_BYTES`,
-    /// `AVIARY_NATURAL_SPLIT_BYTES`, `AVIARY_ONE_TASK_BYTES`, `AVIARY_MANIFEST_BYTES` and `AVIARY_KEPT_BYTES`.
-    ///
-    /// # Errors
-    /// Names the variable whose value is no number, or a time to live too short to be renewed.
-    pub fn from_env() -> Result<Self, crate::error::Error> {
-        let mut settings = Self::default();
-        if let Some(ttl) = number("AVIARY_LEASE_TTL_MS")? {
-            if ttl < 600 {
-                return Err(crate::error::Error::Usage(
-                    "AVIARY_LEASE_TTL_MS must be at least 600".into(),
-                ));
-            }
-            if ttl > LEASE_TTL_MS_MAX {
-                return Err(crate::error::Error::Usage(format!(
-                    "AVIARY_LEASE_TTL_MS must be at most {LEASE_TTL_MS_MAX}"
-                )));
-            }
-            settings.lease_ttl_ms = ttl;
-            settings.lease_margin_ms = (ttl / 6).min(LEASE_MARGIN_MS);
-        }
-        if let Some(poll) = number("AVIARY_POLL_MS")? {
-            settings.poll_ms = poll.max(5);
-        }
-        if let Some(bytes) = number("AVIARY_SPLIT_BYTES")? {
-            settings.split_bytes = bytes.max(1);
-        }
-        if let Some(bytes) = number("AVIARY_NATURAL_SPLIT_BYTES")? {
-            settings.natural_split_bytes = bytes;
-        }
-        if let Some(bytes) = number("AVIARY_ONE_TASK_BYTES")? {
-            settings.one_task_bytes = bytes.min(ONE_TASK_BYTES_MAX);
-        }
-        if let Some(bytes) = number("AVIARY_MANIFEST_BYTES")? {
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            settings.manifest_bytes_max = bytes.min(MANIFEST_BYTES_MAX);
-        }
-        if let Some(bytes) = number("AVIARY_KEPT_BYTES")? {
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            settings.kept_bytes_max = bytes.min(KEPT_BYTES_MAX);
-        }
-        settings.watch = match std::env::var("AVIARY_WATCH").as_deref() {
-            Err(_) | Ok("" | "1" | "true" | "on") => true,
-            Ok("0" | "false" | "off") => false,
-            Ok(other) => {
-                return Err(crate::error::Error::Usage(format!(
-                    "AVIARY_WATCH must be 1 or 0, not {other:?}"
-                )));
-            }
-        };
-        Ok(settings)
-    }
-
     /// How often a held lease is renewed.
     pub fn renew_every(&self) -> Duration {
         Duration::from_millis(self.lease_ttl_ms / 3)
-    }
-}
-
-fn number(name: &str) -> Result<Option<u64>, crate::error::Error> {
-    match std::env::var(name) {
-        Err(_) => Ok(None),
-        Ok(text) => text.parse().map(Some).map_err(|_| {
-            crate::error::Error::Usage(format!("{name} must be a number, not {text:?}"))
-        }),
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! bin ─▶ cli ─▶ coordinator, worker ─▶ functions ─▶ exec ─▶ store ─▶ request, protocol, toolchain
-//!               ─▶ job, task ─▶ shuffle, wasm ─▶ value ─▶ ids, error, config
+//!               ─▶ job, task ─▶ shuffle, wasm ─▶ value ─▶ settings ─▶ ids, error, config
 //! ```
 //!
 //! Dependencies point down only; [`store`] is the only module that imports the driver; [`job`],
@@ -38,6 +38,7 @@ pub mod job;
 pub mod planted;
 pub mod protocol;
 pub mod request;
+pub mod settings;
 pub mod shuffle;
 pub mod store;
 pub mod task;

@@ -13,21 +13,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// The filter that `AVIARY_LOG` asks for, in the syntax of `tracing-subscriber`'s `EnvFilter`; `None` without it.
+/// A filter in the syntax of `tracing-subscriber`'s `EnvFilter`. `place` is where it was given.
 ///
 /// # Errors
 /// [`Error::Usage`] for what is no filter.
-pub fn filter() -> Result<Option<EnvFilter>> {
-    let Some(given) = std::env::var_os("AVIARY_LOG").filter(|given| !given.is_empty()) else {
-        return Ok(None);
-    };
-    let given = given.to_string_lossy();
+pub fn filter(given: &str, place: &str) -> Result<EnvFilter> {
     let bad = |why| {
         Error::Usage(format!(
-            "AVIARY_LOG={given:?} is no filter of logs, like debug or aviary=debug: {why}"
+            "{place} {given:?} is no filter of logs, like debug or aviary=debug: {why}"
         ))
     };
-    EnvFilter::builder().parse(&*given).map(Some).map_err(bad)
+    EnvFilter::builder().parse(given).map_err(bad)
 }
 
 /// Sends logs to standard error, those that the filter lets pass, or else the verbosity.

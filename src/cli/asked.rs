@@ -1,5 +1,7 @@
 //! Jobs that are asked for and not there yet: their requests wait for a coordinator.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::args::{Format, Global};
@@ -81,7 +83,7 @@ pub(super) async fn show(global: &Global, store: &Store, id: &str) -> Result<()>
 ///
 /// # Errors
 /// [`Error::Store`].
-pub(super) async fn take_back(store: &Store, id: &str) -> Result<bool> {
+pub(super) async fn take_back(store: &Store, id: &str, retention: Duration) -> Result<bool> {
     let why = Problem {
         code: "cancelled".into(),
         field: None,
@@ -89,7 +91,7 @@ pub(super) async fn take_back(store: &Store, id: &str) -> Result<bool> {
         hint: None,
     };
     until_known(async |again| {
-        let refused = store.refuse(REQUESTS, id, &why).await?;
+        let refused = store.refuse(REQUESTS, id, &why, retention).await?;
         let answer = if again && !refused { store.answer_to(REQUESTS, id).await? } else { None };
         Ok(refused || answer.is_some_and(|answer| answer.error.as_ref() == Some(&why)))
     })

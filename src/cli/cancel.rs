@@ -19,7 +19,8 @@ pub(super) async fn run(global: &Global, args: JobArg) -> Result<()> {
     let job = match asked::find(&store, &args.job).await? {
         Found::Job(job) => *job,
         Found::Request(id) => {
-            if asked::take_back(&store, &id).await? {
+            let retention = super::config::shared(global, &store).await?.retention;
+            if asked::take_back(&store, &id, retention).await? {
                 if !global.quiet {
                     tell!("the request {id} is taken back; nothing of it ran");
                 }

@@ -7,13 +7,57 @@ use std::path::{Path, PathBuf};
 use aviary_testcontainers::state::{self, State};
 use aviary_testcontainers::{Managed, ManagedCommand, Progress};
 
-use super::args::{DownArgs, Global, UpArgs};
+use clap::Args;
+
+use super::args::Global;
 use super::deployments;
 use crate::dirs;
 use crate::error::{Error, Result};
 use crate::store::{ConnectOptions, Store};
 use crate::terminal::tell;
 use servers::Servers;
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// A sharded cluster with so many shards, instead of a replica set. Its router is a mongos where
+    /// one is on PATH, otherwise a stand-in for trying things out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) shards: Option<u16>,
+    /// Members of the replica set, or of each shard.
+    #[arg(long, default_value = "1", value_parser = ["1", "3"], value_name = "M")]
+    pub(super) members: String,
+    /// Worker processes; in a sharded cluster, for each shard.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) workers: u16,
+    /// Tasks a worker runs at once.
+    #[arg(long, default_value_t = 2, value_name = "S", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) slots: u16,
+    /// Where the data lives [default: a temporary directory, gone at the end; with --detach, one in
+    /// the cache directory].
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// The first member's port; the others follow.
+    #[arg(long, value_name = "P")]
+    pub(super) port: Option<u16>,
+    /// Return at once; `aviary down` stops it.
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Start nothing: list the deployments that `up` has started on this machine. A verb that is given no URI
+    /// uses the one that runs.
+    #[arg(long, conflicts_with_all = ["shards", "members", "workers", "slots", "dir", "port", "detach"])]
+    pub(super) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DownArgs {
+    /// The directory that `up --detach` was given [default: the one it chose].
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Remove the data too: logs and the servers' own directories, which go whole, with whatever was put there.
+    /// What lies beside them stays.
+    #[arg(long)]
+    pub(super) remove: bool,
+}
 
 /// The database that coordinator and workers of a local deployment work in unless told otherwise.
 pub(super) const DB_DEFAULT: &str = "test";
@@ -24,6 +68,7 @@ pub(super) struct Local {
     servers: Servers,
     daemons: Vec<Managed>,
     uri: String,
+    env: Vec<(&'static str, String)>,
 }
 
 /// What a local deployment is made of.
@@ -38,6 +83,8 @@ pub(super) struct LocalOptions {
     pub(super) port: Option<u16>,
     pub(super) stays: bool,
     pub(super) db: String,
+    /// Variables of the daemons, besides those of this process.
+    pub(super) env: Vec<(&'static str, String)>,
     pub(super) quiet: bool,
 }
 
@@ -53,7 +100,7 @@ impl Local {
             tell!("{caution}");
         }
         let uri = with_db(&servers.uri(), &options.db);
-        let mut started = Self { servers, daemons: Vec::new(), uri };
+        let mut started = Self { servers, daemons: Vec::new(), uri, env: options.env.clone() };
         if let Err(error) = started.spawn_daemons(&options) {
             // Servers that are to stay would run on, and the error says that nothing was started.
             started.stop().await?;
@@ -124,7 +171,7 @@ impl Local {
     fn spawn(&mut self, name: &str, args: &[String]) -> Result<()> {
         let program = std::env::current_exe().map_err(|e| Error::io("find this program", e))?;
         let log = self.servers.dir().join(format!("{name}.log"));
-        let daemon = ManagedCommand::new(program, log)
+        let mut daemon = ManagedCommand::new(program, log)
             .name(name)
             .args(args)
             .env("AVIARY_URI", &self.uri)
@@ -133,9 +180,11 @@ impl Local {
             .env_remove("AVIARY_SHARD_URI")
             .env_remove("AVIARY_SHARD_URI_FILE")
             .env_remove("AVIARY_DB")
-            .env_remove("AVIARY_CONFIG")
-            .spawn()
-            .map_err(local)?;
+            .env_remove("AVIARY_CONFIG");
+        for (variable, value) in &self.env {
+            daemon = daemon.env(*variable, value);
+        }
+        let daemon = daemon.spawn().map_err(local)?;
         self.servers.adopt(&daemon)?;
         self.daemons.push(daemon);
         Ok(())
@@ -188,6 +237,7 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<()> {
         port: args.port,
         stays: args.detach,
         db: db.clone(),
+        env: global.for_daemons(),
         quiet: global.quiet,
     })
     .await?;

@@ -1,12 +1,24 @@
 //! What building the container image and starting a cluster of containers take.
 
+use aviary_testcontainers::assemble::Members;
 use aviary_testcontainers::{Progress, assemble, mongod, sharded};
+use clap::Args;
 
-use super::args::{AssembleArgs, Global};
+use super::args::Global;
 use super::cluster::local;
 use crate::error::{Error, Result};
 use crate::store::retry::until_known;
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct AssembleArgs {
+    /// The config servers.
+    #[arg(long, value_name = "NAME/HOST:PORT,…")]
+    pub(super) config_servers: Members,
+    /// A shard; once for each.
+    #[arg(long = "shard", required = true, value_name = "NAME/HOST:PORT,…")]
+    pub(super) shards: Vec<Members>,
+}
 
 /// Makes a sharded cluster of servers that run already, and Aviary's collections in it.
 pub(super) async fn assemble(global: &Global, args: AssembleArgs) -> Result<()> {

@@ -3,20 +3,21 @@
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CoordinatorArgs, Global, WorkerArgs};
-use crate::config::{self, Settings};
+use super::uri_file::Address;
+use crate::config;
 use crate::coordinator;
 use crate::error::{Error, Result};
+use crate::settings::{Live, table};
 use crate::store::Store;
 use crate::wasm::{Compiler, Host, HostOptions};
 use crate::worker::{self, Spills, WorkerOptions};
 
 pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<()> {
-    let settings = Settings { caps: args.caps.caps()?, ..Settings::from_env()? };
+    let own = global.with(&args.given)?;
+    let settings = Live::new(own.clone())?;
+    let global = Global { trusted: own.list(table::TRUST_DATABASES), ..global.clone() };
     let stop = stop_on_signal()?;
     let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
-    if args.memory_mb.is_some() {
-        tracing::warn!("--memory-mb is not used any more: coordinators run no functions");
-    }
     let outcome = coordinator::run(store.clone(), settings, stop).await;
     store.close().await;
     outcome
@@ -24,17 +25,21 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
 
 pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
     keep_freed_buffers();
-    let settings = Settings { caps: args.caps.caps()?, ..Settings::from_env()? };
+    let own = global.with(&args.given)?;
+    let settings = Live::new(own.clone())?;
+    let global = Global { trusted: own.list(table::TRUST_DATABASES), ..global.clone() };
     let stop = stop_on_signal()?;
-    let (shard, shard_uri) = (&args.shard, &global.shard_uri(&args)?);
+    let address = Address::of(&own, table::SHARD_URI, table::SHARD_URI_FILE);
+    let (shard, shard_uri) = (own.text(table::SHARD), address.choose("--shard-uri")?);
     let connect = || global.store_beside("aviary-worker", shard.clone(), shard_uri.clone());
     let store = patiently(&stop, connect).await?;
-    let slots = args.slots.map_or_else(
-        || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
-        usize::from,
-    );
-    let host = host_for(args.memory_mb, slots)?;
-    let spills = Spills::new(args.spill_bytes);
+    let slots = own.number(table::SLOTS).and_then(|slots| usize::try_from(slots).ok());
+    let slots = slots.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    });
+    let memory_mb = own.number(table::MEMORY_MB).unwrap_or(config::WORKER_MEMORY_MB_DEFAULT);
+    let host = host_for(memory_mb, slots)?;
+    let spills = Spills::new(own.number(table::SPILL_BYTES));
     tracing::info!(bytes = spills.space.bytes_max(), "room for temporary files");
     let options = WorkerOptions { slots, settings, spills };
     let outcome = worker::run(store.clone(), host, options, stop).await;

@@ -1,18 +1,33 @@
 //! `aviary demo`: everything at once, on real text, on a real server.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use bson::{Bson, doc, rawdoc};
-use clap::Parser;
+use clap::{Args, Parser};
 
-use super::args::{Cli, Command, DemoArgs, Global};
+use super::args::{Cli, Command, Global};
 use super::cluster::{DB_DEFAULT, Local, LocalOptions};
+use super::uri_file::Address;
 use super::{corpus, output};
 use crate::error::{Error, Result};
 use crate::job::JobState;
 use crate::store::Store;
 use crate::store::jobs::JobFilter;
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Bytes of text to count words in.
+    #[arg(long, default_value = "64000000", value_name = "N")]
+    pub(super) bytes: u64,
+    /// Generate the text even where source text is found.
+    #[arg(long)]
+    pub(super) generated: bool,
+    /// Write every word and its count here, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub(super) export: Option<PathBuf>,
+}
 
 /// What the demo runs; also an example of its own.
 const MAP: &str = include_str!("../../examples/word_count.js");
@@ -28,6 +43,7 @@ pub(super) async fn run(global: &Global, args: DemoArgs) -> Result<()> {
         port: None,
         stays: false,
         db: DB_DEFAULT.to_owned(),
+        env: global.for_daemons(),
         quiet: global.quiet,
     })
     .await?;
@@ -50,8 +66,7 @@ async fn show(global: &Global, args: &DemoArgs, local: &Local) -> Result<()> {
             tell!("{line}");
         }
     };
-    let demo =
-        Global { uri: Some(local.uri().to_owned()), uri_file: None, db: None, ..global.clone() };
+    let demo = Global { address: Address::at(local.uri().to_owned()), db: None, ..global.clone() };
     let store = demo.store("aviary-demo").await?;
     let loaded = load(&store, args).await?;
     say(&loaded);

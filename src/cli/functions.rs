@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::args::{Format, FunctionsArgs, FunctionsVerb, Global, InsertArgs};
+use super::args::{Format, Global};
 use super::output;
 use crate::config;
 use crate::error::{Error, Result};
@@ -16,6 +17,43 @@ use crate::store::retry::until_known;
 use crate::terminal::{one_line, tell};
 use crate::toolchain::Language;
 use crate::wasm::Stage;
+
+#[derive(Debug, Args)]
+pub(super) struct InsertArgs {
+    /// Files: .js, .wasm or .wat, each a function; or sources in Go, Rust, C, C++, Zig or
+    /// AssemblyScript, compiled to one module for each language.
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// A name under which jobs can find it; only for one function.
+    #[arg(long, value_name = "N")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FunctionsArgs {
+    #[command(subcommand)]
+    pub(super) verb: Option<FunctionsVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FunctionsVerb {
+    /// List them, the youngest first.
+    List,
+    /// Show one: the text that it was made from on standard output, the rest on standard error.
+    Show {
+        /// A name, name@version or digest.
+        function: String,
+        /// Write its bytes, the module or script itself, to this file.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+    },
+    /// Remove some; refused for one that a job needs which has not ended.
+    Rm {
+        /// Names, name@version or digests. The function goes, and every name's version that leads to it.
+        #[arg(required = true, value_name = "FUNCTION")]
+        functions: Vec<String>,
+    },
+}
 
 pub(super) async fn insert(global: &Global, args: InsertArgs) -> Result<()> {
     let groups = modules(&args.files);

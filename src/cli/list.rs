@@ -1,10 +1,29 @@
 //! `aviary list`.
 
-use super::args::{Format, Global, ListArgs};
+use clap::Args;
+
+use super::args::{Format, Global, at_least_none};
 use super::output;
 use crate::error::{Error, Result};
 use crate::job::JobState;
 use crate::store::jobs::JobFilter;
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only jobs of this client.
+    #[arg(long, value_name = "ID")]
+    pub(super) client: Option<String>,
+    /// Only jobs with this tag.
+    #[arg(long, value_name = "T")]
+    pub(super) tag: Option<String>,
+    /// Only jobs in this state.
+    #[arg(long, value_name = "S")]
+    pub(super) state: Option<String>,
+    /// At most this many; 0 is all of them.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
+    pub(super) limit: i64,
+}
 
 pub(super) async fn run(global: &Global, args: ListArgs) -> Result<()> {
     if let Some(state) = &args.state

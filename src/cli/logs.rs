@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::io::Write as _;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::{Format, Global, LogsArgs};
+use super::args::{Format, Global};
 use super::output;
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
@@ -15,6 +16,19 @@ use crate::store::Store;
 use crate::store::logs::{LogBatch, LogLine};
 use crate::store::tasks::TaskFilter;
 use crate::terminal::{self, name, one_line};
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// Only lines of this task, as `aviary tasks` names it, e.g. map/1.00003.
+    #[arg(long, value_name = "T")]
+    pub(super) task: Option<String>,
+    /// Go on printing until the job ends.
+    #[arg(short, long)]
+    pub(super) follow: bool,
+}
 
 /// Batches read at once: each has at most so many lines as an attempt may log.
 const BATCHES_PER_READ: usize = 16;

@@ -5,6 +5,7 @@ mod asked;
 mod cancel;
 mod cluster;
 mod command;
+mod config;
 mod containers;
 pub mod corpus;
 mod counters;
@@ -35,6 +36,8 @@ mod workers;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
 use crate::error::{Error, Result};
 use crate::store::{ConnectOptions, Store};
 use crate::telemetry::{self, LogFormat};
@@ -46,7 +49,7 @@ use args::{Command, Global};
 /// Parses the command line, runs the verb, reports the error, returns the exit code.
 pub fn main() -> ExitCode {
     print_panics_safely();
-    let cli = match Cli::try_parse_with_sources() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; they go to standard output and end with 0.
@@ -55,17 +58,20 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if usage { 2 } else { 0 });
         }
     };
+    if let Command::CompileModule(args) = &cli.command {
+        return crate::wasm::compile_child::main(&args.orders());
+    }
     let is_daemon = cli.command.is_daemon();
-    // Programs read what a daemon logs, unless a person has started it and looks at it.
-    let is_read = !is_daemon || std::io::stderr().is_terminal();
-    let format = if is_read { LogFormat::Text } else { LogFormat::Json };
-    let filter = match telemetry::filter() {
+    let filter = match cli.global.resolve(!is_daemon).and_then(|()| cli.global.log_filter()) {
         Ok(filter) => filter,
         Err(error) => {
             tell!("error: {error}");
             return ExitCode::from(error.exit_code());
         }
     };
+    // Programs read what a daemon logs, unless a person has started it and looks at it.
+    let is_read = !is_daemon || std::io::stderr().is_terminal();
+    let format = if is_read { LogFormat::Text } else { LogFormat::Json };
     if is_daemon || cli.global.verbose > 0 || filter.is_some() {
         let verbosity = cli.global.verbose.saturating_sub(u8::from(!is_daemon));
         telemetry::init(format, verbosity, filter);
@@ -73,10 +79,7 @@ pub fn main() -> ExitCode {
     if !cli.global.quiet && !is_daemon {
         crate::toolchain::tell_of_compiling(|what| tell!("{what}"));
     }
-    if let Command::CompileModule(args) = &cli.command {
-        return crate::wasm::compile_child::main(&args.orders());
-    }
-    cli.warn_of_passwords();
+    cli.global.warn_of_passwords(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(crate::wasm::THREAD_STACK_BYTES)
@@ -108,9 +111,9 @@ pub fn main() -> ExitCode {
 fn print_usage(error: &clap::Error) {
     // It lists as required what the environment gives.
     let text = error.render().to_string();
-    let text = ["uri <URI>", "uri-file <FILE>", "db <NAME>", "config <FILE>"]
-        .iter()
-        .fold(text, |text, flag| text.replace(&format!(" --{flag} "), " "));
+    let text = crate::settings::ALL.iter().fold(text, |text, setting| {
+        text.replace(&format!(" --{} <{}> ", setting.name, setting.takes), " ")
+    });
     let has_uri =
         text.split_whitespace().any(|word| word.contains("mongodb") && word.contains("://"));
     if error.use_stderr() && has_uri {
@@ -146,13 +149,13 @@ fn print_panics_safely() {
 }
 
 async fn run(cli: Cli) -> Result<()> {
-    let mut global = cli.global.with_file()?;
-    global.trusted = cli.command.trusted();
+    let global = cli.global;
     match cli.command {
         Command::Demo(args) => demo::run(&global, args).await,
         Command::Up(args) => cluster::up(&global, args).await,
         Command::Down(args) => cluster::down(&global, args).await,
         Command::Init(args) => init::run(&global, args).await,
+        Command::Config(args) => config::run(&global, args).await,
         Command::Insert(args) => functions::insert(&global, args).await,
         Command::New(args) => new::run(&global, &args),
         Command::Functions(args) => functions::run(&global, args).await,
@@ -215,7 +218,7 @@ impl Global {
             store = &mut connecting => return store,
             () = tokio::time::sleep(CONNECTING) => {}
         }
-        if !self.quiet && self.sources.is_verb {
+        if !self.quiet && self.is_verb {
             tell!("no answer from {} yet, still trying", crate::store::uri::redact(&options.uri));
         }
         connecting.await

@@ -1,11 +1,46 @@
 //! `aviary new`: a directory with working functions, documents to try them on, and the commands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::args::{Global, NewArgs, Starter};
+use clap::{Args, ValueEnum};
+
+use super::args::Global;
 use crate::error::{Error, Result};
 use crate::terminal::tell;
 use crate::toolchain::Language;
+
+#[derive(Debug, Args)]
+pub(super) struct NewArgs {
+    /// The language of the functions.
+    #[arg(value_enum, value_name = "LANGUAGE")]
+    pub(super) language: Starter,
+    /// A directory that is not there yet, or empty.
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+}
+
+/// What `new` can begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Starter {
+    /// Needs nothing but aviary.
+    #[value(alias = "js")]
+    Javascript,
+    /// Needs Go.
+    Go,
+    /// Needs Rust.
+    #[value(alias = "rs")]
+    Rust,
+    /// Needs zig.
+    C,
+    /// Needs zig.
+    #[value(alias = "c++")]
+    Cpp,
+    /// Needs zig.
+    Zig,
+    /// Needs AssemblyScript.
+    #[value(alias = "typescript", alias = "ts", alias = "as")]
+    Assemblyscript,
+}
 
 /// Documents for every starter.
 const SAMPLE: &str = include_str!("../../examples/orders.jsonl");

@@ -1,13 +1,28 @@
 //! `aviary results`: a job's results as JSON lines.
 
 use bson::Document;
+use clap::Args;
 
-use super::args::{Global, ResultsArgs};
+use super::args::{Global, at_least_none};
 use super::submit::ejson_document;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobState, Output};
 use crate::store::Store;
 use crate::terminal;
+
+#[derive(Debug, Args)]
+pub(super) struct ResultsArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// At most this many; 0 is all of them.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
+    pub(super) limit: i64,
+    /// The order, as for submit's --query.
+    #[arg(long, value_name = "DOC", default_value = "{\"_id\": 1}")]
+    pub(super) sort: String,
+}
 
 pub(super) async fn run(global: &Global, args: ResultsArgs) -> Result<()> {
     let sort = ejson_document("--sort", &args.sort)?;

@@ -1,12 +1,32 @@
 //! `aviary rm`.
 
-use super::args::{Global, RmArgs};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::Global;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobState, Output, OutputMode};
 use crate::store::Store;
 use crate::store::jobs::JobFilter;
 use crate::store::retry::until_known;
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct RmArgs {
+    /// Jobs' ids, or the unambiguous beginning or end of each.
+    #[arg(value_name = "JOB", required_unless_present_any = ["tag", "client", "state"])]
+    pub(super) jobs: Vec<String>,
+    /// All ended jobs with this tag.
+    #[arg(long, value_name = "T", conflicts_with = "jobs")]
+    pub(super) tag: Option<String>,
+    /// All ended jobs of this client.
+    #[arg(long, value_name = "ID", conflicts_with = "jobs")]
+    pub(super) client: Option<String>,
+    /// All jobs in this state: succeeded, failed or cancelled.
+    #[arg(long, value_name = "S", conflicts_with = "jobs", value_parser = ["succeeded", "failed", "cancelled"])]
+    pub(super) state: Option<String>,
+}
 
 pub(super) async fn run(global: &Global, args: RmArgs) -> Result<()> {
     if args.jobs.iter().any(|job| job == "last") {
@@ -33,9 +53,10 @@ pub(super) async fn run(global: &Global, args: RmArgs) -> Result<()> {
             super::output::hint_at_db(global, &store, "no such ended jobs");
         }
     }
+    let retention = super::config::shared(global, &store).await?.retention;
     // None is removed while one of them is known to be in use.
     for job in &jobs {
-        remove(&store, job).await?;
+        remove(&store, job, retention).await?;
         if !global.quiet {
             tell!("job {} is removed", job.id);
         }
@@ -60,7 +81,7 @@ fn refuse_running(job: &Job) -> Result<()> {
     ))
 }
 
-async fn remove(store: &Store, job: &Job) -> Result<()> {
+async fn remove(store: &Store, job: &Job, retention: Duration) -> Result<()> {
     until_known(async |_| {
         crate::coordinator::gc::clean_up(store, job).await?;
         if job.spec.output.mode == OutputMode::Inline {
@@ -68,9 +89,9 @@ async fn remove(store: &Store, job: &Job) -> Result<()> {
         }
         store.delete_blocks(&job.id).await?;
         if let Some(request) = &job.request {
-            store.expire_requests(request, &job.id).await?;
+            store.expire_requests(request, &job.id, retention).await?;
         }
-        store.delete_job(&job.id).await
+        store.delete_job(&job.id, retention).await
     })
     .await
 }

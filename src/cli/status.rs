@@ -1,6 +1,8 @@
 //! `aviary status`: one job.
 
-use super::args::{Format, Global, StatusArgs};
+use clap::Args;
+
+use super::args::{Format, Global};
 use super::asked::{self, Found};
 use super::{output, publishing, waiting};
 use crate::error::{Error, Result};
@@ -8,6 +10,16 @@ use crate::ids::JobId;
 use crate::job::{FunctionRef, Job, OutputMode, Reducer};
 use crate::request::REQUESTS;
 use crate::task::PhaseCounts;
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// Wait until the job ends; the exit code says how.
+    #[arg(short, long)]
+    pub(super) watch: bool,
+}
 
 pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
     let store = global.store("aviary-status").await?;

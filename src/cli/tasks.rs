@@ -1,14 +1,35 @@
 //! `aviary tasks`: a job's tasks and their leases.
 
 use bson::Document;
+use clap::Args;
 use serde_json::json;
 
-use super::args::{Format, Global, TasksArgs};
+use super::args::{Format, Global, at_least_none};
 use super::output;
 use crate::error::Result;
 use crate::store::tasks::TaskFilter;
 use crate::task::{Task, TaskState};
 use crate::terminal::tell;
+
+#[derive(Debug, Args)]
+pub(super) struct TasksArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// Only tasks in this state.
+    #[arg(long, value_name = "S")]
+    pub(super) state: Option<TaskState>,
+    /// The longest-running first.
+    #[arg(long)]
+    pub(super) slowest: bool,
+    /// Each attempt that has ended, with its worker, its time and what became of it.
+    #[arg(long)]
+    pub(super) history: bool,
+    /// At most this many; 0 is all of them.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
+    pub(super) limit: i64,
+}
 
 pub(super) async fn run(global: &Global, args: TasksArgs) -> Result<()> {
     let store = global.store("aviary-tasks").await?;

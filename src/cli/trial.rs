@@ -2,10 +2,12 @@
 //! process. No workers, no writes; with a file, no server.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use bson::{Document, RawDocumentBuf};
+use clap::Args;
 
-use super::args::{Global, TryArgs};
+use super::args::{Global, JobFunctions};
 use super::documents;
 use super::submit::{self, FoundReduce};
 use crate::config;
@@ -21,6 +23,23 @@ use crate::job::{OutputMode, ReadMode};
 use crate::store::Store;
 use crate::terminal::{self, tell};
 use crate::wasm::{Host, Stage};
+
+#[derive(Debug, Args)]
+pub(super) struct TryArgs {
+    #[command(flatten)]
+    pub(super) job: JobFunctions,
+    /// Documents to run over instead of a collection's, without any server: one of extended JSON a
+    /// line; `-` for standard input.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["collection", "input_db", "query", "sort", "projection"]
+    )]
+    pub(super) docs: Option<PathBuf>,
+    /// Documents to read.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(super) sample: i64,
+}
 
 pub(super) async fn run(global: &Global, mut args: TryArgs) -> Result<()> {
     let host = super::daemons::host(1024)?;

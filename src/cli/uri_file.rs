@@ -3,94 +3,62 @@
 //! An address often holds a password, and every user of a machine can read the command lines of its processes. So
 //! it may be in a file that only its owner can read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aviary_testcontainers::{Error as LocalError, secret};
-use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use super::args::{Cli, Command, Global, WorkerArgs};
+use super::args::{Command, Global};
 use super::deployments;
 use crate::error::{Error, Result};
+use crate::settings::{Chosen, Origin, table};
 use crate::store::uri::has_secret;
 use crate::terminal::tell;
 
-/// Where each address and each file with one was named, if it was.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sources {
-    /// Whether a person waits for the verb, rather than starting a daemon.
-    pub(super) is_verb: bool,
-    uri: Named,
-    uri_file: Named,
-    shard_uri: Named,
-    shard_uri_file: Named,
+/// An address, and a file with one, each with the place that names it. What is nearer to the person goes first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Address {
+    uri: Option<(Origin, String)>,
+    file: Option<(Origin, PathBuf)>,
 }
 
-/// Where something was named; what is nearer to the person goes first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Named {
-    /// Nowhere, or in a configuration file.
-    #[default]
-    No,
-    /// By a variable.
-    InEnvironment,
-    /// By a flag.
-    OnCommandLine,
-}
-
-impl Named {
-    fn of(matches: &ArgMatches, id: &str) -> Self {
-        let known = matches.try_contains_id(id).unwrap_or(false);
-        match known.then(|| matches.value_source(id)).flatten() {
-            Some(ValueSource::CommandLine) => Self::OnCommandLine,
-            Some(ValueSource::EnvVariable) => Self::InEnvironment,
-            _ => Self::No,
+impl Address {
+    /// What the settings of these names say.
+    pub(super) fn of(chosen: &Chosen, uri: &str, file: &str) -> Self {
+        Self {
+            uri: chosen.text(uri).map(|given| (chosen.origin(uri), given)),
+            file: chosen.path(file).map(|given| (chosen.origin(file), given.to_owned())),
         }
     }
-}
 
-impl Cli {
-    /// Parses the command line, and remembers what came from where.
-    pub(super) fn try_parse_with_sources() -> std::result::Result<Self, clap::Error> {
-        let matches = Self::command().try_get_matches()?;
-        let mut cli = Self::from_arg_matches(&matches)?;
-        let verb = matches.subcommand().map_or(&matches, |(_, verb)| verb);
-        let is_verb = !cli.command.is_daemon();
-        cli.global.sources = Sources {
-            uri: Named::of(&matches, "uri"),
-            is_verb,
-            uri_file: Named::of(&matches, "uri_file"),
-            shard_uri: Named::of(verb, "shard_uri"),
-            shard_uri_file: Named::of(verb, "shard_uri_file"),
-        };
-        Ok(cli)
+    /// This one.
+    pub(super) fn at(uri: String) -> Self {
+        Self { uri: Some((Origin::Flag, uri)), file: None }
+    }
+
+    /// The one that counts. `flag` names it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when one place gives two. Those of a file that does not hold one safely.
+    pub(super) fn choose(&self, flag: &str) -> Result<Option<String>> {
+        match (&self.uri, &self.file) {
+            (None, None) => Ok(None),
+            (Some((_, uri)), None) => Ok(Some(uri.clone())),
+            (Some((at, _)), Some((file_at, _))) if at == file_at => Err(Error::Usage(format!(
+                "{flag} and {flag}-file both give an address; leave one of them out (or of the variables or keys that \
+                 stand for them)"
+            ))),
+            (Some((at, uri)), Some((file_at, _))) if at > file_at => Ok(Some(uri.clone())),
+            (_, Some((_, file))) => read(file).map(Some),
+        }
     }
 
     /// Says that others can see a password that stands on the command line.
-    pub(super) fn warn_of_passwords(&self) {
-        let shown = |uri: &Option<String>, named| {
-            named == Named::OnCommandLine && uri.as_deref().is_some_and(has_secret)
-        };
-        let sources = &self.global.sources;
-        let mut flags = Vec::new();
-        if shown(&self.global.uri, sources.uri) {
-            flags.push("--uri");
-        }
-        if let Command::Worker(worker) = &self.command
-            && shown(&worker.shard_uri, sources.shard_uri)
-        {
-            flags.push("--shard-uri");
-        }
-        for flag in flags {
-            let text = format!(
+    fn warn_of_password(&self, flag: &str, tell: impl Fn(&str)) {
+        if self.uri.as_ref().is_some_and(|(at, uri)| *at == Origin::Flag && has_secret(uri)) {
+            tell(&format!(
                 "every user of this machine can see the password in {flag}; put the URI into a file that only you \
                  can read, and name it with {flag}-file"
-            );
-            match self.command.is_daemon() {
-                true => tracing::warn!("{text}"),
-                false if self.global.quiet => {}
-                false => tell!("warning: {text}"),
-            }
+            ));
         }
     }
 }
@@ -102,42 +70,27 @@ impl Global {
     /// [`Error::Usage`] when two are given, or none: for a verb, the only one that runs on this machine is meant then.
     /// Those of a file that does not hold one safely.
     pub(super) fn deployment(&self) -> Result<String> {
-        let Sources { uri, uri_file, .. } = self.sources;
-        let chosen =
-            choose("--uri", (self.uri.as_deref(), uri), (self.uri_file.as_deref(), uri_file))?;
-        match chosen {
+        match self.address.choose("--uri")? {
             Some(uri) => Ok(uri),
-            None if self.sources.is_verb => deployments::only(self),
+            None if self.is_verb => deployments::only(self),
             None => Err(deployments::none_given()),
         }
     }
 
-    /// The address of a worker's own shard, if it has one.
-    ///
-    /// # Errors
-    /// Those of [`deployment`](Self::deployment).
-    pub(super) fn shard_uri(&self, args: &WorkerArgs) -> Result<Option<String>> {
-        let Sources { shard_uri, shard_uri_file, .. } = self.sources;
-        let file = args.shard_uri_file.as_deref();
-        choose("--shard-uri", (args.shard_uri.as_deref(), shard_uri), (file, shard_uri_file))
-    }
-}
-
-fn choose(
-    flag: &str,
-    (uri, uri_named): (Option<&str>, Named),
-    (file, file_named): (Option<&Path>, Named),
-) -> Result<Option<String>> {
-    // A variable that is set to nothing is not set.
-    let file = file.filter(|file| !file.as_os_str().is_empty());
-    match (uri, file) {
-        (uri, None) => Ok(uri.map(str::to_owned)),
-        (Some(_), Some(_)) if uri_named == file_named => Err(Error::Usage(format!(
-            "{flag} and {flag}-file both give an address; leave one of them out (or of the variables that stand \
-             for them)"
-        ))),
-        (Some(uri), Some(_)) if uri_named > file_named => Ok(Some(uri.to_owned())),
-        (_, Some(file)) => read(file).map(Some),
+    /// Says that others can see passwords that stand on the command line.
+    pub(super) fn warn_of_passwords(&self, command: &Command) {
+        let tell = |text: &str| match command.is_daemon() {
+            true => tracing::warn!("{text}"),
+            false if self.quiet => {}
+            false => tell!("warning: {text}"),
+        };
+        self.address.warn_of_password("--uri", tell);
+        if let Command::Worker(worker) = command
+            && let Ok(chosen) = self.with(&worker.given)
+        {
+            Address::of(&chosen, table::SHARD_URI, table::SHARD_URI_FILE)
+                .warn_of_password("--shard-uri", tell);
+        }
     }
 }
 

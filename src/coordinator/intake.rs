@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bson::{DateTime, doc};
 
 use super::planning;
-use crate::config::Caps;
+use crate::config::{Caps, Settings};
 use crate::error::{Error, Result};
 use crate::functions;
 use crate::ids::JobId;
@@ -19,6 +19,7 @@ use crate::protocol::backoff::Backoff;
 use crate::request::document::{FunctionWish, ReduceWish, usage};
 use crate::request::job::{self, At, Fault};
 use crate::request::{Asked, Problem, Wish, tenant};
+use crate::settings::Live;
 use crate::store::Store;
 use crate::store::requests::Found;
 use crate::store::retry::{self, within};
@@ -27,7 +28,7 @@ use crate::wasm::Stage;
 /// Takes requests in, and remembers which have to wait.
 pub(super) struct Intake {
     store: Store,
-    caps: Caps,
+    settings: Live,
     collections: Vec<String>,
     looked: Option<Instant>,
     /// Requests that could not be answered: the collection and the `_id`.
@@ -36,12 +37,12 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(store: Store, caps: Caps) -> Self {
+    pub(super) fn new(store: Store, settings: Live) -> Self {
         /// Requests that cannot be answered, to be remembered.
         const FAILING_MAX: usize = 1_000;
         Self {
             store,
-            caps,
+            settings,
             collections: Vec::new(),
             looked: None,
             backoff: Backoff::new(FAILING_MAX),
@@ -78,11 +79,12 @@ impl Intake {
         let (store, of) = (self.store.clone(), collection.to_owned());
         let reading = async move { store.unanswered(&of, &put_off).await };
         for id in within(retry::ANSWER_MAX, "look for requests", reading).await? {
-            let (store, caps, of) = (self.store.clone(), self.caps, collection.to_owned());
+            let (store, settings, of) =
+                (self.store.clone(), self.settings.now(), collection.to_owned());
             let asked = id.clone();
             let answering = async move {
                 match store.request(&of, &asked).await? {
-                    Some(found) => answer(&store, &caps, found).await,
+                    Some(found) => answer(&store, &settings, found).await,
                     None => Ok(()),
                 }
             };
@@ -103,15 +105,15 @@ impl Intake {
 ///
 /// # Errors
 /// What keeps it from being answered for the time being.
-async fn answer(store: &Store, caps: &Caps, found: Found) -> Result<()> {
+async fn answer(store: &Store, settings: &Settings, found: Found) -> Result<()> {
     let (collection, id) = (found.collection.clone(), found.id.clone());
-    match understand(store, caps, found).await {
+    match understand(store, &settings.caps, found).await {
         Ok(()) => Ok(()),
         Err(fault) if fault.is_passing() => Err(*fault.error),
         Err(fault) => {
             tracing::info!(collection, request = %id, error = %fault.error, "request refused");
             let problem = Problem::of(&fault.error, fault.field.as_deref());
-            store.refuse(&collection, &id, &problem).await.map(|_| ())
+            store.refuse(&collection, &id, &problem, settings.retention).await.map(|_| ())
         }
     }
 }

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::ids::{Token, WorkerId};
+use crate::settings::Live;
 use crate::store::Store;
 use crate::store::coordinator_role::Role;
 use crate::store::retry::{self, within};
@@ -41,13 +42,13 @@ use reconcile::{Held, Looked, Reconciler};
 ///
 /// # Errors
 /// None so far: database errors are waited out.
-pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> Result<()> {
+pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Result<()> {
     /// How often leftovers of zombies are looked for.
     const SWEEP_EVERY: Duration = Duration::from_secs(30);
     /// How often in a row a look at the jobs may fail before the role is left to others for a while.
     const FAILURES_MAX: u32 = 3;
-    /// How often new shards are looked for.
-    const LOOK_FOR_SHARDS_EVERY: Duration = Duration::from_secs(5);
+    /// How often new shards are looked for, and changed settings.
+    const LOOK_AROUND_EVERY: Duration = Duration::from_secs(5);
     /// A look that moved nothing on is followed by the next after so many times what it took, so that many changes cost a
     /// few looks. What moves on does so a few times only...
     const PAUSE_SHARE: u32 = 2;
@@ -58,7 +59,8 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
-    if settings.watch {
+    learn(&store, &settings).await;
+    if settings.now().watch {
         store.watch(WakeFor::Coordinator, bell.clone(), None, stop.child_token());
     }
     tracing::info!(coordinator = %id, "coordinator started");
@@ -66,14 +68,14 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
         tracing::warn!(%error, "could not bring the collection's validator up to date; run aviary init");
     }
     let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
-    let mut intake = Intake::new(store.clone(), settings.caps);
+    let mut intake = Intake::new(store.clone(), settings.clone());
     let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
     let sweeper = Arc::new(tokio::sync::Mutex::new(gc::Sweeper::new(store.clone())));
     let mut swept: Option<Instant> = None;
     let mut looked = Instant::now();
     let mut failures = 0;
     while !stop.is_cancelled() {
-        if looked.elapsed() > LOOK_FOR_SHARDS_EVERY {
+        if looked.elapsed() > LOOK_AROUND_EVERY {
             let looking = store.clone();
             let refresh = async move {
                 looking.refresh_shards().await;
@@ -82,6 +84,7 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
             if let Err(error) = within(retry::ANSWER_MAX, "look for new shards", refresh).await {
                 tracing::debug!(%error, "could not look for new shards");
             }
+            learn(&store, &settings).await;
             looked = Instant::now();
         }
         let (began, mut looked_at) = (Instant::now(), Looked::Many);
@@ -120,8 +123,8 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}
         }
-        let poll =
-            Duration::from_millis(settings.poll_ms).mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        let poll = Duration::from_millis(settings.now().poll_ms)
+            .mul_f64(0.5 + rand::random::<f64>() / 2.0);
         tokio::select! {
             () = bell.notified() => {}
             () = keeper.changed.notified() => {}
@@ -137,6 +140,16 @@ pub async fn run(store: Store, settings: Settings, stop: CancellationToken) -> R
     }
     tracing::info!(coordinator = %id, "coordinator stopped");
     Ok(())
+}
+
+/// Learns what the database says of the deployment's settings. What it cannot learn now it learns later.
+async fn learn(store: &Store, settings: &Live) {
+    let asking = store.clone();
+    let asking = async move { asking.deployment_settings().await };
+    match within(retry::ANSWER_MAX, "read the deployment's settings", asking).await {
+        Ok(stored) => settings.learn(&stored),
+        Err(error) => tracing::warn!(%error, "could not read the deployment's settings"),
+    }
 }
 
 /// The role as far as this process knows.
@@ -168,7 +181,7 @@ impl Keeper {
         store: &Store,
         id: &WorkerId,
         token: &Token,
-        settings: &Settings,
+        settings: &Live,
         stop: &CancellationToken,
     ) -> Self {
         let role = Known::default();
@@ -184,16 +197,17 @@ impl Keeper {
                     // The lease runs out by itself, and nobody who waits for it may be slower than this one.
                     *held.lock() = None;
                     had = None;
-                    let aside = Duration::from_millis(settings.lease_ttl_ms * 2);
+                    let aside = Duration::from_millis(settings.now().lease_ttl_ms * 2);
                     tokio::select! {
                         () = tokio::time::sleep(aside) => {}
                         () = stop.cancelled() => {}
                     }
                     continue;
                 }
+                // The same for what is asked and for how long it may be trusted.
+                let settings = settings.now();
                 let asking = {
-                    let (store, id, token, settings) =
-                        (store.clone(), id.clone(), token.clone(), settings.clone());
+                    let (store, id, token) = (store.clone(), id.clone(), token.clone());
                     async move { ask(&store, &id, &token, &settings).await }
                 };
                 let mut pause = settings.renew_every();

@@ -21,6 +21,7 @@ use crate::job::{Job, JobError, JobEvent, JobState, Output};
 use crate::protocol::backoff::Backoff;
 use crate::protocol::coordinate::{Move, PublishTask, View, moves};
 use crate::protocol::publish::merged;
+use crate::settings::Live;
 use crate::store::Store;
 use crate::store::jobs::ToTend;
 use crate::store::retry::{self, within};
@@ -35,7 +36,7 @@ pub(super) trait Held: Clone + Send + Sync + 'static {
 /// Reconciles jobs, each on its own: what is slow or wedged holds up no other.
 pub(super) struct Reconciler<H> {
     store: Store,
-    settings: Settings,
+    settings: Live,
     role: H,
     at_once: Arc<Semaphore>,
     told: Arc<Told>,
@@ -71,7 +72,7 @@ enum Tended {
 }
 
 impl<H: Held> Reconciler<H> {
-    pub(super) fn new(store: Store, settings: Settings, role: H) -> Self {
+    pub(super) fn new(store: Store, settings: Live, role: H) -> Self {
         let at_once = Arc::new(Semaphore::new(config::MOVES_AT_ONCE));
         /// Jobs that cannot move on, to be remembered.
         const FAILING_MAX: usize = 10_000;
@@ -112,7 +113,7 @@ impl<H: Held> Reconciler<H> {
             if self.busy.contains_key(&job.id) || !self.backoff.is_due(&job.id, now) {
                 continue;
             }
-            let (store, settings) = (self.store.clone(), self.settings.clone());
+            let (store, settings) = (self.store.clone(), self.settings.now());
             let (role, at_once, id) = (self.role.clone(), self.at_once.clone(), job.id.clone());
             let told = self.told.clone();
             let handle = tokio::spawn(async move {

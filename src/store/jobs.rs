@@ -260,14 +260,13 @@ impl Store {
 
     /// Removes a job, its tasks and what their functions logged.
     ///
-    /// What stays for a while is a tombstone: a worker that was frozen can still bring back the job's hidden
+    /// What stays for the time of `retention` is a tombstone: a worker that was frozen can still bring back the job's hidden
     /// collection, and only a known job's may be swept.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn delete_job(&self, id: &JobId) -> Result<()> {
-        /// Nobody is frozen for longer than this and then goes on.
-        const KEPT_MS: i64 = 7 * 24 * 3_600_000;
+    pub async fn delete_job(&self, id: &JobId, retention: Duration) -> Result<()> {
+        let kept_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         self.aviary().delete_many(doc! { "job": id }).await.action("remove the job's tasks")?;
         let tombstone = doc! { "$replaceWith": {
             "_id": "$_id",
@@ -275,7 +274,7 @@ impl Store {
             "shard": "$shard",
             "db": "$spec.output.db",
             "removed": "$$NOW",
-            "expires": { "$add": ["$$NOW", KEPT_MS] },
+            "expires": { "$add": ["$$NOW", kept_ms] },
         } };
         if planted("tombstone-dropped") {
             self.aviary()

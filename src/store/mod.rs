@@ -31,6 +31,7 @@ mod refusal;
 pub mod requests;
 pub mod retry;
 pub mod schema;
+pub mod settings;
 pub mod shape;
 pub mod tasks;
 pub mod topology;

@@ -1,5 +1,7 @@
 //! Requests as documents: clients insert them, the coordinator answers.
 
+use std::time::Duration;
+
 use bson::raw::RawDocumentBuf;
 use bson::{DateTime, Document, doc};
 use futures_util::TryStreamExt;
@@ -17,8 +19,6 @@ use crate::request::document::NAME_BYTES_MAX;
 use crate::request::schema::validator;
 use crate::request::{Asked, Problem, REQUESTS, TENANT_PREFIX, is_requests};
 
-/// How long answers outlive what they are about.
-const KEPT_MS: i64 = 7 * 24 * 3_600_000;
 /// Unanswered requests of one collection that are read at once.
 const READ_AT_ONCE: i64 = 64;
 
@@ -192,15 +192,22 @@ impl Store {
         self.answer(collection, doc! { "_id": id, "state": { "$exists": false } }, set).await
     }
 
-    /// Refuses a request that has no answer yet. `false` when it has one or is gone.
+    /// Refuses a request that has no answer yet; it stays for the time of `retention`. `false` when it has one or is
+    /// gone.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn refuse(&self, collection: &str, id: &str, why: &Problem) -> Result<bool> {
+    pub async fn refuse(
+        &self,
+        collection: &str,
+        id: &str,
+        why: &Problem,
+        retention: Duration,
+    ) -> Result<bool> {
         let set = doc! {
             "state": "refused",
             "error": why.document(),
-            "expires": DateTime::from_millis(DateTime::now().timestamp_millis() + KEPT_MS),
+            "expires": DateTime::from_millis(DateTime::now().timestamp_millis() + millis(retention)),
         };
         self.answer(collection, doc! { "_id": id, "state": { "$exists": false } }, set).await
     }
@@ -256,8 +263,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn expire_requests(&self, request: &RequestRef, job: &JobId) -> Result<()> {
-        let pipeline = vec![doc! { "$set": { "expires": { "$add": ["$$NOW", KEPT_MS] } } }];
+    pub async fn expire_requests(
+        &self,
+        request: &RequestRef,
+        job: &JobId,
+        retention: Duration,
+    ) -> Result<()> {
+        let expires = doc! { "$add": ["$$NOW", millis(retention)] };
+        let pipeline = vec![doc! { "$set": { "expires": expires } }];
         self.requests(&request.collection)
             .update_many(doc! { "$or": [{ "_id": &request.id }, { "job": job }] }, pipeline)
             .await
@@ -458,4 +471,8 @@ pub fn tenants(name: &str) -> Result<String> {
     Err(Error::Usage(format!(
         "{name:?} is not a tenant's name; use up to 60 letters, digits, dots, hyphens and underscores"
     )))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

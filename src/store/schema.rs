@@ -7,10 +7,12 @@ use mongodb::options::IndexOptions;
 
 use super::error::{self, Action, classify};
 use super::logs::LogBatch;
+use super::settings::SETTINGS;
 use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::job::JobState;
 use crate::request::{REQUESTS, is_requests};
+use crate::settings::stored::VALUES;
 use crate::task::{TaskKind, TaskState};
 
 /// BackgroundOperationInProgressForNamespace.
@@ -104,11 +106,11 @@ impl Store {
     }
 
     /// Brings the validator of a collection that an older version has set up up to date: it knows fewer kinds of
-    /// documents. Where there is none, nothing is done.
+    /// documents. Where there is none, nothing is done. Says whether the collection is there.
     ///
     /// # Errors
     /// [`Error::Refused`] naming the missing privilege, or [`Error::Store`].
-    pub async fn refresh_validator(&self) -> Result<()> {
+    pub async fn refresh_validator(&self) -> Result<bool> {
         let found = self
             .database()
             .list_collections()
@@ -118,14 +120,16 @@ impl Store {
             .try_next()
             .await
             .action("list collections")?;
+        let is_there = found.is_some();
         let validator = found.and_then(|row| row.options.validator);
         if validator.is_none_or(|validator| validator == aviary_validator()) {
-            return Ok(());
+            return Ok(is_there);
         }
         self.change_validator(AVIARY, aviary_validator())
             .await
             .action(format!("change the validator of {AVIARY}"))
-            .map_err(|e| self.explain(e))
+            .map_err(|e| self.explain(e))?;
+        Ok(is_there)
     }
 
     pub(super) async fn ensure_collection(&self, name: &str, validator: Document) -> Result<()> {
@@ -224,6 +228,13 @@ fn aviary_validator() -> Document {
                     "job": { "bsonType": "string" },
                     "task": { "bsonType": "string" },
                     "lines": { "bsonType": "array" },
+                },
+            },
+            {
+                "required": [VALUES],
+                "properties": {
+                    "kind": { "enum": [SETTINGS] },
+                    VALUES: { "bsonType": "object" },
                 },
             },
             { "properties": {

@@ -19,6 +19,8 @@ pub struct Lease {
     pub shard: String,
     /// The fence.
     pub token: Token,
+    /// How long the server keeps it without a renewal, in milliseconds.
+    pub ttl_ms: u64,
     origin: Instant,
     /// Milliseconds after `origin` at which trust ends.
     trusted_until_ms: AtomicU64,
@@ -42,6 +44,7 @@ impl Lease {
             task,
             shard: shard.to_owned(),
             token,
+            ttl_ms: settings.lease_ttl_ms,
             origin: sent,
             trusted_until_ms: AtomicU64::new(millis(window)),
             lost: AtomicBool::new(false),

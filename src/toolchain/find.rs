@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aviary_testcontainers::program;
+use aviary_testcontainers::{named, program};
 
 use super::Language;
 use super::sources::Sources;
@@ -117,7 +117,7 @@ pub(super) fn first(
     usable: impl Fn(&Candidate) -> Result<String, Option<String>>,
 ) -> Found {
     let variable = language.variable();
-    let named = std::env::var_os(variable).filter(|value| !value.is_empty());
+    let named = named::var_os(variable);
     let candidates = match named {
         Some(program) => {
             vec![Candidate { insisted: Some(variable), ..Candidate::at(program) }]

@@ -22,6 +22,7 @@ use crate::exec::prepare::{self, ExecEnv};
 use crate::ids::{JobId, WorkerId};
 use crate::job::{Job, JobState, OutputMode};
 use crate::planted::planted;
+use crate::settings::Live;
 use crate::store::Store;
 use crate::store::leases::{Claimed, Failure, HandBack};
 use crate::store::retry::{self, within};
@@ -33,7 +34,7 @@ pub(super) struct Context {
     pub(super) store: Store,
     pub(super) host: Host,
     pub(super) worker: WorkerId,
-    pub(super) settings: Settings,
+    pub(super) settings: Live,
     pub(super) stop: CancellationToken,
     pub(super) specs: SpecCache,
     pub(super) commits: Commits,
@@ -216,7 +217,8 @@ async fn attempt(
     lease: Arc<Lease>,
     slot: Arc<Slot>,
 ) -> Result<()> {
-    let job = context.specs.get(&context.store, &task, &context.settings.caps).await?;
+    let settings = context.settings.now();
+    let job = context.specs.get(&context.store, &task, &settings.caps).await?;
     // A grant can be taken back.
     context.store.authorize(&job.spec).await?;
     let limits = &job.spec.limits;
@@ -225,7 +227,7 @@ async fn attempt(
             task.id.as_str(),
             usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
         ),
-        deadline: Deadline::after_ms(context.settings.caps.task_timeout(&job.spec)),
+        deadline: Deadline::after_ms(settings.caps.task_timeout(&job.spec)),
         store: context.store.clone(),
         host: context.host.clone(),
         job,
@@ -233,15 +235,14 @@ async fn attempt(
         lease: lease.clone(),
         progress: AtomicI64::new(0),
         confirmed: OnceCell::new(),
-        manifest_bytes_max: context.settings.manifest_bytes_max,
-        kept_bytes_max: context.settings.kept_bytes_max,
-        caps: context.settings.caps,
+        manifest_bytes_max: settings.manifest_bytes_max,
+        kept_bytes_max: settings.kept_bytes_max,
+        caps: settings.caps,
         spills: context.spills.clone(),
         stop: context.stop.clone(),
     });
     // Ends with this future whatever becomes of it: a lease that nobody works under has to run out.
-    let renewer =
-        AbortOnDropHandle::new(tokio::spawn(renew(attempt.clone(), context.settings.clone())));
+    let renewer = AbortOnDropHandle::new(tokio::spawn(renew(attempt.clone(), settings)));
     let worked = CancellationToken::new();
     let logged = tokio::spawn(log_writer::write(attempt.clone(), worked.clone()));
     let outcome = work(&attempt).await;
@@ -277,8 +278,10 @@ async fn work(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     Ok(result)
 }
 
-/// Extends the lease until it is lost or the attempt ends.
+/// Extends the lease until it is lost or the attempt ends: by as much as it was claimed for, which is how long it is
+/// trusted here, whatever new leases get by now.
 async fn renew(attempt: Arc<Attempt>, settings: Settings) {
+    let settings = Settings { lease_ttl_ms: attempt.lease.ttl_ms, ..settings };
     /// A renewal that failed is tried again so soon: a failover leaves only part of the lease.
     const AGAIN: Duration = Duration::from_millis(250);
     let mut pause = settings.renew_every();
@@ -288,8 +291,7 @@ async fn renew(attempt: Arc<Attempt>, settings: Settings) {
         let sent = Instant::now();
         let progress = attempt.progress.load(Ordering::Relaxed);
         // Dropping a driver's future half-way may harm it, so an abort must not hit this one.
-        let (store, lease, settings) =
-            (attempt.store.clone(), attempt.lease.clone(), settings.clone());
+        let (store, lease) = (attempt.store.clone(), attempt.lease.clone());
         let answer_max = settings.renew_every();
         let renewal = async move { store.renew(&lease, progress, &settings).await };
         match within(answer_max, "renew a lease", renewal).await {

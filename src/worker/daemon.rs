@@ -8,16 +8,17 @@ use bson::doc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Context};
 use super::commits::Commits;
 use super::slots::Slots;
 use super::spills::Spills;
-use crate::config::{self, Settings};
+use crate::config;
 use crate::error::Result;
 use crate::ids::WorkerId;
+use crate::settings::Live;
 use crate::store::Store;
 use crate::store::capabilities::Capabilities;
 use crate::store::leases::{Claimed, Want};
@@ -41,7 +42,7 @@ pub struct WorkerOptions {
     /// Tasks run at once.
     pub slots: usize,
     /// Leases and polling.
-    pub settings: Settings,
+    pub settings: Live,
     /// The room for temporary files.
     pub spills: Spills,
 }
@@ -58,9 +59,10 @@ pub async fn run(
 ) -> Result<()> {
     let id = WorkerId::generate(&crate::telemetry::host_name());
     verify(&store).await;
+    learn(&store, &options.settings).await;
     let bell = Arc::new(Notify::new());
     let (idle, is_idle) = watch::channel(true);
-    if options.settings.watch {
+    if options.settings.now().watch {
         store.watch(WakeFor::Workers, bell.clone(), Some(is_idle), stop.child_token());
     }
     let slots = Slots::new(options.slots);
@@ -70,7 +72,7 @@ pub async fn run(
         slots: options.slots,
         memory_mb: host.memory_bytes_max() >> 20,
         of_slots: slots.clone(),
-        margin: Duration::from_millis(options.settings.lease_margin_ms),
+        settings: options.settings.clone(),
     };
     let pulse = tokio::spawn(reporter.run(stop.child_token()));
     tracing::info!(worker = %id, slots = options.slots, shard = store.served_name(), "worker started");
@@ -134,7 +136,7 @@ impl Work {
             self.hand_back_late(AHEAD_WAITS_MAX);
             self.begin();
             self.look_for_more();
-            let poll = Duration::from_millis(self.context.settings.poll_ms)
+            let poll = Duration::from_millis(self.context.settings.now().poll_ms)
                 .mul_f64(0.5 + rand::random::<f64>() / 2.0);
             let has_room = slots.free() > 0;
             let is_idle = has_room && self.queue.is_empty();
@@ -193,7 +195,7 @@ impl Work {
         let want = Want { now, ahead: ahead.saturating_sub(self.queue.len()) };
         (self.asked, self.look) = (now, false);
         let (store, worker) = (self.context.store.clone(), self.context.worker.clone());
-        let settings = self.context.settings.clone();
+        let settings = self.context.settings.now();
         let claiming = async move { store.claim(&worker, want, &settings).await };
         // A claim whose answer is late is one whose lease runs out.
         self.claiming = Some(within(retry::ANSWER_MAX, "claim tasks", claiming).boxed());
@@ -238,6 +240,16 @@ async fn verify(store: &Store) {
     }
 }
 
+/// Learns what the database says of the deployment's settings. What it cannot learn now it learns later.
+async fn learn(store: &Store, settings: &Live) {
+    let asking = store.clone();
+    let asking = async move { asking.deployment_settings().await };
+    match within(QUESTION_MAX, "read the deployment's settings", asking).await {
+        Ok(stored) => settings.learn(&stored),
+        Err(error) => tracing::warn!(%error, "could not read the deployment's settings"),
+    }
+}
+
 /// Says every few seconds that the worker is alive.
 struct Reporter {
     store: Store,
@@ -245,8 +257,7 @@ struct Reporter {
     slots: usize,
     memory_mb: usize,
     of_slots: Slots,
-    /// Clocks that differ by more make leases worth less.
-    margin: Duration,
+    settings: Live,
 }
 
 impl Reporter {
@@ -256,6 +267,7 @@ impl Reporter {
         const COMPARED_EVERY: u32 = 12;
         let slots = i32::try_from(self.slots).unwrap_or(i32::MAX);
         let (mut reports, mut can, mut apart) = (0_u32, None::<Capabilities>, false);
+        let mut learning: Option<JoinHandle<()>> = None;
         while !stop.is_cancelled() {
             // Of a database that is not set up yet, nobody can tell whether it reads snapshots. It soon will be.
             let is_known = can.as_ref().is_some_and(|can| can.snapshots.is_some());
@@ -291,6 +303,11 @@ impl Reporter {
             if let Err(error) = within(retry::ANSWER_MAX, "report alive", reporting).await {
                 tracing::debug!(%error, "could not report alive");
             }
+            // Reports must not wait for it.
+            if learning.as_ref().is_none_or(JoinHandle::is_finished) {
+                let (store, settings) = (self.store.clone(), self.settings.clone());
+                learning = Some(tokio::spawn(async move { learn(&store, &settings).await }));
+            }
             tokio::select! {
                 () = tokio::time::sleep(config::WORKER_REPORTS_EVERY) => {}
                 () = stop.cancelled() => {}
@@ -312,7 +329,9 @@ impl Reporter {
         let Ok(Some(told)) = within(QUESTION_MAX, "compare clocks", asking).await else {
             return were_apart;
         };
-        let are_apart = told.by > self.margin;
+        // Clocks that differ by more make leases worth less.
+        let margin = Duration::from_millis(self.settings.now().lease_margin_ms);
+        let are_apart = told.by > margin;
         if are_apart && !were_apart {
             tracing::warn!(
                 by_ms = told.by.as_millis(),

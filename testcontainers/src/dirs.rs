@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 
 use crate::error::{At, Error, Result};
+use crate::named;
 
 /// The environment variable that names the cache directory.
 pub const CACHE_VARIABLE: &str = "AVIARY_CACHE";
@@ -35,8 +36,7 @@ const PRIVATE: u32 = 0o700;
 ///
 /// [`Error::NoCache`] when none of the variables is set.
 pub fn cache_path() -> Result<PathBuf> {
-    let set =
-        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| named::var_os(name).map(PathBuf::from);
     // A relative path would mean another directory for each working directory.
     let absolute = |name: &str| set(name).filter(|path| path.is_absolute());
     if let Some(chosen) = set(CACHE_VARIABLE) {

@@ -11,6 +11,7 @@
 //! Layout, in reading order:
 //!
 //! * [`dirs`]: which directories and files are trusted, and where the cache is.
+//! * [`named`]: programs and directories that the user of this library names.
 //! * [`mongod`]: finds a server program, or fetches one ([`Progress`] reports on it).
 //! * [`process`]: one managed child process, its log, and the faults that can be put on it.
 //! * [`replica_set`] and [`standalone`]: the deployments.
@@ -39,6 +40,7 @@ mod fetch;
 mod home;
 mod launch;
 pub mod mongod;
+pub mod named;
 mod ports;
 pub mod process;
 pub mod program;

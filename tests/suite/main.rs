@@ -47,6 +47,7 @@ mod reference;
 mod rules;
 mod runs_and_tables;
 mod secrets;
+mod settings;
 mod shapes;
 mod sharded_mongosh;
 mod sharded_pymongo;

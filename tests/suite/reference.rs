@@ -7,6 +7,7 @@ use std::process::Command;
 
 use aviary::job::{JobState, authority::GRANTS, spec::HIDDEN_PREFIX};
 use aviary::request::{REQUESTS, TENANT_PREFIX};
+use aviary::settings::{ALL, Group};
 use aviary::store::{AVIARY, FUNCTIONS, INTERMEDIATES};
 use aviary::task::{TaskState, counters};
 
@@ -26,7 +27,7 @@ const BY_HAND: &str = "blocks.rs: pub(super) fn block_document: Block, leases.rs
     leases.rs: async fn try_role: Role of the coordinator, leases.rs: pub async fn confirm: Task, \
     turns.rs: async fn begin_turn: Turn of a target, jobs.rs: let tombstone: Removed job, \
     mod.rs: pub async fn cluster_time: Clock, workers.rs: pub async fn worker_alive: Worker, \
-    capabilities.rs: pub fn document: Capabilities";
+    capabilities.rs: pub fn document: Capabilities, settings.rs: async fn change_settings: Settings";
 /// Verbs that `--help` does not list.
 const HIDDEN: [&str; 2] = ["assemble", "compile-module"];
 
@@ -122,6 +123,12 @@ fn variables(text: &str) -> Names {
     ours.map(str::to_owned).collect()
 }
 
+/// The cells of the rows of tables.
+fn cells(page: &str) -> Vec<Vec<String>> {
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    rows.map(|row| row.split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
 fn long(text: &str) -> Names {
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'));
     words.filter(|word| word.starts_with("--") && word.len() > 3).map(str::to_owned).collect()
@@ -191,9 +198,33 @@ fn every_field_of_every_document_is_described() {
 }
 
 #[test]
+fn every_setting_is_described_with_all_its_names_and_its_default() {
+    let described = cells(&read("docs/reference/settings.md"));
+    let helps =
+        ["", " worker", " coordinator", " init", " config show"].map(help).map(|(all, _)| all);
+    let [every, worker, coordinator, init, show] = &helps;
+    for setting in ALL {
+        let flag = format!("`--{}`", setting.name);
+        let key = if setting.is_in_file() { format!("`{}`", setting.key()) } else { "–".into() };
+        let row = [flag, format!("`{}`", setting.variable), key, setting.shown_default()];
+        let found = described.iter().filter(|cells| cells.len() == 7 && cells[1..5] == row);
+        assert_eq!(found.count(), 1, "{row:?} is described once");
+        // And it is a flag of whoever uses it.
+        let verbs = match setting.group {
+            Group::Global | Group::Rare => vec![every, worker, coordinator, init, show],
+            Group::Daemons | Group::Caps => vec![worker, coordinator, show],
+            Group::Worker => vec![worker, show],
+            Group::Deployment => vec![worker, coordinator, init, show],
+        };
+        assert!(verbs.iter().all(|flags| flags.contains(&setting.flag())), "{}", setting.name);
+    }
+}
+
+#[test]
 fn every_environment_variable_is_described() {
     let settings = read("docs/reference/settings.md");
-    let described = section(&settings, "Environment variables");
+    let mut described = section(&settings, "Environment variables");
+    described.extend(ALL.iter().map(|setting| setting.variable.to_owned()));
     let ours = variables(&sources("src").concat());
     has_all(&described, &ours, "variables");
     let all = variables(&sources("testcontainers/src").concat());
@@ -212,6 +243,8 @@ fn every_flag_of_every_verb_is_described() {
         let named = [format!("`aviary {first}`"), format!("`aviary {first} ")];
         let of_verb = |here: &str| {
             here == "Every verb"
+                || here == "Settings of the deployment"
+                    && ["coordinator", "worker", "init", "config"].contains(&first)
                 || here == "Hidden verbs" && HIDDEN.contains(&first)
                 || named.iter().any(|name| here.contains(name))
         };

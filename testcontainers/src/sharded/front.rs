@@ -218,7 +218,7 @@ pub fn mongos() -> Option<PathBuf> {
 }
 
 fn named(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).filter(|value| !value.is_empty()).map(|value| program::named(&value))
+    crate::named::var_os(variable).map(|value| program::named(&value))
 }
 
 fn router(choice: &RouterProgram) -> Option<(PathBuf, Vec<String>)> {
