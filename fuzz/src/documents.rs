@@ -16,7 +16,7 @@ use aviary::shuffle::block::{self, Block, BlockError};
 use aviary::shuffle::merge::{Merge, MergeLimits};
 use aviary::shuffle::reader::{RunSource, SourceError};
 use aviary::store::blocks::{BlockName, read_block};
-use aviary::store::functions::{FunctionName, FunctionRow, StoredFunction};
+use aviary::store::catalogue::{FunctionName, FunctionRow, StoredFunction};
 use aviary::store::input::InputSize;
 use aviary::store::manifests::runs_document;
 use aviary::store::querying::{QueryTime, runs_script};

@@ -3,6 +3,7 @@
 mod moves;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
 use bson::{Document, doc};

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bson::{Document, doc};
-use futures_util::TryStreamExt;
 
 use super::Store;
 use super::zones::needs_manager;
@@ -97,6 +96,8 @@ fn places_like(chunks: &[Document], most: usize) -> Vec<Place> {
 
 #[cfg(test)]
 mod tests {
+    use bson::Bson;
+
     use super::*;
 
     /// So many chunks of `{_id: 1}`, on shards as `shard` says.

@@ -4,7 +4,6 @@ use bson::raw::RawDocumentBuf;
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::Collection;
-use serde::{Deserialize, Serialize};
 
 use super::REMOVING;
 use super::documents::{Chunk, FunctionName, StoredFunction, chunk_id};

@@ -2,12 +2,10 @@
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, DateTime, doc};
-use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
 use crate::ids::Token;
-use crate::store::error::Action;
 
 /// A function as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]

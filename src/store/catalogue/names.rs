@@ -3,7 +3,6 @@
 use bson::raw::RawDocumentBuf;
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
-use serde::{Deserialize, Serialize};
 
 use super::documents::{FunctionName, FunctionRow, NameVersion, StoredFunction};
 use crate::config;

@@ -1,7 +1,6 @@
 //! Options of an input's reads.
 
 use bson::{Bson, Document};
-use futures_util::{StreamExt, TryStreamExt};
 use mongodb::options::{Collation, FindOptions};
 
 use super::InputSize;

@@ -1,6 +1,5 @@
 //! A reply of an input's cursor, read document by document without a copy.
 
-use futures_util::{StreamExt, TryStreamExt};
 use mongodb::raw_batch_cursor::RawBatch;
 
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! Samples of an input: keys to cut it at, and documents to try functions on.
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use mongodb::Collection;
 use mongodb::error::ErrorKind;
 use mongodb::options::ReadConcern;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
-use futures_util::TryStreamExt;
 use mongodb::options::ReturnDocument;
 
 use super::JOB;
