@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::uri_file::{self, Sources};
 use crate::config::{self, Caps};
 use crate::error::{Error, Result};
-use crate::job::ReadMode;
+use crate::job::{OnError, ReadMode};
 use crate::store::uri::has_secret;
 use crate::task::TaskState;
 use crate::wasm::compile_child::{Orders, VERB as COMPILE_VERB};
@@ -180,6 +180,10 @@ pub(super) enum Command {
     Tasks(TasksArgs),
     /// Print what a job's functions logged.
     Logs(LogsArgs),
+    /// List the documents and keys that a job's functions failed on, and that were left out.
+    Failed(FailedArgs),
+    /// Run a function on such a record once more, in this process, and print what it emits and logs.
+    Replay(ReplayArgs),
     /// Show a job's counters.
     Counters(JobArg),
     /// Print a job's results as JSON lines; of a collection that it wrote to, what that holds now.
@@ -509,9 +513,11 @@ pub(super) struct SubmitArgs {
     /// for jobs longer than the servers' snapshot history.
     #[arg(long, value_name = "MODE", default_value = "snapshot")]
     pub(super) read: ReadMode,
-    /// What to do when a function fails on a document; only `fail` for now.
-    #[arg(long, value_name = "POLICY", default_value = "fail", value_parser = ["fail"])]
-    pub(super) on_error: String,
+    /// What to do when a function fails on a document or a key. fail: the job fails.
+    /// skip:N, skip:P%: up to N of them, or P percent of the documents read, are left out and kept for
+    /// `aviary failed`.
+    #[arg(long, value_name = "POLICY", default_value_t = OnError::Fail)]
+    pub(super) on_error: OnError,
     /// A key of your own for this job: submitting it again follows the job that there is.
     #[arg(long, value_name = "KEY")]
     pub(super) id: Option<String>,
@@ -625,6 +631,36 @@ pub(super) struct LogsArgs {
     /// Go on printing until the job ends.
     #[arg(short, long)]
     pub(super) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FailedArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// At most this many; 0 is all of them.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = at_least_none(), allow_negative_numbers = true)]
+    pub(super) limit: i64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// A job's id, the unambiguous beginning or end of one, or `last`.
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// The record, as `aviary failed` names it, e.g. map/1.00003/0.
+    #[arg(value_name = "RECORD")]
+    pub(super) record: String,
+    /// Another map than the job's: a file, a name or digest in the catalogue, or the text of a JavaScript function.
+    #[arg(long, value_name = "F", conflicts_with_all = ["reduce", "finalize"])]
+    pub(super) map: Option<String>,
+    /// Another reduce, for a key that the reduce failed on.
+    #[arg(long, value_name = "F", conflicts_with = "finalize")]
+    pub(super) reduce: Option<String>,
+    /// Another finalize, for a key that the finalize failed on.
+    #[arg(long, value_name = "F")]
+    pub(super) finalize: Option<String>,
 }
 
 #[derive(Debug, Args)]

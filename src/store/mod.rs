@@ -10,6 +10,7 @@ pub mod blocks;
 pub mod capabilities;
 mod claims;
 pub mod error;
+pub mod failed;
 pub mod functions;
 pub mod grants;
 pub mod incarnation;

@@ -50,6 +50,7 @@ mod secrets;
 mod shapes;
 mod sharded_mongosh;
 mod sharded_pymongo;
+mod skipping;
 mod snapshot;
 mod spills;
 mod streaming;
