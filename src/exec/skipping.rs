@@ -157,3 +157,93 @@ impl<S: Undo> Guest<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::exec::prepare::{self, ExecEnv};
+    use crate::wasm::{Host, HostOptions, Level, Limits, SinkError};
+
+    /// Counts the emits it is given, and those that count.
+    #[derive(Default)]
+    struct Counting {
+        given: u64,
+        waiting: u64,
+        kept: u64,
+        instances: u64,
+        lines: u64,
+    }
+
+    impl Sink for Counting {
+        fn emit(&mut self, _: &[u8], _: &[u8]) -> std::result::Result<(), SinkError> {
+            self.given += 1;
+            self.waiting += 1;
+            Ok(())
+        }
+        fn count(&mut self, _: &str, _: i64) {}
+        fn log(&mut self, _: Level, _: &str) {
+            self.lines += 1;
+        }
+    }
+
+    impl Undo for Counting {
+        fn keep(&mut self) -> Result<()> {
+            self.kept += std::mem::take(&mut self.waiting);
+            Ok(())
+        }
+        fn undo(&mut self, _: bool) {
+            self.waiting = 0;
+        }
+        fn moved(&mut self) -> Self {
+            let instances = self.instances + 1;
+            Self { instances, ..std::mem::take(self) }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_failure_in_a_million_costs_next_to_nothing() {
+        const DOCUMENTS: i32 = 1_000_000;
+        const BAD: i32 = 700_001;
+        let host = Host::new(HostOptions::default()).unwrap();
+        let around = ExecEnv {
+            now_ms: 0,
+            seed: [0; 32],
+            scope: doc! {}.to_vec().unwrap(),
+            limits: Limits::default(),
+            deadline: None,
+            careful: false,
+            interrupt: crate::wasm::Interrupt::default(),
+        };
+        let map = format!(
+            "function () {{ emit(this._id, 1); if (this._id === {BAD}) throw new Error('bad'); }}"
+        );
+        let loaded =
+            prepare::compile(&host, "js", map.into_bytes(), Stage::Map, &around).await.unwrap();
+        let mut guest = Guest::start(loaded, Counting::default()).unwrap();
+        let mut batch = Batch::default();
+        let mut failed = Vec::new();
+        for n in 0..DOCUMENTS {
+            batch.push(&doc! { "_id": n, "text": "x".repeat(50) }.to_vec().unwrap());
+            if batch.bytes().len() >= guest.bytes_target() || n + 1 == DOCUMENTS {
+                guest
+                    .call_skipping(&batch, &mut |record, error| {
+                        failed.push((record.to_vec(), error.to_string()));
+                        Ok(())
+                    })
+                    .unwrap();
+                batch.clear();
+            }
+        }
+        let sink = guest.into_sink();
+        assert_eq!(sink.kept, u64::from(DOCUMENTS.unsigned_abs()) - 1);
+        assert!(sink.given < sink.kept + sink.kept / 20, "{} emits of {}", sink.given, sink.kept);
+        assert_eq!(sink.instances, 2, "one after the batch, one after the record");
+        assert_eq!(failed.len(), 1);
+        let (record, error) = failed.remove(0);
+        let record = bson::RawDocument::from_bytes(&record).unwrap();
+        assert_eq!(record.get_i32("_id").unwrap(), BAD);
+        assert!(error.contains("Error: bad") && error.contains(&BAD.to_string()), "{error}");
+    }
+}
