@@ -22,7 +22,6 @@ pub enum OnError {
 
 impl OnError {
     /// Whether the first record that a function fails on ends the job.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
     pub fn is_fail(&self) -> bool {
         *self == OnError::Fail
     }

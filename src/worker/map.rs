@@ -240,14 +240,14 @@ fn moved() -> Error {
 
 /// The map at work: as it is, or so that it may fail on some documents.
 enum Mapping {
-    Plain(Guest<MapSink>),
+    Plain(Box<Guest<MapSink>>),
     Skipping(Box<Guest<Staging>>, Skips),
 }
 
 impl Mapping {
     fn start(attempt: &Arc<Attempt>, map: Loaded, sink: MapSink) -> Result<Self> {
         Ok(match Skips::are_allowed(attempt) {
-            false => Self::Plain(Guest::start(map, sink)?),
+            false => Self::Plain(Box::new(Guest::start(map, sink)?)),
             true => Self::Skipping(
                 Box::new(Guest::start(map, Staging::new(sink))?),
                 Skips::new(attempt, 0),
