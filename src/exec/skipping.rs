@@ -57,7 +57,7 @@ impl<S: Undo> Guest<S> {
             let doc = batch.documents().next().unwrap_or_default();
             return failed(doc, fault.error);
         }
-        let mut is_fresh = true;
+        let (mut is_fresh, mut any_failed) = (true, false);
         for doc in batch.documents() {
             let name = |stage| name_record(stage, doc);
             let mut fault = self.tried(doc, false, name)?;
@@ -73,9 +73,15 @@ impl<S: Undo> Guest<S> {
                 }
             }
             match fault {
-                Some(fault) => failed(doc, fault.error)?,
+                Some(fault) => {
+                    any_failed = true;
+                    failed(doc, fault.error)?;
+                }
                 None => is_fresh = false,
             }
+        }
+        if !any_failed {
+            self.pace.shrink();
         }
         Ok(())
     }
