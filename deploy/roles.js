@@ -36,7 +36,7 @@ for (const name of [DB, ...inputs, ...outputs]) {
   if (["admin", "config", "local"].includes(name)) throw new Error(`${name} belongs to the server; name another database`);
 }
 
-const JOBS = "aviary", FUNCTIONS = "aviary-funcs", BLOCKS = "aviary-intermediates", REQUESTS = "aviary-requests";
+const JOBS = "aviary", FUNCTIONS = "aviary-funcs", BLOCKS = "aviary-intermediates", FAILED = "aviary-failed", REQUESTS = "aviary-requests";
 const tenants = names(process.env.TENANTS || "").map((tenant) => `${REQUESTS}-${tenant}`);
 const on = (db, collection, ...actions) => ({ resource: { db, collection }, actions });
 
@@ -79,6 +79,8 @@ if (shard) {
     on(DB, JOBS, "update", "remove", "createIndex", "collMod"),
     on(DB, FUNCTIONS, "update", "remove", "collMod"),
     on(DB, BLOCKS, "remove", "collMod"),
+    // Copies of input: nobody else reads them.
+    on(DB, FAILED, "remove", "collMod"),
     ...[REQUESTS, ...tenants].map((requests) => on(DB, requests, "update", "createIndex", "collMod")),
     ...inputs.map((input) => on(input, "", "find", "collStats", "listCollections", ...(cluster ? ["listIndexes"] : []))),
     // Who may insert, drop and build indexes may create and rename.

@@ -185,6 +185,8 @@ pub const LOG_BYTES_MAX: usize = 8 << 20;
 pub const LOG_BATCH_BYTES: usize = 128 << 10;
 /// Pause between two writes of an attempt's log lines.
 pub const LOG_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of the error, and of the stack, that are kept of a record that failed.
+pub const FAILED_TEXT_BYTES_MAX: usize = 16 << 10;
 /// Counters of one job that are kept when its tasks name different ones.
 pub const JOB_COUNTERS_MAX: i64 = 1_000;
 /// Bytes of values that a reduce takes in one call when its values must not be combined.

@@ -13,6 +13,7 @@ mod daemons;
 mod demo;
 mod deployments;
 mod documents;
+mod failed;
 mod foresight;
 mod functions;
 mod init;
@@ -21,6 +22,7 @@ mod logs;
 mod new;
 mod output;
 mod publishing;
+mod replay;
 mod results;
 mod resume;
 mod rm;
@@ -164,6 +166,8 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Status(args) => status::run(&global, args).await,
         Command::Tasks(args) => tasks::run(&global, args).await,
         Command::Logs(args) => logs::run(&global, args).await,
+        Command::Failed(args) => failed::run(&global, args).await,
+        Command::Replay(args) => replay::run(&global, args).await,
         Command::Counters(args) => counters::run(&global, args).await,
         Command::Results(args) => results::run(&global, args).await,
         Command::Cancel(args) => cancel::run(&global, args).await,

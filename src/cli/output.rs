@@ -149,6 +149,8 @@ pub(super) fn job_json(job: &Job, phases: &JobPhases) -> Value {
         "finished": date(job.finished),
         "snapshot": job.snapshot.map(|t| json!({ "t": t.time, "i": t.increment })),
         "phases": { "map": phase_json(&phases.map), "reduce": phase_json(&phases.reduce) },
+        "onError": spec.on_error.to_string(),
+        "skipped": super::failed::skipped(job),
         "counters": counters_json(job),
         "error": job.error.as_ref().map(|e| json!({
             "code": e.code, "message": e.message, "task": e.task,

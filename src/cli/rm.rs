@@ -88,6 +88,7 @@ async fn remove(store: &Store, job: &Job, retention: Duration) -> Result<()> {
             store.drop_collection(&job.spec.output.db, &Output::hidden(&job.id)).await?;
         }
         store.delete_blocks(&job.id).await?;
+        store.delete_failed(&job.id).await?;
         if let Some(request) = &job.request {
             store.expire_requests(request, &job.id, retention).await?;
         }

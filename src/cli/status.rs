@@ -88,6 +88,10 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> Result<()> {
             rows.extend(job.spec.finalize.as_ref().map(|f| ("finalize", named(f))));
             let counted = job.counters.as_ref().map(output::counters);
             rows.extend(counted.filter(|text| !text.is_empty()).map(|text| ("counters", text)));
+            if !job.spec.on_error.is_fail() {
+                rows.push(("on error", job.spec.on_error.to_string()));
+            }
+            rows.extend(super::failed::of_job(&job).map(|text| ("skipped", text)));
             rows.extend(publishing::row(&store, &job).await?.map(|text| ("publish", text)));
             rows.extend(waiting.iter().map(|reason| ("waiting", reason.to_string())));
             let mut table = output::table(&["field", "value"]);

@@ -101,6 +101,7 @@ pub(super) async fn run(global: &Global, mut args: SubmitArgs) -> Result<()> {
         limits: limits(&args.job),
         no_combine: args.job.no_combine,
         keep_intermediates: args.keep_intermediates,
+        on_error: args.on_error,
     };
     spec.validate_without_functions(store.db_name())?;
     // The database is asked while the functions are checked. What it says comes first: it was the cheaper to find out.
@@ -412,6 +413,7 @@ pub(super) async fn finish(
             }
             wait::verdict(&job)?;
             if !global.quiet {
+                super::failed::warn(&job);
                 summary(&job);
             }
             if job.spec.output.mode == OutputMode::Inline {

@@ -200,7 +200,7 @@ async fn sample(
     Ok((store, docs, Collated::of_input(&input, has_one)))
 }
 
-async fn load(
+pub(super) async fn load(
     store: Option<&Store>,
     host: &Host,
     given: &Given,

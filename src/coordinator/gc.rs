@@ -112,6 +112,11 @@ impl Sweeper {
             let swept = sweep_logs(&store, &mut known, &id).await;
             self.done("logs", id.as_str(), swept);
         }
+        let found = store.jobs_with_failed(self.after("failed")).await;
+        for id in self.page("failed", found, JobId::as_str) {
+            let swept = sweep_failed(&store, &mut known, &id).await;
+            self.done("failed", id.as_str(), swept);
+        }
         let found = store.jobs_with_open_tasks(self.after("tasks")).await;
         for id in self.page("tasks", found, JobId::as_str) {
             let swept = sweep_tasks(&store, &mut known, &id).await;
@@ -192,6 +197,14 @@ async fn sweep_logs(store: &Store, known: &mut KnownJobs, id: &JobId) -> Result<
     // An attempt that was frozen can write its lines after its job was removed.
     if matches!(look_up(store, known, id).await?, Looked::Gone) {
         store.delete_logs(id).await?;
+    }
+    Ok(())
+}
+
+async fn sweep_failed(store: &Store, known: &mut KnownJobs, id: &JobId) -> Result<()> {
+    // As for log lines.
+    if matches!(look_up(store, known, id).await?, Looked::Gone) {
+        store.delete_failed(id).await?;
     }
     Ok(())
 }

@@ -234,6 +234,15 @@ async fn reconcile<H: Held>(
         return Ok(store.job(&job.id).await?.map(|now| (now, None)));
     }
     loop {
+        if matches!(job.state, JobState::Mapping | JobState::Reducing)
+            && let Err(error) = store.refuse_skipped(&job, false).await
+        {
+            if error.is_transient() {
+                return Err(error);
+            }
+            fail(store, &job, job_error(&error)).await?;
+            return Ok(store.job(&job.id).await?.map(|now| (now, None)));
+        }
         let (view, counted) = view(store, &job).await?;
         let planned = moves(&view);
         if planned.is_empty() {
@@ -353,12 +362,14 @@ async fn execute(store: &Store, settings: &Settings, job: &Job, one: Move) -> Re
         }
         Move::Reduce => {
             planning::refuse_lost_input(store, job).await?;
+            store.refuse_skipped(job, true).await?;
             transition(JobEvent::Mapped, doc! {}).await
         }
         Move::Publish(event) => {
             if event == JobEvent::MappedOnly {
                 planning::refuse_lost_input(store, job).await?;
             }
+            store.refuse_skipped(job, true).await?;
             begin_publish(store, job, event).await
         }
         Move::OpenPublish => store.open_publish(job).await,

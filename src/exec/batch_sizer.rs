@@ -36,6 +36,12 @@ impl Pace {
             self.bytes_target = (self.bytes_target * 2).min(self.bytes_max);
         }
     }
+
+    /// Learns from a call that was too much at once, where none of its records was.
+    pub fn shrink(&mut self) {
+        self.bytes_target = (self.bytes_target / 2).max(1);
+        self.bytes_max = self.bytes_target;
+    }
 }
 
 impl Default for Pace {
@@ -60,6 +66,11 @@ mod tests {
             pace.took(Duration::from_secs(1));
         }
         assert_eq!(pace.bytes_target(), 1);
+        let mut shrunk = Pace::new();
+        (0..40).for_each(|_| shrunk.took(Duration::ZERO));
+        shrunk.shrink();
+        shrunk.took(Duration::ZERO);
+        assert_eq!(shrunk.bytes_target(), config::CALL_BYTES_TARGET / 2);
         let mut careful = Pace::careful();
         careful.took(Duration::ZERO);
         assert_eq!(careful.bytes_target(), 1);

@@ -8,12 +8,13 @@ use crate::shuffle::fold::Fold;
 use crate::shuffle::table::{Combine, Table};
 use crate::shuffle::writer::RunWriter;
 use crate::task::{Counters, PartManifest};
-use crate::value::{RawVal, RawValBuf, close_document, tag};
+use crate::value::{Elements, RawVal, RawValBuf, ValueError, close_document, tag};
 use crate::wasm::{Level, Sink, SinkError, Sums};
 
 use super::function::{self, Batch, Guest};
 use super::log_buffer::LogSink;
 use super::manifest;
+use super::skipping::Undo;
 
 /// Takes the blocks of spills.
 pub trait TakeBlocks: Send {
@@ -66,12 +67,30 @@ pub struct Collect {
     table: Table,
     counters: Counters,
     tap: LogSink,
+    /// What one call emits and counts, where the call may fail.
+    held: Option<Held>,
+}
+
+/// What one call of combine gives until it has ended well.
+#[derive(Default)]
+struct Held {
+    pairs: Vec<(RawValBuf, RawValBuf)>,
+    counts: Counters,
+    /// Whether it was told already that some values are not combined.
+    has_told: bool,
 }
 
 impl Collect {
     /// An empty collection for a task's function.
     pub fn new(tap: LogSink) -> Self {
-        Self { table: Table::new(Combine::Values), counters: Counters::default(), tap }
+        let table = Table::new(Combine::Values);
+        Self { table, counters: Counters::default(), tap, held: None }
+    }
+
+    /// The same where the function may fail on some keys, whose values are then left as they are.
+    #[must_use]
+    pub fn holding(self, holds: bool) -> Self {
+        Self { held: holds.then(Held::default), ..self }
     }
 }
 
@@ -89,17 +108,49 @@ impl Sink for Collect {
                 ),
             )));
         }
-        self.table
-            .add(function::raw(key).map_err(boxed)?, function::raw(value).map_err(boxed)?)
-            .map_err(|e| boxed(refuse_emit(&e)))
+        let (key, value) =
+            (function::raw(key).map_err(boxed)?, function::raw(value).map_err(boxed)?);
+        if let Some(held) = &mut self.held {
+            held.pairs.push((RawValBuf::from(key), RawValBuf::from(value)));
+            return Ok(());
+        }
+        self.table.add(key, value).map_err(|e| boxed(refuse_emit(&e)))
     }
     fn count(&mut self, name: &str, delta: i64) {
-        if !self.counters.count(name, delta) {
+        let counters = self.held.as_mut().map_or(&mut self.counters, |held| &mut held.counts);
+        if !counters.count(name, delta) {
             self.tap.counter_refused(name);
         }
     }
     fn log(&mut self, level: Level, text: &str) {
         self.tap.line(level, text);
+    }
+}
+
+impl Undo for Collect {
+    fn keep(&mut self) -> Result<()> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        for (key, value) in held.pairs.drain(..) {
+            self.table.add(key.as_raw(), value.as_raw()).map_err(|e| refuse_emit(&e))?;
+        }
+        for (name, delta) in std::mem::take(&mut held.counts.user) {
+            if !self.counters.count(&name, delta) {
+                self.tap.counter_refused(&name);
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self, _again: bool) {
+        if let Some(held) = &mut self.held {
+            held.pairs.clear();
+            held.counts.user.clear();
+        }
+    }
+
+    fn moved(&mut self) -> Self {
+        let fresh = Self::new(self.tap.clone());
+        std::mem::replace(self, fresh)
     }
 }
 
@@ -294,11 +345,51 @@ fn collect(combine: &mut Guest<Collect>, key: RawVal<'_>, value: RawVal<'_>) -> 
 }
 
 fn flush(combine: &mut Guest<Collect>, batch: &mut Batch) -> Result<()> {
-    if !batch.is_empty() {
-        combine.call(batch)?;
-        batch.clear();
+    if batch.is_empty() {
+        return Ok(());
     }
+    if combine.sink_mut().held.is_some() {
+        // Whether a key can be reduced is found out in the end, where it counts once.
+        let mut left = Vec::new();
+        combine.call_skipping(batch, &mut |group, error| {
+            left.push((group.to_vec(), error));
+            Ok(())
+        })?;
+        for (group, error) in left {
+            combine.sink_mut().leave(&group, &error)?;
+        }
+    } else {
+        combine.call(batch)?;
+    }
+    batch.clear();
     Ok(())
+}
+
+impl Collect {
+    /// Takes the values of a group as they are, since the function fails on them.
+    fn leave(&mut self, group: &[u8], error: &Error) -> Result<()> {
+        let malformed =
+            |e: ValueError| Error::Internal(format!("a group to combine is malformed: {e}"));
+        let (mut key, mut fields) = (RawVal::NULL, Elements::new(group));
+        while let Some((name, field)) = fields.next().map_err(malformed)? {
+            if name == b"k" {
+                key = field;
+                continue;
+            }
+            let mut values = Elements::new(field.bytes);
+            while let Some((_, value)) = values.next().map_err(malformed)? {
+                self.table.add(key, value).map_err(|e| refuse_emit(&e))?;
+            }
+        }
+        if let Some(held) = &mut self.held
+            && !std::mem::replace(&mut held.has_told, true)
+        {
+            let text = error.to_string();
+            let text = text.lines().next().unwrap_or_default();
+            self.tap.line(Level::Info, &format!("not combined, only reduced in the end: {text}"));
+        }
+        Ok(())
+    }
 }
 
 /// A run that is being written.

@@ -66,9 +66,9 @@ impl Batch {
 
 /// A function's instance for one task.
 pub struct Guest<S: Sink> {
-    loaded: Loaded,
-    instance: Instance<S>,
-    pace: Pace,
+    pub(super) loaded: Loaded,
+    pub(super) instance: Instance<S>,
+    pub(super) pace: Pace,
 }
 
 /// A call of a reduce that streams.
@@ -170,7 +170,7 @@ impl<S: Sink> Guest<S> {
     }
 
     /// Gives the call no more time than its task has left.
-    fn begin_call(&mut self, record: impl FnOnce() -> Option<String>) -> Result<()> {
+    pub(super) fn begin_call(&mut self, record: impl FnOnce() -> Option<String>) -> Result<()> {
         let Some(deadline) = self.loaded.deadline else { return Ok(()) };
         let left = deadline.left();
         if left.is_zero() {
@@ -258,7 +258,7 @@ impl<S: Sink> Guest<S> {
 }
 
 /// An instance, whose start and calls have no more time than its task has left.
-fn instance<S: Sink>(loaded: &Loaded, sink: S) -> Result<Instance<S>> {
+pub(super) fn instance<S: Sink>(loaded: &Loaded, sink: S) -> Result<Instance<S>> {
     let mut options = loaded.options.clone();
     if let Some(deadline) = &loaded.deadline {
         options.limits.call_timeout = options.limits.call_timeout.min(deadline.left());
@@ -269,11 +269,11 @@ fn instance<S: Sink>(loaded: &Loaded, sink: S) -> Result<Instance<S>> {
 }
 
 /// Whether a call ended because its task had no time left.
-fn is_over(loaded: &Loaded, error: &GuestError) -> bool {
+pub(super) fn is_over(loaded: &Loaded, error: &GuestError) -> bool {
     matches!(error, GuestError::Timeout { limit, .. } if *limit < loaded.options.limits.call_timeout)
 }
 
-fn too_late(loaded: &Loaded, record: Option<String>) -> Error {
+pub(super) fn too_late(loaded: &Loaded, record: Option<String>) -> Error {
     let (stage, name) = (loaded.stage.name(), loaded.name.clone());
     match &loaded.deadline {
         Some(deadline) => deadline.error(stage, name, record),
@@ -282,7 +282,7 @@ fn too_late(loaded: &Loaded, record: Option<String>) -> Error {
 }
 
 /// What a person calls the record of a batch that was being worked on, as far as that is known.
-fn name_one_of(stage: Stage, batch: &Batch) -> Option<String> {
+pub(super) fn name_one_of(stage: Stage, batch: &Batch) -> Option<String> {
     let first = batch.documents().next().and_then(|doc| name_record(stage, doc))?;
     Some(match batch.len() {
         1 => first,
@@ -298,7 +298,7 @@ pub fn from_sink(error: SinkError) -> Error {
     }
 }
 
-fn describe(loaded: &Loaded, error: GuestError, record: Option<String>) -> Error {
+pub(super) fn describe(loaded: &Loaded, error: GuestError, record: Option<String>) -> Error {
     let deterministic = error.is_deterministic();
     let (what, message, stack) = match error {
         GuestError::Failed { message, stack, .. } => ("failed", message, stack),
@@ -358,7 +358,7 @@ pub fn name_key(key: RawVal<'_>) -> String {
 }
 
 /// What a person calls a record: a document by its `_id`, a group by its key.
-fn name_record(stage: Stage, doc: &[u8]) -> Option<String> {
+pub(super) fn name_record(stage: Stage, doc: &[u8]) -> Option<String> {
     let (field, word) = match stage {
         Stage::Map => ("_id", "the document with _id"),
         Stage::Combine | Stage::Reduce | Stage::Finalize => ("k", "the key"),

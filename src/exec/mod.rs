@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`prepare`] (from a reference to something that can run), [`function`] (a function at work, and whose
 //! fault it was), [`combiner`] and [`reducer`] (what happens to emits and groups), `result_document` (what may become a
-//! result), [`rereduce`], [`local_run`] (a whole job in one process), [`log_buffer`] (what functions log).
+//! result), [`rereduce`], [`local_run`] (a whole job in one process), [`log_buffer`] (what functions log), [`skipping`] (records that a function fails on are left out).
 
 pub mod batch_sizer;
 pub mod collation;
@@ -20,4 +20,5 @@ pub mod prepare;
 pub mod reducer;
 pub mod rereduce;
 pub(crate) mod result_document;
+pub mod skipping;
 mod streaming_reduce;

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::combiner::{ValuesChunk, boxed};
 use super::function::{self, Batch, Guest};
 use super::log_buffer::LogSink;
+use super::skipping::Undo;
 use super::streaming_reduce;
 use crate::config;
 use crate::error::{Error, Result};
@@ -52,6 +53,8 @@ pub struct Reducer {
     expected: VecDeque<Vec<u8>>,
     finalize_batch: Batch,
     finalize_expected: VecDeque<Vec<u8>>,
+    /// Where groups go that a function fails on, if they do not end the attempt.
+    left_out: Option<TakeGroup>,
 }
 
 /// Collects emitted pairs in order.
@@ -61,12 +64,22 @@ pub struct Pairs {
     room: usize,
     counters: Counters,
     tap: LogSink,
+    /// Pairs of calls that have ended well, and what the one since has counted, where calls may fail.
+    kept: usize,
+    counts: Option<Counters>,
 }
 
 impl Pairs {
     /// An empty collection for a task's function.
     pub fn new(tap: LogSink) -> Self {
-        Self { pairs: Vec::new(), room: 0, counters: Counters::default(), tap }
+        let counters = Counters::default();
+        Self { pairs: Vec::new(), room: 0, counters, tap, kept: 0, counts: None }
+    }
+
+    /// The same where the function may fail on some keys.
+    #[must_use]
+    pub fn holding(self, holds: bool) -> Self {
+        Self { counts: holds.then(Counters::default), ..self }
     }
 
     /// Makes room for the results of so many groups, and one more: which of them is too many is found
@@ -77,6 +90,7 @@ impl Pairs {
 
     /// Takes out what was emitted.
     pub(crate) fn take(&mut self) -> Vec<(RawValBuf, RawValBuf)> {
+        self.kept = 0;
         std::mem::take(&mut self.pairs)
     }
 }
@@ -95,12 +109,55 @@ impl Sink for Pairs {
         Ok(())
     }
     fn count(&mut self, name: &str, delta: i64) {
-        if !self.counters.count(name, delta) {
+        let counters = self.counts.as_mut().unwrap_or(&mut self.counters);
+        if !counters.count(name, delta) {
             self.tap.counter_refused(name);
         }
     }
     fn log(&mut self, level: Level, text: &str) {
         self.tap.line(level, text);
+    }
+}
+
+impl Undo for Pairs {
+    fn keep(&mut self) -> Result<()> {
+        self.kept = self.pairs.len();
+        let counts = self.counts.as_mut().map(|counts| std::mem::take(&mut counts.user));
+        for (name, delta) in counts.into_iter().flatten() {
+            if !self.counters.count(&name, delta) {
+                self.tap.counter_refused(&name);
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self, _again: bool) {
+        self.room += self.pairs.len() - self.kept;
+        self.pairs.truncate(self.kept);
+        if let Some(counts) = &mut self.counts {
+            counts.user.clear();
+        }
+    }
+
+    fn moved(&mut self) -> Self {
+        let fresh = Self::new(self.tap.clone());
+        std::mem::replace(self, fresh)
+    }
+}
+
+/// Takes a group that a function failed on, as that was given it.
+pub type TakeGroup = Box<dyn FnMut(Stage, &[u8], Error) -> Result<()> + Send>;
+
+/// Calls a function that may fail on some groups, where that is allowed.
+fn called(
+    function: &mut Guest<Pairs>,
+    stage: Stage,
+    batch: &Batch,
+    left_out: &mut Option<TakeGroup>,
+) -> Result<()> {
+    match left_out {
+        None => function.call(batch),
+        Some(take) => function.call_skipping(batch, &mut |group, error| take(stage, group, error)),
     }
 }
 
@@ -116,7 +173,14 @@ impl Reducer {
             expected: VecDeque::new(),
             finalize_batch: Batch::default(),
             finalize_expected: VecDeque::new(),
+            left_out: None,
         }
+    }
+
+    /// The same reducer, but a group that a function fails on is given to `take`, and has no result.
+    #[must_use]
+    pub fn leaving_out(self, take: Option<TakeGroup>) -> Self {
+        Self { left_out: take, ..self }
     }
 
     /// The same reducer, but a key's only value is its result if `skip` says so.
@@ -154,7 +218,8 @@ impl Reducer {
         if let How::Function(function) = &mut self.how
             && function.streams()
         {
-            let pairs = streaming_reduce::reduce(function, key.as_raw(), next)?;
+            let failed = &mut self.left_out;
+            let pairs = streaming_reduce::reduce(function, key.as_raw(), next, failed)?;
             let mut expected = VecDeque::from([encoded.to_vec()]);
             for (emitted, value) in &pairs {
                 let encoded = matching(Stage::Reduce, &mut expected, emitted)?;
@@ -188,7 +253,11 @@ impl Reducer {
         while more {
             if chunk.bytes() + value.as_raw().len() > room && chunk.count() > 1 {
                 self.flush(out)?;
-                chunk = self.shorten(key, encoded, chunk)?;
+                let Some(shorter) = self.shorten(key, encoded, chunk)? else {
+                    while next(&mut value)? {}
+                    return Ok(());
+                };
+                chunk = shorter;
                 // A combine may leave more than one value; the next call is worth its while all the same.
                 room = room.max(chunk.bytes() * 2);
             }
@@ -230,13 +299,14 @@ impl Reducer {
         reduce.into_iter().chain(combine).chain(finalize).collect()
     }
 
-    /// Shortens a piece of a long group; what comes of it are the first values of the next piece.
+    /// Shortens a piece of a long group; what comes of it are the first values of the next piece. Nothing if the function
+    /// fails on it, and the group is left out.
     fn shorten(
         &mut self,
         key: &RawValBuf,
         encoded: &[u8],
         chunk: ValuesChunk,
-    ) -> Result<ValuesChunk> {
+    ) -> Result<Option<ValuesChunk>> {
         let too_long = |why: &str| {
             Error::refused(
                 format!(
@@ -262,7 +332,17 @@ impl Reducer {
         let mut batch = Batch::default();
         chunk.end(&mut batch);
         function.sink_mut().expect(room);
-        function.call(&batch)?;
+        let mut has_failed = false;
+        match &mut self.left_out {
+            None => function.call(&batch)?,
+            Some(take) => function.call_skipping(&batch, &mut |group, error| {
+                has_failed = true;
+                take(stage, group, error)
+            })?,
+        }
+        if has_failed {
+            return Ok(None);
+        }
         let mut next = ValuesChunk::begin(key.as_raw());
         for (emitted, value) in function.sink_mut().take() {
             same_key(stage, encoded, &emitted)?;
@@ -271,7 +351,7 @@ impl Reducer {
         if next.bytes() > config::WHOLE_VALUES_BYTES_MAX {
             return Err(too_long(&format!(" after {stage}")));
         }
-        Ok(next)
+        Ok(Some(next))
     }
 
     fn flush(&mut self, out: ResultSink<'_>) -> Result<()> {
@@ -280,7 +360,7 @@ impl Reducer {
         }
         let How::Function(function) = &mut self.how else { return Ok(()) };
         function.sink_mut().expect(self.batch.len());
-        function.call(&self.batch)?;
+        called(function, Stage::Reduce, &self.batch, &mut self.left_out)?;
         self.batch.clear();
         let pairs = function.sink_mut().take();
         let mut expected = std::mem::take(&mut self.expected);
@@ -322,7 +402,7 @@ impl Reducer {
             return Ok(());
         }
         function.sink_mut().expect(self.finalize_batch.len());
-        function.call(&self.finalize_batch)?;
+        called(function, Stage::Finalize, &self.finalize_batch, &mut self.left_out)?;
         self.finalize_batch.clear();
         let pairs = function.sink_mut().take();
         let mut expected = std::mem::take(&mut self.finalize_expected);

@@ -3,11 +3,13 @@
 use bson::RawDocumentBuf;
 
 use super::collation::Collated;
+use super::combiner::refuse_emit;
 use super::function;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::job::{Job, OutputMode, Reducer};
 use crate::shuffle::builtin::{Accumulator, Builtin, BuiltinError};
+use crate::shuffle::table::{EMIT_BYTES_MAX, ShuffleError};
 use crate::value::{Elements, RawVal, close_document, tag};
 
 /// What a job takes of its map.
@@ -60,6 +62,28 @@ impl Rules {
         Ok(())
     }
 
+    /// Refuses keys that could be no result's, of sums.
+    pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
+        self.check(function::raw(key)?, RawVal::NULL)
+    }
+
+    /// As [`judge`](Self::judge), and gives the document that a map-only job's emit becomes.
+    pub(crate) fn judged(&self, key: &[u8], value: &[u8]) -> Result<Option<RawDocumentBuf>> {
+        let (key, value) = (function::raw(key)?, function::raw(value)?);
+        self.check(key, value)?;
+        if let Some(builtin) = self.builtin
+            && !matches!(value.tag, tag::DOUBLE | tag::INT32 | tag::INT64)
+        {
+            let refused = |e: BuiltinError| Error::refused(format!("key {key}: {e}"), "");
+            Accumulator::new(builtin).add(value).map_err(refused)?;
+        }
+        check_size(key, value)?;
+        match self.map_only {
+            true => document_of_emit(key, value).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// All that can be said of an emit by itself.
     pub(crate) fn judge(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let (key, value) = (function::raw(key)?, function::raw(value)?);
@@ -72,6 +96,15 @@ impl Rules {
             document_of_emit(key, value)?;
         }
         Ok(())
+    }
+}
+
+/// Refuses what the shuffle would: what is said of one emit is known while it is known whose it is.
+fn check_size(key: RawVal<'_>, value: RawVal<'_>) -> Result<()> {
+    let bytes = key.len() + value.len();
+    match bytes > EMIT_BYTES_MAX {
+        true => Err(refuse_emit(&ShuffleError::TooLarge { key: key.to_string(), bytes })),
+        false => Ok(()),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use super::combiner::ValuesChunk;
 use super::function::{Guest, StreamCall};
-use super::reducer::Pairs;
+use super::reducer::{Pairs, TakeGroup};
+use super::skipping::Undo;
 use crate::error::Result;
 use crate::value::{RawVal, RawValBuf, close_document};
+use crate::wasm::Stage;
 
 /// Runs one group through the function, and returns what it emitted.
 ///
@@ -16,23 +18,41 @@ pub(crate) fn reduce(
     function: &mut Guest<Pairs>,
     key: RawVal<'_>,
     mut next: impl FnMut(&mut RawValBuf) -> Result<bool>,
+    left_out: &mut Option<TakeGroup>,
 ) -> Result<Vec<(RawValBuf, RawValBuf)>> {
     let group = group_document(key);
     function.sink_mut().expect(1);
-    function.stream(StreamCall::Begin, &group)?;
+    let mut failed = None;
+    let mut step = |function: &mut Guest<Pairs>, call: StreamCall<'_>| match left_out {
+        None => function.stream(call, &group),
+        // The rest of its values is read and goes nowhere.
+        Some(_) if failed.is_some() => Ok(()),
+        Some(_) => {
+            failed = function.stream_skipping(call, &group)?;
+            Ok(())
+        }
+    };
+    step(function, StreamCall::Begin)?;
     let mut chunk = ValuesChunk::begin_values();
     let mut value = RawValBuf::new();
     while next(&mut value)? {
         chunk.push(value.as_raw());
         if chunk.bytes() >= function.bytes_target() {
-            function.stream(StreamCall::Next(&chunk.into_bytes()), &group)?;
+            step(function, StreamCall::Next(&chunk.into_bytes()))?;
             chunk = ValuesChunk::begin_values();
         }
     }
     if chunk.count() > 0 {
-        function.stream(StreamCall::Next(&chunk.into_bytes()), &group)?;
+        step(function, StreamCall::Next(&chunk.into_bytes()))?;
     }
-    function.stream(StreamCall::End, &group)?;
+    step(function, StreamCall::End)?;
+    match (failed, left_out) {
+        (Some(error), Some(take)) => {
+            function.start_again(false)?;
+            take(Stage::Reduce, &group, error)?;
+        }
+        _ => function.sink_mut().keep()?,
+    }
     Ok(function.sink_mut().take())
 }
 

@@ -7,6 +7,7 @@ use bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
 
 use super::authority::refuse_reserved;
+use super::on_error::OnError;
 use crate::config::{self, Caps};
 use crate::error::Error;
 
@@ -51,6 +52,9 @@ pub struct JobSpec {
     /// Keep the blocks of the shuffle after the job, for looking at.
     #[serde(default)]
     pub keep_intermediates: bool,
+    /// What becomes of records that a function fails on.
+    #[serde(default, skip_serializing_if = "OnError::is_fail")]
+    pub on_error: OnError,
 }
 
 /// The documents a job reads.
@@ -492,6 +496,7 @@ pub(crate) mod tests {
             limits: Limits::default(),
             no_combine: false,
             keep_intermediates: false,
+            on_error: OnError::Fail,
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config;
 use crate::error::{Error, Result};
-use crate::job::{Input, JobSpec, Limits, Output, OutputMode, ReadMode};
+use crate::job::{Input, JobSpec, Limits, OnError, Output, OutputMode, ReadMode};
 
 /// The only version of requests so far.
 pub const VERSION: i64 = 1;
@@ -62,6 +62,9 @@ pub struct Asked {
     /// Whether the blocks of the shuffle are kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_intermediates: bool,
+    /// What becomes of records that a function fails on: `fail`, `skip:N` or `skip:P%`.
+    #[serde(default, skip_serializing_if = "OnError::is_fail")]
+    pub on_error: OnError,
     /// Jobs with a higher number go first.
     #[serde(default, deserialize_with = "whole", skip_serializing_if = "is_zero")]
     pub priority: i64,
@@ -272,6 +275,7 @@ impl Asked {
             skip_single_values: false,
             no_combine: false,
             keep_intermediates: false,
+            on_error: OnError::Fail,
             priority: 0,
             client: None,
             tag: None,
@@ -341,6 +345,7 @@ impl Asked {
     fn is_alone(&self) -> bool {
         !self.has_functions()
             && self.limits.is_none()
+            && self.on_error.is_fail()
             && self.partitions == 0
             && self.priority == 0
             && self.client.is_none()
@@ -487,6 +492,7 @@ pub fn of_job(id: String, spec: &JobSpec) -> Asked {
         skip_single_values: spec.skip_single_values,
         no_combine: spec.no_combine,
         keep_intermediates: spec.keep_intermediates,
+        on_error: spec.on_error,
         ..Asked::new(id)
     }
 }

@@ -109,6 +109,7 @@ pub fn drafted(home: &str, id: &JobId, asked: &mut Asked) -> std::result::Result
         limits: asked.limits.take().unwrap_or_default().limits().at("limits")?,
         no_combine: asked.no_combine,
         keep_intermediates: asked.keep_intermediates,
+        on_error: asked.on_error,
     };
     spec.validate_without_functions(home).at("")?;
     Ok(spec)

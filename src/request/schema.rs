@@ -51,6 +51,7 @@ pub fn validator() -> Document {
         "skipSingleValues": flag(),
         "noCombine": flag(),
         "keepIntermediates": flag(),
+        "onError": text(),
         "priority": number(),
         "client": name(),
         "tag": name(),

@@ -4,7 +4,7 @@
 //! key of the configuration file (`split_bytes`). The order of precedence is the same for all of them: flag, variable,
 //! file, database, default. Only settings that a whole deployment shares are kept in the database.
 //!
-//! Reading order: [`table`] (all of them), [`value`] (what each takes), [`chosen`] (which place counts), [`file`] and
+//! Reading order: [`table`] (all of them), [`value`] (what each takes), [`chosen`] (which place counts), [`mod@file`] and
 //! [`stored`] (two of the places), [`live`] (what a daemon goes by while it runs).
 
 pub mod chosen;

@@ -27,7 +27,7 @@ mod stats;
 mod sum;
 pub mod table;
 mod values;
-mod varint;
+pub(crate) mod varint;
 mod wide;
 pub mod writer;
 

@@ -28,7 +28,7 @@ impl Store {
     /// role this is. `None` means that another holds it.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn hold_role(
         &self,
         holder: &WorkerId,
@@ -118,7 +118,7 @@ impl Store {
     /// How long the role of coordinator still is its holder's unless it is renewed.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn role_lasts(&self) -> Result<Duration> {
         let found = self
             .aviary()
@@ -133,7 +133,7 @@ impl Store {
     /// Whether some process holds the role of coordinator now.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn has_coordinator(&self) -> Result<bool> {
         let held = doc! {
             "_id": ROLE,
@@ -146,7 +146,7 @@ impl Store {
     /// Gives the role of coordinator back, so that the next one need not wait.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn release_role(&self, token: &Token) -> Result<()> {
         let mine = doc! { "_id": ROLE, "shard": self.home(), "token": token };
         let given_up = doc! { "$unset": { "token": "", "until": "" } };

@@ -12,6 +12,7 @@ pub mod catalogue;
 mod claims;
 pub mod coordinator_role;
 pub mod error;
+pub mod failed;
 pub mod grants;
 pub mod incarnation;
 pub mod input;

@@ -13,7 +13,7 @@ impl Store {
     /// spreads it over the shards as `model` in the same database is.
     ///
     /// # Errors
-    /// [`Error::Refused`] naming the missing privilege, [`Error::Store`].
+    /// [`Error::Refused`](crate::error::Error::Refused) naming the missing privilege, [`Error::Store`](crate::error::Error::Store).
     pub(super) async fn shard_like(
         &self,
         db: &str,

@@ -6,6 +6,7 @@ use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
 use super::error::{self, Action, classify};
+use super::failed::{self, FAILED};
 use super::logs::LogBatch;
 use super::settings::SETTINGS;
 use super::{AVIARY, FUNCTIONS, INTERMEDIATES, Store};
@@ -32,6 +33,7 @@ impl Store {
             (AVIARY, aviary_validator()),
             (FUNCTIONS, functions_validator()),
             (INTERMEDIATES, intermediates_validator()),
+            (FAILED, failed::validator()),
         ] {
             self.ensure_collection(name, validator).await?;
         }
@@ -73,13 +75,15 @@ impl Store {
         let found: Vec<_> = self
             .database()
             .list_collections()
-            .filter(doc! { "name": { "$in": [AVIARY, FUNCTIONS, INTERMEDIATES, REQUESTS] } })
+            .filter(
+                doc! { "name": { "$in": [AVIARY, FUNCTIONS, INTERMEDIATES, FAILED, REQUESTS] } },
+            )
             .await
             .action("list collections")?
             .try_collect()
             .await
             .action("list collections")?;
-        if found.len() < 4 {
+        if found.len() < 5 {
             return Ok(false);
         }
         // An older version's knows fewer kinds of documents.

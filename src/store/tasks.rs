@@ -228,7 +228,7 @@ impl Store {
     /// [`Error::Store`].
     pub async fn counters(&self, job: &Job) -> Result<Document> {
         let mut own = crate::task::counters::BUILT_IN.to_vec();
-        own.extend([crate::task::counters::UPDATED, crate::task::counters::UNMATCHED]);
+        own.extend(crate::task::counters::AT_TIMES);
         let mut rows = self
             .aviary()
             .aggregate(vec![

@@ -17,6 +17,12 @@ pub const UPDATED: &str = "updated";
 /// And those that were not, so that their results are nowhere.
 pub const UNMATCHED: &str = "unmatched";
 
+/// What a job counts whose functions may fail on some records: those that were left out.
+pub const SKIPPED: &str = "skipped";
+
+/// Those that only some jobs have.
+pub const AT_TIMES: [&str; 3] = [UPDATED, UNMATCHED, SKIPPED];
+
 /// What one attempt has done so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -28,6 +34,8 @@ pub struct Counters {
     pub reduce: i64,
     /// Documents written to the output.
     pub output: i64,
+    /// Documents and keys that a function failed on, and that were left out.
+    pub skipped: i64,
     /// The functions' own.
     pub user: BTreeMap<String, i64>,
 }
@@ -48,11 +56,12 @@ impl Counters {
 
     /// Adds what another stage of the same attempt has counted; `refused` is told of names that there is no room for.
     pub fn add(&mut self, other: Counters, mut refused: impl FnMut(&str)) {
-        let Counters { input, emit, reduce, output, user } = other;
+        let Counters { input, emit, reduce, output, skipped, user } = other;
         self.input += input;
         self.emit += emit;
         self.reduce += reduce;
         self.output += output;
+        self.skipped += skipped;
         for (name, value) in user {
             if !self.count(&name, value) {
                 refused(&name);
@@ -71,10 +80,13 @@ impl Counters {
                 doc.insert(*name, value);
             }
         }
+        if self.skipped != 0 {
+            doc.insert(SKIPPED, self.skipped);
+        }
         for (name, value) in &self.user {
             let safe = name.replace(['$', '.', '\0'], "_");
             let safe = if BUILT_IN.contains(&safe.as_str())
-                || [UPDATED, UNMATCHED].contains(&safe.as_str())
+                || AT_TIMES.contains(&safe.as_str())
                 || safe.is_empty()
             {
                 format!("user_{safe}")

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bson::doc;
+use bson::{RawDocumentBuf, doc};
 use tokio::sync::mpsc;
 
 use super::attempt::Attempt;
 use super::reduce;
+use super::skips::Skips;
+use super::staging::Staging;
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
@@ -62,7 +64,8 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
         .unwrap_or_else(|e| Err(Error::Internal(format!("the map task panicked: {e}"))));
     let (mut parts, mut counters) = written.and(computed).await?;
     if job.one_task {
-        let reduced = reduced(attempt, &around, std::mem::take(&mut parts)).await?;
+        let parts = std::mem::take(&mut parts);
+        let reduced = reduced(attempt, &around, parts, counters.skipped).await?;
         counters.add(reduced, |name| {
             LogSink::kept(Stage::Reduce, &attempt.lines).counter_refused(name);
         });
@@ -75,6 +78,7 @@ async fn reduced(
     attempt: &Arc<Attempt>,
     around: &ExecEnv,
     parts: Vec<PartManifest>,
+    skipped: i64,
 ) -> Result<Counters> {
     let functions = reduce::Functions::load(attempt, around).await?;
     let task = &attempt.task;
@@ -93,7 +97,7 @@ async fn reduced(
         Ok(of)
     };
     let manifest = parts.into_iter().map(runs).collect::<Result<_>>()?;
-    reduce::merged(attempt, manifest, functions).await
+    reduce::merged(attempt, manifest, functions, skipped).await
 }
 
 /// The function that shrinks values on the map side: the job's combine, else its reduce, which is
@@ -118,13 +122,15 @@ async fn combine_function(attempt: &Attempt, around: &ExecEnv) -> Result<Option<
 enum Emits {
     Shuffle(Box<Combiner>),
     Output(Writer),
+    /// To the sink of the next instance.
+    Moved,
 }
 
-struct MapSink {
+pub(super) struct MapSink {
     emits: Emits,
     counters: Counters,
-    tap: LogSink,
-    rules: Rules,
+    pub(super) tap: LogSink,
+    pub(super) rules: Rules,
 }
 
 impl Sink for MapSink {
@@ -166,7 +172,7 @@ impl Sink for MapSink {
 
 impl MapSink {
     #[inline]
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let (key, value) = (function::raw(key)?, function::raw(value)?);
         self.counters.emit += 1;
         self.rules.check(key, value)?;
@@ -176,28 +182,106 @@ impl MapSink {
                 self.counters.output += 1;
                 writer.push(document_of_emit(key, value)?)
             }
+            Emits::Moved => Err(moved()),
         }
     }
-}
 
-impl MapSink {
-    fn take_total(&mut self, key: &[u8], value: &[u8], emits: u32) -> Result<()> {
+    /// Whether each emit becomes a document at once.
+    pub(super) fn writes_output(&self) -> bool {
+        matches!(self.emits, Emits::Output(_))
+    }
+
+    /// Takes the document that an emit has become.
+    pub(super) fn take_document(&mut self, document: RawDocumentBuf) -> Result<()> {
+        let Emits::Output(writer) = &mut self.emits else { return Err(moved()) };
+        self.counters.emit += 1;
+        self.counters.output += 1;
+        writer.push(document)
+    }
+
+    /// The sink for the next instance, with everything that this one has taken.
+    pub(super) fn moved(&mut self) -> Self {
+        Self {
+            emits: std::mem::replace(&mut self.emits, Emits::Moved),
+            counters: std::mem::take(&mut self.counters),
+            tap: self.tap.clone(),
+            rules: self.rules.clone(),
+        }
+    }
+
+    pub(super) fn take_total(&mut self, key: &[u8], value: &[u8], emits: u32) -> Result<()> {
         let (key, value) = (function::raw(key)?, function::raw(value)?);
         self.counters.emit += i64::from(emits);
         self.rules.check(key, value)?;
         match &mut self.emits {
             Emits::Shuffle(combiner) => combiner.add_total(key, value, emits),
-            Emits::Output(_) => Err(Error::Internal("sums were given to a map-only job".into())),
+            Emits::Output(_) | Emits::Moved => {
+                Err(Error::Internal("sums were given to a map-only job".into()))
+            }
         }
     }
 
-    fn take_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> Result<()> {
+    pub(super) fn take_sum(&mut self, key: &[u8], sum: f64, emits: u32) -> Result<()> {
         let key = function::raw(key)?;
         self.counters.emit += i64::from(emits);
         self.rules.check(key, RawVal::NULL)?;
         match &mut self.emits {
             Emits::Shuffle(combiner) => combiner.add_sum(key, sum, emits),
-            Emits::Output(_) => Err(Error::Internal("sums were given to a map-only job".into())),
+            Emits::Output(_) | Emits::Moved => {
+                Err(Error::Internal("sums were given to a map-only job".into()))
+            }
+        }
+    }
+}
+
+fn moved() -> Error {
+    Error::Internal("a sink that another has taken the place of was given something".into())
+}
+
+/// The map at work: as it is, or so that it may fail on some documents.
+enum Mapping {
+    Plain(Box<Guest<MapSink>>),
+    Skipping(Box<Guest<Staging>>, Skips),
+}
+
+impl Mapping {
+    fn start(attempt: &Arc<Attempt>, map: Loaded, sink: MapSink) -> Result<Self> {
+        Ok(match Skips::are_allowed(attempt) {
+            false => Self::Plain(Box::new(Guest::start(map, sink)?)),
+            true => Self::Skipping(
+                Box::new(Guest::start(map, Staging::new(sink))?),
+                Skips::new(attempt, 0),
+            ),
+        })
+    }
+
+    fn bytes_target(&self) -> usize {
+        match self {
+            Self::Plain(map) => map.bytes_target(),
+            Self::Skipping(map, _) => map.bytes_target(),
+        }
+    }
+
+    fn call(&mut self, batch: &Batch) -> Result<()> {
+        match self {
+            Self::Plain(map) => map.call(batch),
+            Self::Skipping(map, skips) => map
+                .call_skipping(batch, &mut |record, error| skips.take(Stage::Map, record, &error)),
+        }
+    }
+
+    fn sink_mut(&mut self) -> &mut MapSink {
+        match self {
+            Self::Plain(map) => map.sink_mut(),
+            Self::Skipping(map, _) => map.sink_mut().sink_mut(),
+        }
+    }
+
+    /// Its sink, and how many documents it has left out.
+    fn finish(self) -> Result<(MapSink, u64)> {
+        match self {
+            Self::Plain(map) => Ok((map.into_sink(), 0)),
+            Self::Skipping(map, skips) => Ok((map.into_sink().into_sink(), skips.finish()?)),
         }
     }
 }
@@ -215,7 +299,8 @@ fn compute(
             let combine = match combine {
                 Some(loaded) => {
                     let tap = LogSink::kept(loaded.stage, &attempt.lines);
-                    Some(Guest::start(loaded, Collect::new(tap))?)
+                    let sink = Collect::new(tap).holding(Skips::are_allowed(attempt));
+                    Some(Guest::start(loaded, sink)?)
                 }
                 None => None,
             };
@@ -249,7 +334,7 @@ fn compute(
         tap: LogSink::kept(Stage::Map, &attempt.lines),
         rules: Rules::of(&attempt.job)?,
     };
-    let mut map = Guest::start(map, sink)?;
+    let mut map = Mapping::start(attempt, map, sink)?;
     let mut calls = Calls::default();
     while let Some(batch) = input.blocking_recv() {
         attempt.check()?;
@@ -258,13 +343,15 @@ fn compute(
     }
     calls.flush(&mut map, attempt)?;
     attempt.check()?;
-    let MapSink { emits, mut counters, .. } = map.into_sink();
+    let (MapSink { emits, mut counters, .. }, skipped) = map.finish()?;
+    counters.skipped = i64::try_from(skipped).unwrap_or(i64::MAX);
     counters.input = attempt.progress.load(Ordering::Relaxed);
     let parts = match emits {
         Emits::Output(writer) => {
             writer.finish()?;
             Vec::new()
         }
+        Emits::Moved => return Err(moved()),
         Emits::Shuffle(combiner) => {
             let (parts, of_combine) = combiner.finish()?;
             for (name, value) in of_combine.user {
@@ -363,7 +450,7 @@ struct Calls {
 }
 
 impl Calls {
-    fn push(&mut self, doc: &[u8], map: &mut Guest<MapSink>, attempt: &Attempt) -> Result<()> {
+    fn push(&mut self, doc: &[u8], map: &mut Mapping, attempt: &Attempt) -> Result<()> {
         self.batch.push(doc);
         if self.batch.bytes().len() >= map.bytes_target() {
             self.flush(map, attempt)?;
@@ -371,7 +458,7 @@ impl Calls {
         Ok(())
     }
 
-    fn flush(&mut self, map: &mut Guest<MapSink>, attempt: &Attempt) -> Result<()> {
+    fn flush(&mut self, map: &mut Mapping, attempt: &Attempt) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -383,7 +470,7 @@ impl Calls {
         self.batch.clear();
         match &mut map.sink_mut().emits {
             Emits::Shuffle(combiner) => combiner.settle(),
-            Emits::Output(_) => Ok(()),
+            Emits::Output(_) | Emits::Moved => Ok(()),
         }
     }
 }

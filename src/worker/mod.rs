@@ -13,8 +13,10 @@ mod map;
 mod publish_task;
 mod reduce;
 mod runs;
+mod skips;
 mod slots;
 pub mod spills;
+mod staging;
 mod writer;
 
 pub use daemon::{WorkerOptions, run};

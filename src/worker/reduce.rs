@@ -3,18 +3,19 @@
 //! A map-only job that reads without a snapshot has such tasks too, which hand on what was emitted: its map
 //! tasks may not write output themselves, since one that is tried again may emit other keys than before.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::attempt::Attempt;
 use super::runs::{RunOf, from_merge, runs_of, sources, unless_in_vain};
+use super::skips::Skips;
 use super::writer::{self, Target, Writer};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::exec::function::{self, Guest};
 use crate::exec::log_buffer::LogSink;
 use crate::exec::prepare::{self, ExecEnv, Loaded};
-use crate::exec::reducer::{How, OversizePolicy, Pairs, Reducer};
+use crate::exec::reducer::{How, OversizePolicy, Pairs, Reducer, TakeGroup};
 use crate::exec::result_document::{builtin, document_of_emit, document_of_result};
 use crate::job;
 use crate::shuffle::block::BlockLimits;
@@ -29,7 +30,7 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     let functions = Functions::load(attempt, &attempt.exec_env()?).await?;
     let manifest = attempt.store.manifest(&attempt.task, attempt.job.map_tasks).await;
     let manifest = manifest.map_err(|error| unless_in_vain(attempt, error))?;
-    let counters = merged(attempt, manifest, functions).await?;
+    let counters = merged(attempt, manifest, functions, 0).await?;
     Ok(TaskResult {
         token: attempt.lease.token.clone(),
         parts: Vec::new(),
@@ -37,17 +38,19 @@ pub(super) async fn run(attempt: &Arc<Attempt>) -> Result<TaskResult> {
     })
 }
 
-/// Reduces what map tasks have left behind, and writes the results.
+/// Reduces what map tasks have left behind, and writes the results. The attempt has left out so many documents before.
 pub(super) async fn merged(
     attempt: &Arc<Attempt>,
     manifest: Vec<MapRuns>,
     functions: Functions,
+    skipped: i64,
 ) -> Result<Counters> {
     let (writer, written) = writer::start(attempt, Target::Output);
     let work = attempt.clone();
-    let computed = tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer))
-        .await
-        .unwrap_or_else(|e| Err(Error::Internal(format!("the reduce task panicked: {e}"))));
+    let computed =
+        tokio::task::spawn_blocking(move || compute(&work, manifest, functions, writer, skipped))
+            .await
+            .unwrap_or_else(|e| Err(Error::Internal(format!("the reduce task panicked: {e}"))));
     written.and(computed).await
 }
 
@@ -87,7 +90,7 @@ fn reducer(attempt: &Attempt, functions: Functions) -> Result<Reducer> {
     let spec = &attempt.job.spec;
     let start = |loaded: Loaded| {
         let tap = LogSink::kept(loaded.stage, &attempt.lines);
-        Guest::start(loaded, Pairs::new(tap))
+        Guest::start(loaded, Pairs::new(tap).holding(Skips::are_allowed(attempt)))
     };
     let how = match (&spec.reduce, functions.reduce) {
         (_, Some(loaded)) => How::Function(Box::new(start(loaded)?)),
@@ -110,6 +113,7 @@ fn compute(
     manifest: Vec<MapRuns>,
     functions: Functions,
     writer: Writer,
+    skipped: i64,
 ) -> Result<Counters> {
     let limits = MergeLimits {
         fan_in_max: config::FAN_IN_MAX,
@@ -121,7 +125,7 @@ fn compute(
     let failed = |error| from_merge(error, attempt, &runs);
     let merge = Merge::new(sources(attempt, &runs), &limits).map_err(failed)?;
     match &attempt.job.spec.reduce {
-        Some(_) => reduce(attempt, merge, &runs, functions, writer),
+        Some(_) => reduce(attempt, merge, &runs, functions, writer, skipped),
         None => hand_on(attempt, merge, &runs, writer),
     }
 }
@@ -132,8 +136,12 @@ fn reduce(
     runs: &[RunOf],
     functions: Functions,
     mut writer: Writer,
+    skipped: i64,
 ) -> Result<Counters> {
-    let mut reducer = reducer(attempt, functions)?;
+    let before = u64::try_from(skipped).unwrap_or(0);
+    let skips = Skips::are_allowed(attempt)
+        .then(|| Arc::new(Mutex::new(Some(Skips::new(attempt, before)))));
+    let mut reducer = reducer(attempt, functions)?.leaving_out(skips.clone().map(left_out));
     let failed = |error| from_merge(error, attempt, runs);
     let mut counters = Counters::default();
     let mut output = 0_i64;
@@ -180,7 +188,25 @@ fn reduce(
     attempt.check()?;
     writer.finish()?;
     counters.output = output;
+    if let Some(skips) = skips.and_then(|skips| lock(&skips).take()) {
+        let left_out = skips.finish()?.saturating_sub(before);
+        counters.skipped = i64::try_from(left_out).unwrap_or(i64::MAX);
+    }
     Ok(counters)
+}
+
+type SharedSkips = Arc<Mutex<Option<Skips>>>;
+
+fn lock(skips: &SharedSkips) -> std::sync::MutexGuard<'_, Option<Skips>> {
+    skips.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the keys that functions fail on.
+fn left_out(skips: SharedSkips) -> TakeGroup {
+    Box::new(move |stage, group, error| match lock(&skips).as_mut() {
+        Some(skips) => skips.take(stage, group, &error),
+        None => Err(error),
+    })
 }
 
 /// Writes what a map-only job emitted.

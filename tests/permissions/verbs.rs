@@ -21,12 +21,14 @@ const WHO: [(&str, &[(&str, &str)]); 6] = [
 ];
 
 /// What is tried, and who may. Where it changes something, those who may come last.
-const MAY: [(&str, &str); 26] = [
+const MAY: [(&str, &str); 27] = [
     ("list", "view author+view fleet"),
     ("status JOB", "view author+view fleet"),
     ("tasks JOB", "view author+view fleet"),
     ("logs JOB", "view author+view fleet"),
     ("counters JOB", "view author+view fleet"),
+    // It holds copies of input, which who looks at jobs need not be allowed to read.
+    ("failed JOB", "fleet"),
     ("workers", "view author+view fleet"),
     ("functions list", "author view author+view fleet"),
     ("functions show flags", "author view author+view fleet"),

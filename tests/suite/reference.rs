@@ -8,6 +8,7 @@ use std::process::Command;
 use aviary::job::{JobState, authority::GRANTS, spec::HIDDEN_PREFIX};
 use aviary::request::{REQUESTS, TENANT_PREFIX};
 use aviary::settings::{ALL, Group};
+use aviary::store::failed::FAILED;
 use aviary::store::{AVIARY, FUNCTIONS, INTERMEDIATES};
 use aviary::task::{TaskState, counters};
 
@@ -27,7 +28,8 @@ const BY_HAND: &str = "blocks.rs: pub(super) fn block_document: Block, leases.rs
     leases.rs: async fn try_role: Role of the coordinator, leases.rs: pub async fn confirm: Task, \
     turns.rs: async fn begin_turn: Turn of a target, jobs.rs: let tombstone: Removed job, \
     mod.rs: pub async fn cluster_time: Clock, workers.rs: pub async fn worker_alive: Worker, \
-    capabilities.rs: pub fn document: Capabilities, settings.rs: async fn change_settings: Settings";
+    capabilities.rs: pub fn document: Capabilities, settings.rs: async fn change_settings: Settings, \
+     failed.rs: pub fn to_document: Failed record";
 /// Verbs that `--help` does not list.
 const HIDDEN: [&str; 2] = ["assemble", "compile-module"];
 
@@ -179,7 +181,7 @@ fn every_field_of_every_document_is_described() {
     let requests = read("src/store/requests.rs");
     let (_, answer) = requests.split_once("ANSWER_FIELDS: [&str; 7] =").unwrap();
     check("Answer", quoted(answer.split(';').next().unwrap()).collect(), "an answer");
-    let counted = counters::BUILT_IN.into_iter().chain([counters::UPDATED, counters::UNMATCHED]);
+    let counted = counters::BUILT_IN.into_iter().chain(counters::AT_TIMES);
     check("Counters", counted.map(str::to_owned).collect(), "counters");
     // The other way: what is described is in the sources.
     let all = sources("src").concat();
@@ -188,7 +190,7 @@ fn every_field_of_every_document_is_described() {
         assert!(is_there, "{field} is in no source");
     }
     let (tenants, hidden) = (format!("{TENANT_PREFIX}TENANT"), format!("{HIDDEN_PREFIX}JOB"));
-    let ours = [AVIARY, FUNCTIONS, INTERMEDIATES, REQUESTS, GRANTS, &tenants, &hidden];
+    let ours = [AVIARY, FUNCTIONS, INTERMEDIATES, FAILED, REQUESTS, GRANTS, &tenants, &hidden];
     has_all(&section(&documents, "Documents"), ours, "collections");
     let schema = read("src/store/schema.rs");
     for kind in schema.lines().filter(|line| line.contains("\"enum\": [")).flat_map(quoted) {

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 
 use super::duration;
 use crate::config;
-use crate::job::ReadMode;
+use crate::job::{OnError, ReadMode};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct JobArg {
@@ -120,9 +120,11 @@ pub(in crate::cli) struct SubmitArgs {
     /// for jobs longer than the servers' snapshot history.
     #[arg(long, value_name = "MODE", default_value = "snapshot")]
     pub(in crate::cli) read: ReadMode,
-    /// What to do when a function fails on a document; only `fail` for now.
-    #[arg(long, value_name = "POLICY", default_value = "fail", value_parser = ["fail"])]
-    pub(in crate::cli) on_error: String,
+    /// What to do when a function fails on a document or a key. fail: the job fails.
+    /// skip:N, skip:P%: up to N of them, or P percent of the documents read, are left out and kept for
+    /// `aviary failed`.
+    #[arg(long, value_name = "POLICY", default_value_t = OnError::Fail)]
+    pub(in crate::cli) on_error: OnError,
     /// A key of your own for this job: submitting it again follows the job that there is.
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) id: Option<String>,

@@ -13,11 +13,13 @@ use super::cluster::{DownArgs, UpArgs};
 use super::config::ConfigArgs;
 use super::containers::AssembleArgs;
 use super::demo::DemoArgs;
+use super::failed::FailedArgs;
 use super::functions::{FunctionsArgs, InsertArgs};
 use super::init::InitArgs;
 use super::list::ListArgs;
 use super::logs::LogsArgs;
 use super::new::NewArgs;
+use super::replay::ReplayArgs;
 use super::results::ResultsArgs;
 use super::rm::RmArgs;
 use super::status::StatusArgs;
@@ -84,6 +86,10 @@ pub(super) enum Command {
     Tasks(TasksArgs),
     /// Print what a job's functions logged.
     Logs(LogsArgs),
+    /// List the documents and keys that a job's functions failed on, and that were left out.
+    Failed(FailedArgs),
+    /// Run a function on such a record once more, in this process, and print what it emits and logs.
+    Replay(ReplayArgs),
     /// Show a job's counters.
     Counters(JobArg),
     /// Print a job's results as JSON lines; of a collection that it wrote to, what that holds now.

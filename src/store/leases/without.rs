@@ -16,7 +16,7 @@ impl Store {
     /// Sends a committed map task back because blocks of its attempt `token` are gone or damaged.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn reopen_lost(&self, task: &TaskId, shard: &str, token: &Token) -> Result<bool> {
         let sources: Vec<&str> = TaskState::sources_of(TaskEvent::BlocksLost)
             .into_iter()
@@ -47,7 +47,7 @@ impl Store {
     /// A shard that is away holds up its own tasks and no others.
     ///
     /// # Errors
-    /// [`Error::Store`] when no shard can be asked.
+    /// [`Error::Store`](crate::error::Error::Store) when no shard can be asked.
     pub async fn quarantine_exhausted(&self) -> Result<u64> {
         let update = vec![
             doc! { "$set": {
