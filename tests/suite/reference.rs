@@ -24,12 +24,12 @@ const STRUCTS: &str = "Job: Job, RequestRef: Where a job came from, JobSpec: Job
     LimitsWish: Limits of a request, Problem: Problem, StoredFunction: Function, SourceFile: Source file, \
     Chunk: Chunk, FunctionName: Name, NameVersion: Name, Grant: Grant";
 /// Fields that are written by hand: the file, where they begin there, and their section.
-const BY_HAND: &str = "blocks.rs: pub(super) fn block_document: Block, leases.rs: fn closed_attempt: Attempt, \
-    leases.rs: async fn try_role: Role of the coordinator, leases.rs: pub async fn confirm: Task, \
+const BY_HAND: &str = "blocks.rs: pub(super) fn block_document: Block, leases/expressions.rs: fn closed_attempt: Attempt, \
+    coordinator_role.rs: async fn try_role: Role of the coordinator, leases.rs: pub async fn confirm: Task, \
     turns.rs: async fn begin_turn: Turn of a target, jobs.rs: let tombstone: Removed job, \
     mod.rs: pub async fn cluster_time: Clock, workers.rs: pub async fn worker_alive: Worker, \
     capabilities.rs: pub fn document: Capabilities, settings.rs: async fn change_settings: Settings, \
-     failed.rs: pub fn to_document: Failed record";
+    failed.rs: pub fn to_document: Failed record";
 /// Verbs that `--help` does not list.
 const HIDDEN: [&str; 2] = ["assemble", "compile-module"];
 
@@ -92,7 +92,8 @@ fn structs(source: &str) -> BTreeMap<String, Names> {
     let (mut open, mut renamed): (Option<String>, Option<&str>) = (None, None);
     for line in source.lines() {
         let text = line.trim();
-        let bare = text.strip_prefix("pub ").unwrap_or(text);
+        let bare = ["pub ", "pub(super) "].iter().find_map(|seen| text.strip_prefix(seen));
+        let bare = bare.unwrap_or(text);
         if text.starts_with("#[derive(") {
             (is_written, is_camel) = (text.contains("Serialize"), false);
         } else if let Some(name) = bare.strip_prefix("struct ").filter(|_| text.ends_with('{')) {
