@@ -76,13 +76,21 @@ pub(super) async fn reasons(store: &Store, job: &Job) -> Result<Vec<Reason>> {
         reasons.push(Reason::general(store.missing("worker")));
         return Ok(reasons);
     }
+    let able: Vec<&WorkerRow> =
+        alive.into_iter().filter(|worker| worker.level >= job.requires).collect();
+    if able.is_empty() {
+        reasons.push(Reason::general(
+            "no worker that runs is of a version that can do this job: upgrade a worker, then the job goes on",
+        ));
+        return Ok(reasons);
+    }
     let leased = TaskFilter { state: Some(TaskState::Leased), limit: 1_000, slowest: false };
     let leased = store.tasks(job, &leased).await?.rows;
     let stuck: Vec<Reason> = leased.iter().filter_map(|task| vanished(task, &workers)).collect();
     let ready = store.shards_of_ready(job).await?;
-    reasons.extend(unserved(store, &ready, &alive).map(Reason::general));
+    reasons.extend(unserved(store, &ready, &able).map(Reason::general));
     if stuck.len() == leased.len() && !ready.is_empty() {
-        reasons.extend(busy(store, &ready, &alive).await?.map(Reason::general));
+        reasons.extend(busy(store, &ready, &able).await?.map(Reason::general));
     }
     reasons.extend(stuck);
     Ok(reasons)

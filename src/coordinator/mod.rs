@@ -67,7 +67,7 @@ pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Resul
     if let Err(error) = store.refresh_validator().await {
         tracing::warn!(%error, "could not bring the collection's validator up to date; run aviary init");
     }
-    let keeper = Keeper::start(&store, &id, &token, &settings, &stop);
+    let keeper = LeaderLease::start(&store, &id, &token, &settings, &stop);
     let mut intake = Intake::new(store.clone(), settings.clone());
     let mut reconciler = Reconciler::new(store.clone(), settings.clone(), keeper.role.clone());
     let sweeper = Arc::new(tokio::sync::Mutex::new(gc::Sweeper::new(store.clone())));
@@ -169,14 +169,14 @@ impl Held for Known {
 }
 
 /// Holds the role in the background, whatever else the process is busy with.
-struct Keeper {
+struct LeaderLease {
     role: Known,
     changed: Arc<Notify>,
     aside: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
-impl Keeper {
+impl LeaderLease {
     fn start(
         store: &Store,
         id: &WorkerId,

@@ -2,14 +2,14 @@ use bson::doc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::topology::Along;
+use crate::store::topology::ShardKeyIndex;
 
 fn one() -> Placement {
     Placement::One("rs".into())
 }
 
-fn along(keys: Document) -> Box<Along> {
-    Box::new(Along { keys, name: "along".into(), collated: false })
+fn along(keys: Document) -> Box<ShardKeyIndex> {
+    Box::new(ShardKeyIndex { keys, name: "along".into(), collated: false })
 }
 
 fn ids(ids: impl IntoIterator<Item = Bson>) -> Vec<Vec<Bson>> {
@@ -174,7 +174,7 @@ fn text_in_bounds_and_a_query_need_one_collation() {
         let chunks = vec![chunk(Bson::MinKey, at.clone()), chunk(at, Bson::MaxKey)];
         let chunks = chunks.into_iter().zip(["a", "b"]);
         let chunks = chunks.map(|(chunk, shard)| Chunk { shard: shard.into(), ..chunk });
-        let index = Box::new(Along { collated, ..*along(doc! { "k": 1 }) });
+        let index = Box::new(ShardKeyIndex { collated, ..*along(doc! { "k": 1 }) });
         Placement::Chunks { key: doc! { "k": 1 }, index, chunks: chunks.collect() }
     };
     let all = crate::job::spec::tests::spec().input;

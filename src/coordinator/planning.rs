@@ -11,7 +11,7 @@ use crate::job::target::options_for;
 use crate::job::{Job, JobEvent, JobState, Output, OutputMode, ReadMode};
 use crate::store::Store;
 use crate::store::incarnation::Incarnation;
-use crate::store::output::{Described, Like};
+use crate::store::output::{Described, TargetTemplate};
 use crate::store::topology::Placement;
 use crate::task::{Task, TaskKind};
 
@@ -193,16 +193,18 @@ async fn place(store: &Store, job: &Job) -> Result<Option<Placed>> {
 }
 
 /// The target must be replaceable; its options are what the hidden collection is created with.
-async fn check_target(store: &Store, job: &Job) -> Result<Like> {
+async fn check_target(store: &Store, job: &Job) -> Result<TargetTemplate> {
     let output = &job.spec.output;
-    let Some(target) = fit_target(store, output).await? else { return Ok(Like::default()) };
+    let Some(target) = fit_target(store, output).await? else {
+        return Ok(TargetTemplate::default());
+    };
     let options = options_for(output, &target.options)?;
     if output.mode.adds() {
         // Its chunks are for what is renamed.
-        return Ok(Like { options, ..Like::default() });
+        return Ok(TargetTemplate { options, ..TargetTemplate::default() });
     }
     let collection = output.collection.clone();
-    Ok(Like { options, shard_key: target.shard_key, collection })
+    Ok(TargetTemplate { options, shard_key: target.shard_key, collection })
 }
 
 /// The target, if there is one: of a kind that can take the results.

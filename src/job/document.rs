@@ -3,6 +3,7 @@
 use bson::{Bson, DateTime, Document, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::requires;
 use super::spec::JobSpec;
 use super::state::JobState;
 use crate::ids::JobId;
@@ -32,6 +33,9 @@ pub struct Job {
     /// Jobs with a higher number go first.
     #[serde(default)]
     pub priority: i32,
+    /// The level that it takes to do the job; nothing is every version's.
+    #[serde(default, skip_serializing_if = "is_none", deserialize_with = "requires::understood")]
+    pub requires: i32,
     /// What was asked for.
     pub spec: JobSpec,
     /// When the coordinator wrote the job.
@@ -130,6 +134,7 @@ impl Job {
             tag: None,
             request: None,
             priority: 0,
+            requires: requires::level_of(&spec),
             spec,
             created,
             started: None,
@@ -164,6 +169,10 @@ impl Job {
         let at = usize::try_from(partition).ok().and_then(|p| self.reduce_on.get(p));
         at.unwrap_or(&self.shard)
     }
+}
+
+fn is_none(level: &i32) -> bool {
+    *level == 0
 }
 
 /// The request that a job came from.

@@ -22,7 +22,7 @@ use crate::config;
 use crate::error::Result;
 use crate::ids::{JobId, TaskId};
 use crate::job::limits::{JOB_ID_LEN, PLANS_MAX, is_job_id};
-use crate::job::{Job, JobState};
+use crate::job::{Job, JobState, requires};
 use crate::task::{TaskKind, TaskState};
 
 /// A task that may be claimed.
@@ -156,6 +156,7 @@ impl Store {
             .find(filter)
             .projection(doc! {
                 "_id": 1, "priority": 1, "plan": 1, "state": 1, "map_tasks": 1, "reduce_tasks": 1,
+                "requires": 1,
             })
             .sort(doc! { "priority": -1, "_id": 1 })
             .limit(i64::try_from(config::CLAIM_JOBS_MAX).unwrap_or(i64::MAX))
@@ -197,6 +198,12 @@ fn open_job(row: &Document) -> Option<OpenJob> {
         _ => 0,
     };
     let id = JobId::from_text(row.get_str("_id").ok()?);
+    // What is no number is found out when the job is read.
+    let required = row.get_i32("requires").unwrap_or(0);
+    if required > requires::level() {
+        tracing::debug!(job = %id, required, level = requires::level(), "left to workers of a newer version");
+        return None;
+    }
     is_job_id(&id).then_some(OpenJob {
         priority: row.get_i32("priority").ok()?,
         plan: row.get_i32("plan").ok()?,

@@ -148,11 +148,6 @@ pub(super) fn is_unauthorized(error: &Error) -> bool {
 }
 
 impl Store {
-    /// The shard that this process works for by a link of its own, if any.
-    pub fn direct_shard(&self) -> Option<&str> {
-        self.direct.as_ref().map(|direct| direct.shard.as_str())
-    }
-
     /// Verifies that what is filed under the own shard lives there, and trusts the direct link as far
     /// as that is so.
     ///

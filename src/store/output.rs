@@ -31,7 +31,7 @@ pub struct Described {
 
 /// What the hidden collection of a job gets of its target.
 #[derive(Debug, Clone, Default)]
-pub struct Like {
+pub struct TargetTemplate {
     /// The options to create it with ([`options_for`](crate::job::target::options_for)).
     pub options: Document,
     /// The target's shard key, if it is sharded.
@@ -103,7 +103,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Refused`] without the privilege to shard it, [`Error::Store`].
-    pub async fn create_hidden(&self, db: &str, name: &str, like: &Like) -> Result<()> {
+    pub async fn create_hidden(&self, db: &str, name: &str, like: &TargetTemplate) -> Result<()> {
         let mut create = doc! { "create": name, "writeConcern": { "w": "majority" } };
         create.extend(like.options.clone());
         match run_write(&self.other_db(db), create).await {

@@ -52,7 +52,7 @@ pub enum Placement {
         /// The shard key's pattern.
         key: Document,
         /// The index that the ranges are read by.
-        index: Box<Along>,
+        index: Box<ShardKeyIndex>,
         /// All of them.
         chunks: Vec<Chunk>,
     },
@@ -60,7 +60,7 @@ pub enum Placement {
 
 /// An index along a shard key. It compares text byte by byte, as the chunks' bounds do.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Along {
+pub struct ShardKeyIndex {
     /// Its fields: those of the shard key, perhaps followed by others.
     pub keys: Document,
     /// Its name: an index with a collation may have the same fields.
@@ -242,7 +242,12 @@ impl Store {
     }
 
     /// An index whose fields begin with the shard key's: ranges of the one are ranges of the other.
-    async fn index_along(&self, db: &str, collection: &str, pattern: &Document) -> Result<Along> {
+    async fn index_along(
+        &self,
+        db: &str,
+        collection: &str,
+        pattern: &Document,
+    ) -> Result<ShardKeyIndex> {
         let indexes: Vec<Document> = self
             .other_db(db)
             .run_cursor_command(doc! { "listIndexes": collection })
@@ -271,7 +276,7 @@ impl Store {
             })
             .filter_map(|index| {
                 let keys = index.get_document("key").ok()?.clone();
-                Some(Along { keys, name: index.get_str("name").ok()?.to_owned(), collated })
+                Some(ShardKeyIndex { keys, name: index.get_str("name").ok()?.to_owned(), collated })
             })
             .filter(|index| begins(&index.keys))
             .min_by_key(|index| index.keys.len())

@@ -37,6 +37,9 @@ pub struct WorkerRow {
     /// What it found out about its deployment; older workers do not say.
     #[serde(default)]
     pub can: Option<Document>,
+    /// The level of the jobs that it can do; older workers do not say, and theirs is 0.
+    #[serde(default)]
+    pub level: i32,
     /// Its version of Aviary.
     pub version: String,
     /// When it started.

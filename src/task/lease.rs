@@ -69,12 +69,6 @@ impl Lease {
             && millis(self.origin.elapsed()) < self.trusted_until_ms.load(Ordering::Acquire)
     }
 
-    /// How long trust lasts from now on.
-    pub fn remaining(&self) -> Duration {
-        let until = Duration::from_millis(self.trusted_until_ms.load(Ordering::Acquire));
-        until.saturating_sub(self.origin.elapsed())
-    }
-
     /// Fails once the holder may no longer write.
     ///
     /// # Errors

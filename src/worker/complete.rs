@@ -20,7 +20,7 @@ use crate::exec::rereduce::{OnceMore, encoded, value_of};
 use crate::job::target::options_for;
 use crate::job::{Job, Output, Reducer};
 use crate::store::Store;
-use crate::store::output::Like;
+use crate::store::output::TargetTemplate;
 use crate::wasm::{Host, Stage};
 
 /// A collection that holds a job's results as its target is to have them.
@@ -103,16 +103,16 @@ async fn write(attempt: &Arc<Attempt>, name: &str, whole: Vec<RawDocumentBuf>) -
 }
 
 /// The target's options: its validator, above all.
-async fn like_target(store: &Store, output: &Output) -> Result<Like> {
+async fn like_target(store: &Store, output: &Output) -> Result<TargetTemplate> {
     if crate::planted::planted("validator-late") {
-        return Ok(Like::default());
+        return Ok(TargetTemplate::default());
     }
     let target = store.describe(&output.db, &output.collection).await?;
     let options = match target {
         Some(target) => options_for(output, &target.options)?,
         None => bson::Document::new(),
     };
-    Ok(Like { options, ..Like::default() })
+    Ok(TargetTemplate { options, ..TargetTemplate::default() })
 }
 
 /// The job's reduce and finalize. A reduced result is a raw value like any other, so a count of counts

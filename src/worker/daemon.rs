@@ -18,6 +18,7 @@ use super::spills::Spills;
 use crate::config;
 use crate::error::Result;
 use crate::ids::WorkerId;
+use crate::job::requires;
 use crate::settings::Live;
 use crate::store::Store;
 use crate::store::capabilities::Capabilities;
@@ -285,6 +286,7 @@ impl Reporter {
                 "busy": i32::try_from(self.of_slots.busy()).unwrap_or(i32::MAX),
                 "memory_mb": i64::try_from(self.memory_mb).unwrap_or(i64::MAX),
                 "version": env!("CARGO_PKG_VERSION"),
+                "level": requires::level(),
             };
             if let Some(can) = &mut can {
                 can.link = self.store.link();

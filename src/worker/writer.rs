@@ -2,6 +2,7 @@
 //! the lease.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::RawDocumentBuf;
@@ -27,17 +28,26 @@ pub(super) struct Writer {
     tx: mpsc::Sender<Vec<RawDocumentBuf>>,
     batch: Vec<RawDocumentBuf>,
     bytes: usize,
+    met_end: Arc<AtomicBool>,
 }
 
 /// The writing side, to be awaited after the computing side is done.
-pub(super) struct Written(JoinHandle<Result<()>>);
+pub(super) struct Written {
+    task: JoinHandle<Result<()>>,
+    /// Whether the computing side failed because the writing side had ended.
+    met_end: Arc<AtomicBool>,
+}
 
 /// Starts a writer. Batches are written in the background with `w: majority`, each only while the
 /// lease is trusted.
 pub(super) fn start(attempt: &Arc<Attempt>, target: Target) -> (Writer, Written) {
     let (tx, rx) = mpsc::channel(config::BATCHES_WAITING_MAX);
     let task = tokio::spawn(write_all(attempt.clone(), target, rx));
-    (Writer { tx, batch: Vec::new(), bytes: 0 }, Written(task))
+    let met_end = Arc::new(AtomicBool::new(false));
+    (
+        Writer { tx, batch: Vec::new(), bytes: 0, met_end: met_end.clone() },
+        Written { task, met_end },
+    )
 }
 
 impl Writer {
@@ -67,24 +77,23 @@ impl Writer {
             return Ok(());
         }
         self.bytes = 0;
-        self.tx
-            .blocking_send(std::mem::take(&mut self.batch))
-            .map_err(|_| Error::Internal(WRITER_ENDED.into()))
+        self.tx.blocking_send(std::mem::take(&mut self.batch)).map_err(|_| {
+            self.met_end.store(true, Ordering::Release);
+            Error::Internal("the writer has ended".into())
+        })
     }
 }
-
-const WRITER_ENDED: &str = "the writer has ended";
 
 impl Written {
     /// Waits until everything is written, and picks the error that tells more: `computed`, or the
     /// writer's own.
     pub(super) async fn and<T>(self, computed: Result<T>) -> Result<T> {
-        let written = match self.0.await {
+        let written = match self.task.await {
             Ok(written) => written,
             Err(error) => Err(Error::Internal(format!("the writer panicked: {error}"))),
         };
         match (computed, written) {
-            (Err(Error::Internal(why)), Err(error)) if why == WRITER_ENDED => Err(error),
+            (Err(_), Err(error)) if self.met_end.load(Ordering::Acquire) => Err(error),
             (Err(error), _) | (Ok(_), Err(error)) => Err(error),
             (Ok(value), Ok(())) => Ok(value),
         }

@@ -163,3 +163,46 @@ async fn what_a_newer_version_wrote_stops_nothing_else_and_is_left_alone() {
     let warned = coordinator.log().expect("a log").matches("is of a newer version").count();
     assert!(warned <= 5, "{warned} warnings");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_an_older_worker_would_do_otherwise_waits_for_a_newer_one() {
+    let bed = Bed::start(1).await;
+    bed.load("few", (0..40).map(|n| doc! { "_id": n, "g": n % 4 }).collect()).await;
+    let _coordinator = bed.coordinator();
+    let older = bed.spawn("older", &["worker", "--slots", "1"], &[("AVIARY_TEST_LEVEL", "0")]);
+    let map = "function () { if (this._id === 7) throw new Error('bad'); emit(this.g, 1); }";
+    let map = bed.file("bad.js", map);
+    let args = ["submit", "-q", "-o", "name", "--detach", "-c", "few", "--reduce", "_count"];
+    let rest = ["--map", map.to_str().unwrap(), "--out", "replace:most", "--on-error", "skip:1"];
+    let skips = bed.aviary(&[&args[..], &rest].concat()).await.ok().stdout.trim().to_owned();
+    // What any version can do is done meanwhile.
+    let plain = job(&bed, "plain").await;
+    assert_eq!(find(&bed, &plain).await.get_str("state"), Ok("succeeded"));
+    let told = wait_for("status to say why", || async {
+        let status = bed.aviary(&["status", &skips]).await.ok().stdout;
+        status.contains("no worker that runs is of a version that can do this job").then_some(())
+    });
+    told.await;
+    let untouched = doc! { "job": &skips, "history": { "$exists": true } };
+    let tried = bed.coll("aviary").find_one(untouched).await.expect("asked");
+    assert!(tried.is_none(), "no task of it was claimed: {tried:#?}");
+
+    let _newer = bed.worker();
+    wait_for("the newer worker to do it", || async {
+        let ended = find(&bed, &skips).await;
+        let state = ended.get_str("state").expect("a state");
+        assert_ne!(state, "failed", "{ended:#?}");
+        (state == "succeeded").then_some(())
+    })
+    .await;
+    let rows = bed.all("most").await;
+    let count = |row: &Document| match row.get("value") {
+        Some(Bson::Int32(n)) => i64::from(*n),
+        Some(Bson::Int64(n)) => *n,
+        Some(Bson::Double(n)) => *n as i64,
+        other => panic!("{other:?}"),
+    };
+    let counts: Vec<i64> = rows.iter().map(count).collect();
+    assert_eq!(counts, [10, 10, 10, 9], "without document 7: {rows:#?}");
+    stop(older).await;
+}
