@@ -38,7 +38,7 @@ mod workers;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::error::{Error, Result};
 use crate::store::{ConnectOptions, Store};
@@ -111,11 +111,22 @@ pub fn main() -> ExitCode {
 /// Prints help, or what is wrong with the command line. It quotes arguments and the environment, so it has clap's
 /// colors only if it is plain text, and no connection string that was given as something else.
 fn print_usage(error: &clap::Error) {
-    // It lists as required what the environment gives.
     let text = error.render().to_string();
-    let text = crate::settings::ALL.iter().fold(text, |text, setting| {
-        text.replace(&format!(" --{} <{}> ", setting.name, setting.takes), " ")
+    // With a variable set, the command line is not empty to clap, which then lists hidden verbs too.
+    if error.kind() == clap::error::ErrorKind::MissingSubcommand
+        && let Some(help) = help_of(&text)
+    {
+        tell!("{}", help.trim_end());
+        return;
+    }
+    // A usage line lists as required what the environment gives.
+    let lines = text.split_inclusive('\n').map(|line| match line.starts_with("Usage: ") {
+        false => line.to_owned(),
+        true => crate::settings::ALL.iter().fold(line.to_owned(), |line, setting| {
+            line.replace(&format!(" --{} <{}> ", setting.name, setting.takes), " ")
+        }),
     });
+    let text = lines.collect::<String>();
     let has_uri =
         text.split_whitespace().any(|word| word.contains("mongodb") && word.contains("://"));
     if error.use_stderr() && has_uri {
@@ -136,6 +147,16 @@ fn print_usage(error: &clap::Error) {
     } else {
         let _ = output::line(text.trim_end());
     }
+}
+
+/// The help of the command that an error names as lacking a subcommand.
+fn help_of(error: &str) -> Option<String> {
+    let mut words = error.split('\'').nth(1)?.split_whitespace();
+    let mut command = Cli::command();
+    command.build();
+    words.next()?;
+    let named = words.try_fold(&mut command, |command, word| command.find_subcommand_mut(word))?;
+    Some(named.render_help().to_string())
 }
 
 /// Has panics printed like everything else.
@@ -201,7 +222,7 @@ impl Global {
         shard_uri: Option<String>,
     ) -> Result<Store> {
         if let Some(db) = &self.db {
-            crate::job::spec::check_database_name(db).map_err(|e| {
+            crate::job::validate::check_database_name(db).map_err(|e| {
                 Error::Usage(format!(
                     "{e}; --db (-d, or AVIARY_DB in the environment) names the database"
                 ))

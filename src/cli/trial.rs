@@ -18,7 +18,7 @@ use crate::exec::in_parts::Differs;
 use crate::exec::local_run::{LocalJob, LocalReduce, Spoiled};
 use crate::exec::prepare::{self, ExecEnv, Loaded};
 use crate::functions::{CheckedFor, Given};
-use crate::job::spec::check_limit;
+use crate::job::validate::check_limit;
 use crate::job::{OutputMode, ReadMode};
 use crate::store::Store;
 use crate::terminal::{self, tell};

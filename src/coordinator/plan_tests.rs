@@ -89,7 +89,7 @@ proptest! {
 
 #[test]
 fn few_large_splits_are_made_smaller_for_balance_but_not_tiny() {
-    let spec = crate::job::spec::tests::spec();
+    let spec = crate::job::validate::tests::spec();
     let size = |bytes| InputSize { documents: 1_000_000, bytes };
     let count = |bytes, slots| split_count(&spec, size(bytes), 48 << 20, slots);
     assert_eq!(count(120 << 20, 2), 8);
@@ -177,7 +177,7 @@ fn text_in_bounds_and_a_query_need_one_collation() {
         let index = Box::new(ShardKeyIndex { collated, ..*along(doc! { "k": 1 }) });
         Placement::Chunks { key: doc! { "k": 1 }, index, chunks: chunks.collect() }
     };
-    let all = crate::job::spec::tests::spec().input;
+    let all = crate::job::validate::tests::spec().input;
     let some = Input { query: doc! { "name": "x" }, ..all.clone() };
     let torn = |placement: &Placement, input| is_torn(placement, &cut(placement, vec![], 1), input);
     assert!(torn(&text("m".into(), true), &some));

@@ -6,7 +6,6 @@
 
 use bson::RawDocumentBuf;
 
-use super::combiner::ValuesChunk;
 use super::function::{Batch, Guest};
 use super::local_run::{Functions, Group, LocalReduce, reduce_group};
 use super::log_buffer::{Lines, LogSink};
@@ -14,6 +13,7 @@ use super::prepare::Loaded;
 use super::reducer::Pairs;
 use super::rereduce::value_of;
 use super::result_document::document_of_result;
+use super::values_chunk::ValuesChunk;
 use crate::config;
 use crate::error::Result;
 use crate::value::{Elements, RawVal, RawValBuf, tag};

@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use bson::{Document, RawDocumentBuf};
 
 use super::collation::Collated;
-use super::combiner::{Collect, boxed, combined, refuse_emit};
+use super::collect::{Collect, combined};
+use super::combiner::{boxed, refuse_emit};
 use super::function::{self, Batch, Guest};
 use super::in_parts::Differs;
 use super::log_buffer::LogSink;

@@ -9,6 +9,7 @@
 
 pub mod batch_sizer;
 pub mod collation;
+pub mod collect;
 pub mod combiner;
 pub mod deadline;
 pub mod function;
@@ -22,3 +23,4 @@ pub mod rereduce;
 pub(crate) mod result_document;
 pub mod skipping;
 mod streaming_reduce;
+mod values_chunk;

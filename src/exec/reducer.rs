@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 
-use super::combiner::{ValuesChunk, boxed};
+use super::combiner::boxed;
 use super::function::{self, Batch, Guest};
 use super::log_buffer::LogSink;
 use super::skipping::Undo;
 use super::streaming_reduce;
+use super::values_chunk::ValuesChunk;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::shuffle::builtin::{Accumulator, Builtin};

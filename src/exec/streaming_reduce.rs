@@ -1,9 +1,9 @@
 //! A reduce that streams: one group goes to it value by value, so neither side holds the group.
 
-use super::combiner::ValuesChunk;
 use super::function::{Guest, StreamCall};
 use super::reducer::{Pairs, TakeGroup};
 use super::skipping::Undo;
+use super::values_chunk::ValuesChunk;
 use crate::error::Result;
 use crate::value::{RawVal, RawValBuf, close_document};
 use crate::wasm::Stage;

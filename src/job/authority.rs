@@ -132,7 +132,7 @@ pub fn is_aviarys(collection: &str) -> bool {
 mod tests {
     use super::*;
     use crate::job::OutputMode;
-    use crate::job::spec::tests::spec;
+    use crate::job::validate::tests::spec;
 
     fn none() -> BTreeSet<String> {
         BTreeSet::new()

@@ -179,7 +179,7 @@ pub const JOB_ID_LEN: usize = 24;
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::tests::spec;
+    use super::super::validate::tests::spec;
     use super::*;
 
     #[test]

@@ -10,6 +10,7 @@ pub mod requires;
 pub mod spec;
 pub mod state;
 pub mod target;
+pub(crate) mod validate;
 
 pub use document::{Job, JobError, RequestRef, Results};
 

@@ -52,7 +52,7 @@ mod tests {
     use crate::job::{Job, OnError};
 
     fn job(on_error: OnError) -> Job {
-        let spec = JobSpec { on_error, ..crate::job::spec::tests::spec() };
+        let spec = JobSpec { on_error, ..crate::job::validate::tests::spec() };
         Job::new(
             JobId::from_text("0123456789abcdef01234567"),
             "rs0",

@@ -5,6 +5,7 @@ use crate::ids::JobId;
 use crate::job::{FunctionRef, JobSpec, Output};
 
 use super::command;
+use super::convert;
 use super::document::{self, Asked, FunctionWish, ReduceWish};
 
 /// An error, and the field of the request that is at fault.
@@ -105,7 +106,7 @@ pub fn drafted(home: &str, id: &JobId, asked: &mut Asked) -> std::result::Result
         skip_single_values: asked.skip_single_values,
         scope: std::mem::take(&mut asked.scope),
         output,
-        partitions: document::partitions(asked.partitions).at("partitions")?,
+        partitions: convert::partitions(asked.partitions).at("partitions")?,
         limits: asked.limits.take().unwrap_or_default().limits().at("limits")?,
         no_combine: asked.no_combine,
         keep_intermediates: asked.keep_intermediates,

@@ -10,6 +10,7 @@
 
 pub mod answer;
 pub mod command;
+pub mod convert;
 pub mod document;
 pub mod job;
 pub mod schema;
