@@ -25,7 +25,7 @@ impl OutWish {
     /// Mode, database if one is named, and collection; an inline result has none.
     ///
     /// # Errors
-    /// [`Error::Usage`] unless there is one mode.
+    /// [`Error::Usage`](crate::error::Error::Usage) unless there is one mode.
     pub fn target(&self) -> Result<(OutputMode, Option<&str>, Option<&str>)> {
         let modes = [
             (OutputMode::Replace, self.replace.as_deref()),
@@ -48,7 +48,7 @@ impl LimitsWish {
     /// The limits, those of `aviary submit` where nothing else is asked for.
     ///
     /// # Errors
-    /// [`Error::Usage`] for numbers below 0.
+    /// [`Error::Usage`](crate::error::Error::Usage) for numbers below 0.
     pub fn limits(&self) -> Result<Limits> {
         let given = |field: &str, value: Option<i64>| {
             value
@@ -119,7 +119,7 @@ impl From<&Output> for OutWish {
 /// The number of partitions that a request asks for.
 ///
 /// # Errors
-/// [`Error::Usage`].
+/// [`Error::Usage`](crate::error::Error::Usage).
 pub fn partitions(asked: i64) -> Result<u32> {
     let most = config::PARTITIONS_MAX;
     u32::try_from(asked)

@@ -24,7 +24,7 @@ impl Store {
     /// Writes tasks; those that exist already are left as they are, so a repeated call is harmless.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn insert_tasks(&self, tasks: &[Task]) -> Result<()> {
         const TASKS_PER_INSERT_MAX: usize = 1_000;
         for chunk in tasks.chunks(TASKS_PER_INSERT_MAX) {
@@ -42,7 +42,7 @@ impl Store {
     /// Opens a phase: its planned tasks become ready.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn open_phase(&self, job: &Job, kind: TaskKind) -> Result<u64> {
         let outcome = self
             .aviary()
@@ -66,7 +66,7 @@ impl Store {
     /// when every task has ended: they have to be counted.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn unfinished(&self, job: &Job, current: TaskKind) -> Result<Option<JobPhases>> {
         let before = match current {
             TaskKind::Reduce => vec![TaskKind::Map, TaskKind::Reduce],
@@ -99,7 +99,7 @@ impl Store {
     /// Counts a job's tasks by phase and state.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn phases(&self, job: &Job) -> Result<JobPhases> {
         let mut counts = self
             .aviary()
@@ -129,7 +129,7 @@ impl Store {
     /// Sums the counters of a job's committed tasks.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn counters(&self, job: &Job) -> Result<Document> {
         let mut own = crate::task::counters::BUILT_IN.to_vec();
         own.extend(crate::task::counters::AT_TIMES);
@@ -167,7 +167,7 @@ impl Store {
     /// Cancels every task of an ended job that has not finished; their leases are fenced by it.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn cancel_tasks(&self, job: &JobId) -> Result<u64> {
         let outcome = self
             .aviary()
@@ -186,7 +186,7 @@ impl Store {
     /// Removes tasks of plans that do not count: of all but this one.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn delete_stale_plans(&self, plan: i32, job: &JobId) -> Result<u64> {
         // The turn that a job has bears its id too, and no plan.
         let stale = doc! { "job": job, "plan": { "$exists": true, "$ne": plan } };
@@ -198,7 +198,7 @@ impl Store {
     /// Removes every task of a job that was removed.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn delete_tasks(&self, job: &JobId) -> Result<()> {
         self.aviary()
             .delete_many(doc! { "job": job, "kind": every_kind() })
@@ -211,7 +211,7 @@ impl Store {
     /// [`config::SWEPT_MAX`].
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn jobs_with_open_tasks(&self, after: &str) -> Result<Vec<JobId>> {
         let open = doc! {
             "shard": self.every_shard(),

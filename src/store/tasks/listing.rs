@@ -29,7 +29,7 @@ impl Store {
     /// Lists a job's tasks.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn tasks(&self, job: &Job, filter: &TaskFilter) -> Result<Listed<Task>> {
         let mut query = doc! { "job": &job.id, "kind": every_kind(), "plan": job.plan };
         if let Some(state) = filter.state {
@@ -64,7 +64,7 @@ impl Store {
     /// Why a job's tasks do not move: what keeps them waiting, the longest first.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn waiting_tasks(&self, job: &Job) -> Result<Vec<(TaskId, Waiting)>> {
         /// A person reads these.
         const SHOWN_MAX: i64 = 5;
@@ -90,7 +90,7 @@ impl Store {
     /// The shards on which a job has tasks that may be claimed now.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn shards_of_ready(&self, job: &Job) -> Result<Vec<String>> {
         let ready = doc! {
             "job": &job.id,
@@ -110,7 +110,7 @@ impl Store {
     /// How many tasks each worker has on lease now, of all jobs.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`](crate::error::Error::Store).
     pub async fn leases_by_worker(&self) -> Result<BTreeMap<String, i64>> {
         const ACTION: &str = "count leases";
         let mut rows = self
@@ -138,7 +138,7 @@ impl Store {
     /// The first task that was given up, if any: why the job fails.
     ///
     /// # Errors
-    /// [`Error::Newer`], [`Error::Store`].
+    /// [`Error::Newer`](crate::error::Error::Newer), [`Error::Store`](crate::error::Error::Store).
     pub async fn quarantined(&self, job: &Job) -> Result<Option<Task>> {
         let mut given_up = own_tasks_of(job, &TaskKind::ALL);
         given_up.insert("state", TaskState::Quarantined.as_str());
