@@ -11,7 +11,7 @@ use crate::settings::file::{Values, nearest};
 use crate::settings::{self, ALL, Chosen, Origin, Scope, Setting, Stored, Value};
 use crate::store::Store;
 use crate::store::retry::until_known;
-use crate::store::uri::redact;
+use crate::store::uri::{has_secret, redact};
 use crate::terminal::tell;
 
 #[derive(Debug, Args)]
@@ -95,7 +95,7 @@ pub(super) async fn write(store: &Store, values: &Values) -> Result<()> {
 /// Makes sure that the database takes the document: an older version may have set it up.
 async fn prepare(store: &Store) -> Result<()> {
     until_known(async |_| {
-        if !store.is_initialised().await? && !store.refresh_validator().await? {
+        if !store.refresh_validator().await? {
             return Err(Error::refused(
                 format!("{} is not set up for Aviary", store.db_name()),
                 "run aviary init first",
@@ -239,10 +239,14 @@ fn effective(setting: &Setting, chosen: &Chosen) -> Option<Value> {
 /// A value that may be seen.
 fn shown(row: &Row) -> String {
     match &row.value {
-        Some(value) if row.setting.is_secret() => redact(&row.setting.shown(value)),
-        Some(value) => row.setting.shown(value),
+        Some(value) => without_secret(row.setting, row.setting.shown(value)),
         None => format!("({})", row.setting.shown_default()),
     }
+}
+
+/// A URI may have been given where none belongs.
+fn without_secret(setting: &Setting, text: String) -> String {
+    if setting.is_secret() || has_secret(&text) { redact(&text) } else { text }
 }
 
 fn from(global: &Global, setting: &Setting, origin: Origin) -> String {
@@ -260,7 +264,11 @@ fn json_of(row: &Row) -> Json {
         None => Json::Null,
         Some(Value::Number(n)) if !matches!(setting.kind, settings::Kind::Duration(..)) => json!(n),
         Some(Value::Switch(on)) => json!(on),
-        Some(Value::List(names)) => json!(names),
+        Some(Value::List(names)) => {
+            json!(
+                names.iter().map(|name| without_secret(setting, name.clone())).collect::<Vec<_>>()
+            )
+        }
         Some(_) => json!(shown(row)),
     };
     json!({

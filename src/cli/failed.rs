@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::args::{Format, Global, at_least_none};
 use super::output;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::{Job, JobState};
 use crate::store::failed::FailedRecord;
 use crate::task::counters::SKIPPED;
@@ -39,18 +39,26 @@ pub(super) async fn run(global: &Global, args: FailedArgs) -> Result<()> {
     store
         .each_failed(&job.id, &counted, |record| {
             shown += 1;
-            match format {
-                Format::Json => output::line(json(&record))?,
-                Format::Name => output::line(name(&record.name()))?,
+            let is_read = match format {
+                Format::Json => output::line_is_read(json(&record))?,
+                Format::Name => output::line_is_read(name(&record.name()))?,
                 Format::Table | Format::Wide => {
                     table.add_row(row(&record, format == Format::Wide));
+                    true
                 }
-            }
-            Ok(shown < most)
+            };
+            Ok(is_read && shown < most)
         })
         .await?;
     if matches!(format, Format::Table | Format::Wide) && shown > 0 {
         table.print()?;
+    }
+    if store.job(&job.id).await?.is_none() {
+        return Err(Error::NotFound {
+            what: format!("job {}", job.id),
+            hint: "it was removed while its records were listed; what is printed may lack some"
+                .into(),
+        });
     }
     if shown == 0 && output::is_for_people(global) {
         match job.spec.on_error.is_fail() {
@@ -70,7 +78,7 @@ fn row(record: &FailedRecord, is_wide: bool) -> Vec<String> {
         record.stage().to_owned(),
         record.id().map_or_else(|| "not kept".into(), |id| id.to_string()),
         record.what().to_owned(),
-        record.error().to_owned(),
+        shortened(record.error()),
     ];
     if is_wide {
         let function = record.function_name().unwrap_or_else(|| record.function());
@@ -79,6 +87,16 @@ fn row(record: &FailedRecord, is_wide: bool) -> Vec<String> {
         row.push(output::date(record.at()).unwrap_or_default());
     }
     row
+}
+
+/// The first line of an error, as far as a table has room: `-o json` has all of it.
+fn shortened(error: &str) -> String {
+    const CHARS_MAX: usize = 160;
+    let line = error.lines().next().unwrap_or_default();
+    match line.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
+    }
 }
 
 fn json(record: &FailedRecord) -> Value {

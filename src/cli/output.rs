@@ -70,6 +70,18 @@ pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
     }
 }
 
+/// As [`line`], and says whether anybody still reads: whoever prints much stops when nobody does.
+///
+/// # Errors
+/// Those of [`line`].
+pub(super) fn line_is_read(text: impl std::fmt::Display) -> Result<bool> {
+    match writeln!(terminal::out(), "{text}") {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::io("print", e)),
+    }
+}
+
 /// Prints a name as a script may read it back.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use crate::exec::combiner::boxed;
 use crate::exec::function::{Batch, Guest};
 use crate::exec::log_buffer::LogSink;
 use crate::exec::prepare::{self, ExecEnv, Loaded};
+use crate::exec::result_document::Rules;
 use crate::functions::{CheckedFor, Given};
 use crate::job::{FunctionRef, Job, Reducer};
 use crate::store::Store;
@@ -24,7 +25,7 @@ pub(super) struct ReplayArgs {
     /// A job's id, the unambiguous beginning or end of one, or `last`.
     #[arg(value_name = "JOB")]
     pub(super) job: String,
-    /// The record, as `aviary failed` names it, e.g. map/1.00003/0.
+    /// The record, as `aviary failed` names it, e.g. map/1.00000/0.
     #[arg(value_name = "RECORD")]
     pub(super) record: String,
     /// Another map than the job's: a file, a name or digest in the catalogue, or the text of a JavaScript function.
@@ -47,8 +48,10 @@ pub(super) async fn run(global: &Global, args: ReplayArgs) -> Result<()> {
     let around = ExecEnv { careful: true, ..ExecEnv::of(&job, &record.task())? };
     let loaded = function(&store, &host, &job, stage, &args, &around).await?;
     let document = document(global, &store, &job, stage, &record).await?;
+    // What the job would not take is a failure here too.
+    let rules = (stage == Stage::Map).then(|| Rules::of(&job)).transpose()?;
     let run = move || {
-        let sink = Shown { tap: LogSink::printed(stage), emits: 0 };
+        let sink = Shown { tap: LogSink::printed(stage), emits: 0, rules };
         let mut guest = Guest::start(loaded, sink)?;
         if guest.streams() {
             return Err(Error::refused(
@@ -155,10 +158,14 @@ async fn document(
 struct Shown {
     tap: LogSink,
     emits: u64,
+    rules: Option<Rules>,
 }
 
 impl Sink for Shown {
     fn emit(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), SinkError> {
+        if let Some(rules) = &self.rules {
+            rules.judged(key, value).map_err(boxed)?;
+        }
         self.emits += 1;
         let shown = |bytes| {
             let value = crate::exec::function::raw(bytes)?;

@@ -18,6 +18,8 @@ use crate::wasm::Stage;
 pub(super) struct Skips {
     attempt: Arc<Attempt>,
     count: u64,
+    /// How many an earlier stage of the same attempt has left out.
+    before: u64,
     first: Option<String>,
     waiting: Vec<RawDocumentBuf>,
     waiting_bytes: usize,
@@ -29,6 +31,7 @@ impl Skips {
         Self {
             attempt: attempt.clone(),
             count: before,
+            before,
             first: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -87,9 +90,12 @@ impl Skips {
         let policy = attempt.job.spec.on_error;
         if self.count > policy.in_one_task() {
             self.flush()?;
+            let records = if self.count == 1 { "record" } else { "records" };
+            // The map of a one-task job has told of its own.
+            let which = if self.before > 0 { "after those of the map" } else { "the first" };
             return Err(Error::refused(
                 format!(
-                    "functions failed on {} records in one task, more than --on-error {policy} allows; the first: {}",
+                    "functions failed on {} {records} in one task, more than --on-error {policy} allows; {which}: {}",
                     self.count,
                     self.first.as_deref().unwrap_or("?"),
                 ),

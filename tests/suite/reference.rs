@@ -29,7 +29,7 @@ const BY_HAND: &str = "blocks.rs: pub(super) fn block_document: Block, leases/ex
     turns.rs: async fn begin_turn: Turn of a target, jobs.rs: let tombstone: Removed job, \
     mod.rs: pub async fn cluster_time: Clock, workers.rs: pub async fn worker_alive: Worker, \
     capabilities.rs: pub fn document: Capabilities, settings.rs: async fn change_settings: Settings, \
-    failed.rs: pub fn to_document: Failed record";
+    failed/record.rs: pub fn to_document: Failed record";
 /// Verbs that `--help` does not list.
 const HIDDEN: [&str; 2] = ["assemble", "compile-module"];
 

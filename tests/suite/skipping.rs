@@ -460,6 +460,11 @@ async fn what_is_no_records_fault_is_not_left_out() {
         "reduce": "_sum", "onError": "skip:10",
     };
     bed.coll("aviary-requests").insert_one(request.clone()).await.unwrap();
+    wait_for("a coordinator to take the request in", || async {
+        let accepted = doc! { "_id": "one", "state": "accepted" };
+        bed.coll("aviary-requests").find_one(accepted).await.unwrap()
+    })
+    .await;
     bed.aviary(&["status", "one", "--watch"]).await.ok();
     let mut other = request;
     other.extend(doc! { "_id": "two", "onError": "skip:x" });
