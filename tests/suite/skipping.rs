@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document, doc};
 use serde_json::Value;
 
-use crate::common::{Bed, Ran};
+use crate::common::{Bed, Ran, wait_for};
 use crate::faults_jobs::{SPLIT_BYTES, kill_at};
 
 async fn submit(bed: &Bed, collection: &str, map: &str, more: &[&str]) -> Ran {
