@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use aviary_testcontainers::state::{self, State};
 use aviary_testcontainers::{Managed, ManagedCommand, Progress};
-
 use clap::Args;
 
 use super::args::Global;
@@ -15,6 +14,7 @@ use crate::dirs;
 use crate::error::{Error, Result};
 use crate::store::{ConnectOptions, Store};
 use crate::terminal::tell;
+
 use servers::Servers;
 
 #[derive(Debug, Args)]

@@ -89,7 +89,7 @@ fn row(record: &FailedRecord, is_wide: bool) -> Vec<String> {
     row
 }
 
-/// The first line of an error, as far as a table has room: `-o json` has all of it.
+/// The first line of an error, cut to fit a table. `-o json` prints all of it.
 fn shortened(error: &str) -> String {
     const CHARS_MAX: usize = 160;
     let line = error.lines().next().unwrap_or_default();

@@ -64,13 +64,10 @@ pub(super) fn ended(job: &Job) -> Option<DateTime> {
 /// # Errors
 /// [`Error::Io`], as when the disk is full.
 pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
-    match writeln!(terminal::out(), "{text}") {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("print", e)),
-        _ => Ok(()),
-    }
+    line_is_read(text).map(|_| ())
 }
 
-/// As [`line`], and says whether anybody still reads: whoever prints much stops when nobody does.
+/// Like [`line`], but returns false once the reader is gone, so that a long listing can stop.
 ///
 /// # Errors
 /// Those of [`line`].

@@ -3,6 +3,8 @@
 mod find;
 mod follow;
 
+use bson::DateTime;
+
 use super::args::{Global, SubmitArgs};
 use super::{command, foresight, output};
 use crate::config;
@@ -18,7 +20,7 @@ use crate::store::input::InputSize;
 use crate::store::requests::tenants;
 use crate::store::retry::until_known;
 use crate::terminal::tell;
-use bson::DateTime;
+
 pub(super) use find::{Found, FoundReduce, ejson_document, find, input, limits};
 use find::{given_stored, parse_out, referring};
 pub(super) use follow::{accepted, finish};

@@ -59,7 +59,7 @@ pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Resul
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
     let bell = Arc::new(Notify::new());
-    learn(&store, &settings).await;
+    store.learn_settings(&settings, retry::ANSWER_MAX).await;
     if settings.now().watch {
         store.watch(WakeFor::Coordinator, bell.clone(), None, stop.child_token());
     }
@@ -84,7 +84,7 @@ pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Resul
             if let Err(error) = within(retry::ANSWER_MAX, "look for new shards", refresh).await {
                 tracing::debug!(%error, "could not look for new shards");
             }
-            learn(&store, &settings).await;
+            store.learn_settings(&settings, retry::ANSWER_MAX).await;
             looked = Instant::now();
         }
         let (began, mut looked_at) = (Instant::now(), Looked::Many);
@@ -140,16 +140,6 @@ pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Resul
     }
     tracing::info!(coordinator = %id, "coordinator stopped");
     Ok(())
-}
-
-/// Learns what the database says of the deployment's settings. What it cannot learn now it learns later.
-async fn learn(store: &Store, settings: &Live) {
-    let asking = store.clone();
-    let asking = async move { asking.deployment_settings().await };
-    match within(retry::ANSWER_MAX, "read the deployment's settings", asking).await {
-        Ok(stored) => settings.learn(&stored),
-        Err(error) => tracing::warn!(%error, "could not read the deployment's settings"),
-    }
 }
 
 /// The role as far as this process knows.

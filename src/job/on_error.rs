@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::Error;
+use crate::ids::JobId;
+
 /// Most records that a job may leave out, by number or by share, in one task.
 pub const SKIPPED_MAX: u64 = 100_000;
 
@@ -24,6 +27,17 @@ impl OnError {
     /// Whether the first record that a function fails on ends the job.
     pub fn is_fail(&self) -> bool {
         *self == OnError::Fail
+    }
+
+    /// Why a job ends that has left out too many: how many, of what, and more about them, such as the first.
+    pub fn refusal(self, skipped: u64, of: &str, more: &str, job: &JobId) -> Error {
+        let records = if skipped == 1 { "record" } else { "records" };
+        Error::refused(
+            format!(
+                "functions failed on {skipped} {records}{of}, more than --on-error {self} allows{more}"
+            ),
+            format!("aviary failed {job} lists them"),
+        )
     }
 
     /// How many one task may leave out, whatever the others do.

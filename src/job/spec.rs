@@ -1,11 +1,13 @@
 //! What a job asks for.
 
-use super::on_error::OnError;
-use crate::config::{self};
-use bson::{Bson, Document};
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+use bson::{Bson, Document};
+use serde::{Deserialize, Serialize};
+
+use super::on_error::OnError;
+use crate::config::{self};
 
 /// All that a client says of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,9 +1,10 @@
 //! What a request says, as its author writes it.
 
-use crate::error::{Error, Result};
-use crate::job::{OnError, ReadMode};
 use bson::{Binary, Bson, Document};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+use crate::job::{OnError, ReadMode};
 
 /// The only version of requests so far.
 pub const VERSION: i64 = 1;

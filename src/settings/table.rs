@@ -57,7 +57,8 @@ const POLL_MS_MAX: u64 = 3_600_000;
 
 /// Every setting. `aviary config show`, the flags and the configuration file are made from it.
 pub static ALL: &[Setting] = &[
-    client(
+    of(
+        Global,
         URI,
         "AVIARY_URI",
         Kind::Uri,
@@ -65,7 +66,8 @@ pub static ALL: &[Setting] = &[
         NONE,
         "The deployment: the MongoDB URI of a replica set, or of a sharded cluster's router",
     ),
-    client(
+    of(
+        Global,
         URI_FILE,
         "AVIARY_URI_FILE",
         Kind::Path,
@@ -75,7 +77,8 @@ pub static ALL: &[Setting] = &[
     ),
     Setting {
         short: Some('d'),
-        ..client(
+        ..of(
+            Global,
             DB,
             "AVIARY_DB",
             Kind::Text,
@@ -86,7 +89,8 @@ pub static ALL: &[Setting] = &[
     },
     Setting {
         short: Some('o'),
-        ..client(
+        ..of(
+            Global,
             OUTPUT,
             "AVIARY_OUTPUT",
             Kind::Choice(&["table", "wide", "json", "name"]),
@@ -95,8 +99,9 @@ pub static ALL: &[Setting] = &[
             "How to print: table (columns for people), wide (more columns), json (one JSON document a line) or name (only names)",
         )
     },
-    client(CONFIG, "AVIARY_CONFIG", Kind::Path, "FILE", NONE, "A TOML file with settings"),
-    rare(
+    of(Global, CONFIG, "AVIARY_CONFIG", Kind::Path, "FILE", NONE, "A TOML file with settings"),
+    of(
+        Rare,
         LOG,
         "AVIARY_LOG",
         Kind::Filter,
@@ -104,7 +109,8 @@ pub static ALL: &[Setting] = &[
         Told("by --verbose"),
         "Which logs to write, such as debug or aviary=debug. Verbs that are no daemons log only with it or with --verbose",
     ),
-    rare(
+    of(
+        Rare,
         "cache",
         "AVIARY_CACHE",
         Kind::Path,
@@ -112,7 +118,8 @@ pub static ALL: &[Setting] = &[
         Told("$XDG_CACHE_HOME/aviary, else $HOME/.cache/aviary"),
         "Where fetched servers, compilers and compiled modules are kept",
     ),
-    rare(
+    of(
+        Rare,
         "mongod",
         "AVIARY_MONGOD",
         Kind::Path,
@@ -120,7 +127,8 @@ pub static ALL: &[Setting] = &[
         Told("on PATH, else in the cache, else fetched"),
         "The mongod that `aviary demo` and `aviary up` start",
     ),
-    rare(
+    of(
+        Rare,
         "mongos",
         "AVIARY_MONGOS",
         Kind::Path,
@@ -128,7 +136,8 @@ pub static ALL: &[Setting] = &[
         Told("on PATH, else a stand-in"),
         "The router that `aviary up --shards` starts",
     ),
-    rare(
+    of(
+        Rare,
         "go",
         "AVIARY_GO",
         Kind::Path,
@@ -136,7 +145,8 @@ pub static ALL: &[Setting] = &[
         Told("on PATH, else in the cache"),
         "The Go compiler",
     ),
-    rare(
+    of(
+        Rare,
         "rustc",
         "AVIARY_RUSTC",
         Kind::Path,
@@ -144,7 +154,8 @@ pub static ALL: &[Setting] = &[
         Told("on PATH, else in the cache"),
         "The Rust compiler",
     ),
-    rare(
+    of(
+        Rare,
         "zig",
         "AVIARY_ZIG",
         Kind::Path,
@@ -152,7 +163,8 @@ pub static ALL: &[Setting] = &[
         Told("on PATH, else in the cache"),
         "Zig, which compiles C, C++ and Zig",
     ),
-    rare(
+    of(
+        Rare,
         "asc",
         "AVIARY_ASC",
         Kind::Path,
@@ -385,28 +397,6 @@ pub fn named(name: &str) -> Option<&'static Setting> {
 }
 
 const NONE: Fallback = Told("none");
-
-const fn client(
-    name: &'static str,
-    variable: &'static str,
-    kind: Kind,
-    takes: &'static str,
-    default: Fallback,
-    help: &'static str,
-) -> Setting {
-    of(Global, name, variable, kind, takes, default, help)
-}
-
-const fn rare(
-    name: &'static str,
-    variable: &'static str,
-    kind: Kind,
-    takes: &'static str,
-    default: Fallback,
-    help: &'static str,
-) -> Setting {
-    of(Rare, name, variable, kind, takes, default, help)
-}
 
 const fn of(
     group: Group,

@@ -42,19 +42,23 @@ pub(super) async fn update_each(
     Ok(applied(&run_write(db, command).await?))
 }
 
-fn applied(reply: &Document) -> Applied {
-    let number = |value: Option<&Bson>| match value {
+/// An integer of either width; 0 for anything else.
+pub(super) fn integer(value: Option<&Bson>) -> i64 {
+    match value {
         Some(Bson::Int32(n)) => i64::from(*n),
         Some(Bson::Int64(n)) => *n,
         _ => 0,
-    };
+    }
+}
+
+fn applied(reply: &Document) -> Applied {
     let failure = |one: &Bson| {
         let one = one.as_document()?;
-        let place = usize::try_from(number(one.get("index"))).ok()?;
-        Some((place, i32::try_from(number(one.get("code"))).unwrap_or_default()))
+        let place = usize::try_from(integer(one.get("index"))).ok()?;
+        Some((place, i32::try_from(integer(one.get("code"))).unwrap_or_default()))
     };
     Applied {
-        matched: usize::try_from(number(reply.get("n"))).unwrap_or_default(),
+        matched: usize::try_from(integer(reply.get("n"))).unwrap_or_default(),
         failed: reply
             .get_array("writeErrors")
             .map(|all| all.iter().filter_map(failure).collect())

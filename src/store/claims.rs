@@ -15,6 +15,7 @@ use mongodb::Collection;
 use mongodb::options::{Hint, ReadConcern};
 
 use super::Store;
+use super::batches::integer;
 use super::error::{Action, classify};
 use super::leases::claimable;
 use super::schema::CLAIM_INDEX;
@@ -192,11 +193,7 @@ impl Store {
 }
 
 fn open_job(row: &Document) -> Option<OpenJob> {
-    let count = |field: &str| match row.get(field) {
-        Some(Bson::Int32(n)) => i64::from(*n),
-        Some(Bson::Int64(n)) => *n,
-        _ => 0,
-    };
+    let count = |field: &str| integer(row.get(field));
     let id = JobId::from_text(row.get_str("_id").ok()?);
     // What is no number is found out when the job is read.
     let required = row.get_i32("requires").unwrap_or(0);

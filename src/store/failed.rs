@@ -5,23 +5,27 @@
 
 mod record;
 
-use super::Store;
-use super::claims::own_tasks_of;
-use super::error::{Action, classify};
-use crate::config;
-use crate::error::{Error, Result, StoreErrorKind};
-use crate::ids::JobId;
-use crate::job::{Input, Job};
-use crate::task::counters::SKIPPED;
-use crate::task::{TaskKind, TaskState};
-use crate::value::{RawVal, close_document, tag};
+use std::collections::HashMap;
+
 use bson::raw::RawDocumentBuf;
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::Collection;
 use mongodb::error::Error as DriverError;
+
+use super::Store;
+use super::batches::integer;
+use super::claims::own_tasks_of;
+use super::error::{Action, classify};
+use crate::config;
+use crate::error::{Error, Result, StoreErrorKind};
+use crate::ids::JobId;
+use crate::job::{Input, Job, OnError};
+use crate::task::counters::SKIPPED;
+use crate::task::{TaskKind, TaskState};
+use crate::value::{RawVal, close_document, tag};
+
 pub use record::{FailedRecord, Failing, KEPT_RECORD_BYTES_MAX};
-use std::collections::HashMap;
 
 /// The collection.
 pub const FAILED: &str = "aviary-failed";
@@ -264,7 +268,8 @@ impl Store {
     /// [`Error::Refused`] with how many, the limit and the first error; [`Error::Store`].
     pub async fn refuse_skipped(&self, job: &Job, is_over: bool) -> Result<()> {
         let policy = job.spec.on_error;
-        if policy.is_fail() {
+        // A share is judged once everything is read.
+        if policy.is_fail() || (!is_over && matches!(policy, OnError::SkipShare(_))) {
             return Ok(());
         }
         let (skipped, documents) = self.skipped(job).await?;
@@ -280,12 +285,7 @@ impl Store {
             None => String::new(),
         };
         let of = if is_over { format!(" of {documents} documents read") } else { String::new() };
-        Err(Error::refused(
-            format!(
-                "functions failed on {skipped} records{of}, more than --on-error {policy} allows{first}"
-            ),
-            format!("aviary failed {} lists them", job.id),
-        ))
+        Err(policy.refusal(skipped, &of, &first, &job.id))
     }
 }
 
@@ -295,12 +295,7 @@ fn of_job(job: &JobId) -> Document {
 }
 
 fn whole(row: &Document, name: &str) -> u64 {
-    let n = match row.get(name) {
-        Some(bson::Bson::Int32(n)) => i64::from(*n),
-        Some(bson::Bson::Int64(n)) => *n,
-        _ => 0,
-    };
-    u64::try_from(n).unwrap_or(0)
+    u64::try_from(integer(row.get(name))).unwrap_or(0)
 }
 
 /// What a document of the collection looks like.

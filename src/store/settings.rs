@@ -1,14 +1,17 @@
 //! The document that holds what every daemon of a deployment shares; what it means is told in [`crate::settings`].
 
+use std::time::Duration;
+
 use bson::raw::RawDocumentBuf;
 use bson::{Bson, Document, doc};
 
 use super::error::Action;
+use super::retry::within;
 use super::{Store, shape};
 use crate::error::Result;
 use crate::settings::file::Values;
 use crate::settings::stored::VALUES;
-use crate::settings::{Setting, Stored};
+use crate::settings::{Live, Setting, Stored};
 
 /// The `_id` of the document, and its kind.
 pub(super) const SETTINGS: &str = "settings";
@@ -34,6 +37,17 @@ impl Store {
             Ok(document) => Stored::of(&document),
             Err(error) => Stored::unreadable(&error.to_string()),
         })
+    }
+
+    /// Has a daemon's settings follow what the database says, if that comes within `limit`. What it cannot learn now it
+    /// learns the next time.
+    pub async fn learn_settings(&self, settings: &Live, limit: Duration) {
+        let store = self.clone();
+        let asking = async move { store.deployment_settings().await };
+        match within(limit, "read the deployment's settings", asking).await {
+            Ok(stored) => settings.learn(&stored),
+            Err(error) => tracing::warn!(%error, "could not read the deployment's settings"),
+        }
     }
 
     /// Writes settings, and leaves the others as they are. It can be repeated.

@@ -5,6 +5,9 @@ mod listing;
 mod publishing;
 mod runs;
 
+use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+
 use super::Store;
 use super::claims::{job_id_pattern, own_tasks_of};
 use super::error::{Action, classify};
@@ -15,8 +18,7 @@ use crate::job::Job;
 use crate::planted::planted;
 use crate::task::state::TaskEvent;
 use crate::task::{JobPhases, Task, TaskKind, TaskState};
-use bson::{Bson, Document, doc};
-use futures_util::TryStreamExt;
+
 pub use listing::TaskFilter;
 pub use runs::{Blocks, MapRuns};
 

@@ -7,16 +7,19 @@
 
 mod placement;
 
-use super::error::Action;
-use super::{AVIARY, INTERMEDIATES, Store};
-use crate::error::{Error, Result, StoreErrorKind};
+use std::sync::{PoisonError, RwLock};
+
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::ReadConcern;
 use mongodb::{Client, Collection};
+
+use super::error::Action;
+use super::{AVIARY, INTERMEDIATES, Store};
+use crate::error::{Error, Result, StoreErrorKind};
+
 use placement::is_in_one_piece;
 pub use placement::{Chunk, Placement, ShardKeyIndex};
-use std::sync::{PoisonError, RwLock};
 
 /// What jobs and the coordinator's role are filed under in a sharded cluster.
 pub const HOME: &str = "home";

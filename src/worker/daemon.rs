@@ -60,7 +60,7 @@ pub async fn run(
 ) -> Result<()> {
     let id = WorkerId::generate(&crate::telemetry::host_name());
     verify(&store).await;
-    learn(&store, &options.settings).await;
+    store.learn_settings(&options.settings, QUESTION_MAX).await;
     let bell = Arc::new(Notify::new());
     let (idle, is_idle) = watch::channel(true);
     if options.settings.now().watch {
@@ -241,16 +241,6 @@ async fn verify(store: &Store) {
     }
 }
 
-/// Learns what the database says of the deployment's settings. What it cannot learn now it learns later.
-async fn learn(store: &Store, settings: &Live) {
-    let asking = store.clone();
-    let asking = async move { asking.deployment_settings().await };
-    match within(QUESTION_MAX, "read the deployment's settings", asking).await {
-        Ok(stored) => settings.learn(&stored),
-        Err(error) => tracing::warn!(%error, "could not read the deployment's settings"),
-    }
-}
-
 /// Says every few seconds that the worker is alive.
 struct Reporter {
     store: Store,
@@ -308,7 +298,9 @@ impl Reporter {
             // Reports must not wait for it.
             if learning.as_ref().is_none_or(JoinHandle::is_finished) {
                 let (store, settings) = (self.store.clone(), self.settings.clone());
-                learning = Some(tokio::spawn(async move { learn(&store, &settings).await }));
+                learning = Some(tokio::spawn(async move {
+                    store.learn_settings(&settings, QUESTION_MAX).await
+                }));
             }
             tokio::select! {
                 () = tokio::time::sleep(config::WORKER_REPORTS_EVERY) => {}

@@ -90,17 +90,10 @@ impl Skips {
         let policy = attempt.job.spec.on_error;
         if self.count > policy.in_one_task() {
             self.flush()?;
-            let records = if self.count == 1 { "record" } else { "records" };
             // The map of a one-task job has told of its own.
             let which = if self.before > 0 { "after those of the map" } else { "the first" };
-            return Err(Error::refused(
-                format!(
-                    "functions failed on {} {records} in one task, more than --on-error {policy} allows; {which}: {}",
-                    self.count,
-                    self.first.as_deref().unwrap_or("?"),
-                ),
-                format!("aviary failed {} lists them", task.job),
-            ));
+            let more = format!("; {which}: {}", self.first.as_deref().unwrap_or("?"));
+            return Err(policy.refusal(self.count, " in one task", &more, &task.job));
         }
         if self.waiting_bytes >= config::WRITE_BATCH_BYTES
             || self.waiting.len() >= config::WRITE_BATCH_DOCS

@@ -1,5 +1,7 @@
 //! From flags to a job: its functions found and checked, its fields read.
 
+use bson::Document;
+
 use crate::cli::args::JobFunctions;
 use crate::config;
 use crate::error::{Error, Result};
@@ -8,7 +10,6 @@ use crate::job::{FunctionRef, Input, JobSpec, Limits, OutputMode, ReadMode, Redu
 use crate::store::Store;
 use crate::store::retry::until_known;
 use crate::wasm::{Host, Stage};
-use bson::Document;
 
 /// A job's functions as given, found and checked, none of them stored yet.
 pub(in crate::cli) struct Found {

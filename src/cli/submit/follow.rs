@@ -1,5 +1,9 @@
 //! A request that was inserted, until its job has ended.
 
+use std::time::{Duration, Instant};
+
+use bson::{DateTime, Document};
+
 use crate::cli::args::{Format, Global};
 use crate::cli::{output, wait};
 use crate::error::{Error, Result};
@@ -10,8 +14,6 @@ use crate::store::retry::{ANSWER_MAX, within};
 use crate::task::JobPhases;
 use crate::task::counters::{UNMATCHED, UPDATED};
 use crate::terminal::tell;
-use bson::{DateTime, Document};
-use std::time::{Duration, Instant};
 
 /// How long a caller who does not wait for the job waits for the answer: where a coordinator runs, it comes at
 /// once.

@@ -1,10 +1,11 @@
 //! One record that was left out, as it is written and as it is read.
 
+use bson::DateTime;
+use bson::raw::{RawDocument, RawDocumentBuf};
+
 use crate::config;
 use crate::ids::{JobId, TaskId, Token};
 use crate::value::{Elements, RawVal, close_document, tag};
-use bson::DateTime;
-use bson::raw::{RawDocument, RawDocumentBuf};
 
 /// Bytes of a record that are kept with its error.
 pub const KEPT_RECORD_BYTES_MAX: usize = 16 << 10;
@@ -209,9 +210,7 @@ impl FailedRecord {
     pub fn record(&self) -> Option<&RawDocument> {
         self.0.get_document("document").ok()
     }
-}
 
-impl FailedRecord {
     /// The error, and on what, in one line.
     pub fn shown(&self) -> String {
         let word = if self.stage() == "map" { "the document with _id" } else { "the key" };

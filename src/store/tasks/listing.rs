@@ -1,5 +1,11 @@
 //! Tasks as people and the command line look at them.
 
+use std::collections::BTreeMap;
+
+use bson::raw::RawDocumentBuf;
+use bson::{Document, doc};
+use futures_util::TryStreamExt;
+
 use super::every_kind;
 use crate::error::Result;
 use crate::ids::TaskId;
@@ -9,10 +15,6 @@ use crate::store::claims::own_tasks_of;
 use crate::store::error::Action;
 use crate::store::readable::{Listed, list, read_one};
 use crate::task::{Task, TaskKind, TaskState, Waiting};
-use bson::raw::RawDocumentBuf;
-use bson::{Document, doc};
-use futures_util::TryStreamExt;
-use std::collections::BTreeMap;
 
 /// What a listing of tasks is narrowed to.
 #[derive(Debug, Clone, Default)]

@@ -1,5 +1,8 @@
 //! The publish task of a job.
 
+use bson::raw::RawDocumentBuf;
+use bson::{Document, doc};
+
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::job::Job;
@@ -7,8 +10,6 @@ use crate::store::Store;
 use crate::store::error::Action;
 use crate::store::readable::read_one;
 use crate::task::{Marks, Publish, Task, TaskKind, TaskState};
-use bson::raw::RawDocumentBuf;
-use bson::{Document, doc};
 
 impl Store {
     /// The task that publishes a job's results, once it is there.

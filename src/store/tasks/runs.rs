@@ -1,5 +1,10 @@
 //! Where the runs of committed map tasks are: in blocks, or in the tasks' own documents.
 
+use std::collections::BTreeMap;
+
+use bson::doc;
+use futures_util::TryStreamExt;
+
 use super::int;
 use crate::config;
 use crate::error::{Error, Result};
@@ -11,9 +16,6 @@ use crate::store::Store;
 use crate::store::claims::own_tasks;
 use crate::store::error::Action;
 use crate::task::{KeptBlock, PartManifest, Task, TaskKind, TaskState};
-use bson::doc;
-use futures_util::TryStreamExt;
-use std::collections::BTreeMap;
 
 /// One map task's committed runs for one partition.
 #[derive(Debug, Clone)]

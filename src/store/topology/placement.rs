@@ -1,12 +1,13 @@
 //! Which shard owned which chunk of a collection, at a time.
 
+use bson::{Bson, Document, Timestamp, doc};
+use futures_util::TryStreamExt;
+
 use super::{chunks_of, config, needs_config};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::error::Action;
 use crate::value::{RawValBuf, key};
-use bson::{Bson, Document, Timestamp, doc};
-use futures_util::TryStreamExt;
 
 /// A range of a sharded collection and who owned it.
 #[derive(Debug, Clone, PartialEq)]
