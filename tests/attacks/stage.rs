@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aviary_testcontainers::Managed;
 use bson::{Bson, Document, doc};
 
-use crate::common::{Bed, Ran, attacked, ceiling};
+use crate::common::{Bed, Ran, attacked, ceiling, insert};
 use crate::forged::{Forger, peak_mb};
 use crate::submitter::Guarded;
 
@@ -245,9 +245,7 @@ impl Stage {
 
     /// Writes documents into a collection of the fleet, as they are.
     pub async fn insert(&self, collection: &str, documents: Vec<Document>) {
-        for chunk in documents.chunks(1_000) {
-            self.bed.coll(collection).insert_many(chunk).await.expect("inserted");
-        }
+        insert(&self.bed.coll(collection), &documents).await;
     }
 
     /// Takes the validator away, as somebody may who has the rights of an administrator of the database.

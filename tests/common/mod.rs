@@ -3,15 +3,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aviary_testcontainers::process::Record;
 use aviary_testcontainers::{
     Managed, ManagedCommand, ReplicaSet, ReplicaSetOptions, RouterProgram, ShardedCluster,
     ShardedClusterOptions,
 };
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
+use mongodb::error::{ErrorKind, InsertManyError};
 use mongodb::{Client, Collection, Database};
+
+mod pool;
+
+use pool::Used;
 
 /// No condition is waited for longer than this; nothing depends on how long it takes.
 pub fn ceiling() -> Duration {
@@ -39,7 +47,7 @@ pub const LEASE_TTL_MS: &str = "3000";
 /// The lease of any other, which a busy machine should not make it lose.
 const LASTING_LEASE_TTL_MS: &str = "15000";
 
-/// A deployment for one test, gone with it.
+/// A deployment for one test. What the test leaves in it, no other one finds.
 pub struct Bed {
     servers: Servers,
     /// The binary that runs as daemons and verbs.
@@ -48,15 +56,54 @@ pub struct Bed {
     pub dir: tempfile::TempDir,
     /// How the workers of a sharded cluster get to their shard.
     pub links: Links,
-    started: std::sync::atomic::AtomicUsize,
+    started: AtomicUsize,
     in_parts: bool,
     /// Workers of the other shards than the one that was asked for.
-    companions: std::sync::Mutex<Vec<Managed>>,
+    companions: Mutex<Vec<Managed>>,
+    /// How many members and how many tests before this one, where others may use the servers after it.
+    shared: Option<(usize, u32)>,
+    /// Whether the test may have done something to the servers themselves.
+    is_touched: AtomicBool,
+    daemons: Mutex<Vec<Record>>,
 }
 
+#[derive(Clone)]
 enum Servers {
-    Set(Box<ReplicaSet>),
-    Cluster(Box<ShardedCluster>),
+    Set(Arc<ReplicaSet>),
+    Cluster(Arc<ShardedCluster>),
+}
+
+impl Servers {
+    /// The deployment's address.
+    fn uri(&self) -> String {
+        match self {
+            Self::Set(set) => set.uri(),
+            Self::Cluster(cluster) => cluster.uri(),
+        }
+    }
+
+    /// The addresses of whatever holds data, without a router between.
+    fn primaries(&self) -> Vec<String> {
+        match self {
+            Self::Set(set) => vec![set.uri()],
+            Self::Cluster(cluster) => {
+                let shards = 0..cluster.shard_count();
+                shards.map(|shard| cluster.shard(shard).expect("a shard").uri()).collect()
+            }
+        }
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let Some((members, uses)) = self.shared else { return };
+        if self.is_touched.load(Ordering::Relaxed) || std::thread::panicking() {
+            return;
+        }
+        self.companions.lock().expect("a lock").clear();
+        let daemons = std::mem::take(&mut *self.daemons.lock().expect("a lock"));
+        pool::give_back(Used { servers: self.servers.clone(), members, uses: uses + 1, daemons });
+    }
 }
 
 /// How workers get to the shard they work for.
@@ -77,61 +124,85 @@ const DEPLOYMENT: &str = "AVIARY_TEST_LINKS";
 impl Bed {
     pub async fn start(members: usize) -> Self {
         let links = match std::env::var(DEPLOYMENT).as_deref() {
-            Ok("direct") => Links::Direct,
-            Ok("routed") => Links::Routed,
+            Ok("direct") => Some(Links::Direct),
+            Ok("routed") => Some(Links::Routed),
             Ok(other) => panic!("{DEPLOYMENT} is direct or routed, not {other}"),
-            Err(_) => {
+            Err(_) => None,
+        };
+        let (servers, uses) = match (pool::take(members).await, links) {
+            (Some(used), _) => (used.servers, used.uses),
+            (None, Some(_)) => {
+                let options = ShardedClusterOptions { shard_members: members, ..cluster(2) };
+                let cluster = ShardedCluster::start(options).await.expect("a sharded cluster");
+                (Servers::Cluster(Arc::new(cluster)), 0)
+            }
+            (None, None) => {
                 let options = ReplicaSetOptions { members, ..ReplicaSetOptions::default() };
-                return Self::with(options).await;
+                let set = ReplicaSet::start(options).await.expect("a replica set");
+                (Servers::Set(Arc::new(set)), 0)
             }
         };
-        let options = ShardedClusterOptions { shard_members: members, ..cluster(2) };
-        let bed = Self::sharded(options, links).await;
-        // A new database goes to the shard with the least data, and so do its collections that are not sharded;
-        // a worker that is to stop somewhere is the first shard's.
-        bed.cluster().enable_sharding("test", "s0").await.expect("enabled");
+        if let Servers::Cluster(cluster) = &servers {
+            // A new database goes to the shard with the least data, and so do its collections that are not sharded;
+            // a worker that is to stop somewhere is the first shard's.
+            cluster.enable_sharding("test", "s0").await.expect("enabled");
+        }
+        let mut bed = Self::of(servers, links.unwrap_or(Links::Direct)).await;
+        bed.shared = Some((members, uses));
         bed
     }
 
     pub async fn with(options: ReplicaSetOptions) -> Self {
         let set = ReplicaSet::start(options).await.expect("a replica set");
-        Self::of(Servers::Set(Box::new(set)), Links::Direct).await
+        Self::of(Servers::Set(Arc::new(set)), Links::Direct).await
     }
 
     /// A sharded cluster; its router is a process of its own.
     pub async fn sharded(options: ShardedClusterOptions, links: Links) -> Self {
         let cluster = ShardedCluster::start(options).await.expect("a sharded cluster");
-        Self::of(Servers::Cluster(Box::new(cluster)), links).await
+        Self::of(Servers::Cluster(Arc::new(cluster)), links).await
     }
 
     async fn of(servers: Servers, links: Links) -> Self {
-        let uri = match &servers {
-            Servers::Set(set) => set.uri(),
-            Servers::Cluster(cluster) => cluster.uri(),
-        };
-        let client = Client::with_uri_str(uri).await.expect("a client");
-        let dir = tempfile::tempdir().expect("a directory");
-        let (program, companions) = (AVIARY.into(), Vec::new().into());
-        let (started, in_parts) = (0.into(), false);
-        Self { servers, program, client, dir, links, started, in_parts, companions }
+        let client = Client::with_uri_str(servers.uri()).await.expect("a client");
+        Self {
+            servers,
+            program: AVIARY.into(),
+            client,
+            dir: tempfile::tempdir().expect("a directory"),
+            links,
+            started: 0.into(),
+            in_parts: false,
+            companions: Vec::new().into(),
+            shared: None,
+            is_touched: false.into(),
+            daemons: Vec::new().into(),
+        }
     }
 
     /// Has every job map and reduce in tasks of their own, with blocks between that are documents, however small it is: for
     /// tests that stop one between, or look at these.
-    pub fn in_parts(self) -> Self {
-        Self { in_parts: true, ..self }
+    pub fn in_parts(mut self) -> Self {
+        self.in_parts = true;
+        self
     }
 
-    /// The replica set.
+    /// The replica set. A test that asks for it may do anything to it, so no other test gets it.
     pub fn set(&self) -> &ReplicaSet {
+        self.is_touched.store(true, Ordering::Relaxed);
         match &self.servers {
             Servers::Set(set) => set,
             Servers::Cluster(_) => panic!("this is a test of replica sets"),
         }
     }
 
-    /// The sharded cluster.
+    /// The sharded cluster, which no other test gets either.
     pub fn cluster(&self) -> &ShardedCluster {
+        self.is_touched.store(true, Ordering::Relaxed);
+        self.untouched()
+    }
+
+    fn untouched(&self) -> &ShardedCluster {
         match &self.servers {
             Servers::Cluster(cluster) => cluster,
             Servers::Set(_) => panic!("this is a test of sharded clusters"),
@@ -141,28 +212,21 @@ impl Bed {
     /// The sharded cluster, to be changed.
     pub fn cluster_mut(&mut self) -> &mut ShardedCluster {
         match &mut self.servers {
-            Servers::Cluster(cluster) => cluster,
+            Servers::Cluster(cluster) => Arc::get_mut(cluster).expect("this test's alone"),
             Servers::Set(_) => panic!("this is a test of sharded clusters"),
         }
     }
 
     /// The deployment's address.
     pub fn uri(&self) -> String {
-        match &self.servers {
-            Servers::Set(set) => set.uri(),
-            Servers::Cluster(cluster) => cluster.uri(),
-        }
+        self.servers.uri()
     }
 
     /// Clients of the primaries of whatever holds data, without a router between.
     pub async fn servers(&self) -> Vec<Client> {
-        let cluster = match &self.servers {
-            Servers::Set(_) => return vec![self.client.clone()],
-            Servers::Cluster(cluster) => cluster,
-        };
+        self.is_touched.store(true, Ordering::Relaxed);
         let mut clients = Vec::new();
-        for index in 0..cluster.shard_count() {
-            let uri = cluster.shard(index).expect("a shard").uri();
+        for uri in self.servers.primaries() {
             clients.push(Client::with_uri_str(uri).await.expect("a client"));
         }
         clients
@@ -199,7 +263,7 @@ impl Bed {
     /// Starts a daemon of the binary, with more environment. One that is to stop at a named place has a short
     /// lease unless it is told otherwise.
     pub fn spawn(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> Managed {
-        let n = self.started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let n = self.started.fetch_add(1, Ordering::Relaxed);
         let mut command =
             ManagedCommand::new(&self.program, self.dir.path().join(format!("{n}-{name}.log")))
                 .name(name)
@@ -224,6 +288,7 @@ impl Bed {
             Servers::Cluster(cluster) => cluster.adopt(&process),
         }
         .expect("adopted");
+        self.daemons.lock().expect("a lock").push(process.record().clone());
         process
     }
 
@@ -268,7 +333,7 @@ impl Bed {
 
     /// A worker beside a certain member of a shard.
     pub fn worker_beside(&self, shard: usize, member: usize, env: &[(&str, &str)]) -> Managed {
-        let set = self.cluster().shard(shard).expect("a shard");
+        let set = self.untouched().shard(shard).expect("a shard");
         let port = set.port(member).expect("a member");
         let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
         self.spawn("worker", &["worker", "--slots", "1", "--shard-uri", &uri], env)
@@ -305,7 +370,7 @@ impl Bed {
     /// A process, started by `start` with this more environment, that stops at a named place until
     /// [`Paused::go_on`].
     pub fn pause(&self, place: &str, start: impl FnOnce(&[(&str, &str)]) -> Managed) -> Paused {
-        let n = self.started.load(std::sync::atomic::Ordering::Relaxed);
+        let n = self.started.load(Ordering::Relaxed);
         let until = self.dir.path().join(format!("{n}-go-on"));
         let file = until.to_str().expect("a plain path").to_owned();
         let process = start(&[("AVIARY_HALT_AT", place), ("AVIARY_HALT_UNTIL", &file)]);
@@ -347,9 +412,7 @@ impl Bed {
 
     /// Loads documents.
     pub async fn load(&self, collection: &str, docs: Vec<Document>) {
-        for chunk in docs.chunks(5_000) {
-            self.coll(collection).insert_many(chunk).await.expect("loaded");
-        }
+        insert(&self.coll(collection), &docs).await;
     }
 
     /// Lets the jobs of these tests' database read and write these collections of another one, besides what they may
@@ -473,6 +536,29 @@ async fn run_program<S: AsRef<std::ffi::OsStr>>(
         code: status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
+
+/// Inserts documents in this order. What a server refuses because others have filled its cache is inserted again.
+pub async fn insert(collection: &Collection<Document>, documents: &[Document]) {
+    const TRANSACTION_TOO_LARGE_FOR_CACHE: i32 = 388;
+    const AT_ONCE_MAX: usize = 1_000;
+    let began = Instant::now();
+    let mut left = documents;
+    while !left.is_empty() {
+        let now = &left[..left.len().min(AT_ONCE_MAX)];
+        let inserted = match collection.insert_many(now).await.map_err(|error| *error.kind) {
+            Ok(_) => now.len(),
+            Err(ErrorKind::InsertMany(InsertManyError { write_errors: Some(errors), .. }))
+                if errors[0].code == TRANSACTION_TOO_LARGE_FOR_CACHE
+                    && began.elapsed() < ceiling() =>
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                errors[0].index
+            }
+            Err(error) => panic!("insert into {}: {error}", collection.name()),
+        };
+        left = &left[inserted..];
     }
 }
 

@@ -36,7 +36,7 @@ async fn jobs_of_mongodb_give_what_mongodb_gives() {
     data::load(&bed).await;
     // The cases that never end would keep the server for a minute each.
     let set = doc! { "setParameter": 1, "internalQueryJavaScriptFnTimeoutMillis": 10_000 };
-    bed.client.database("admin").run_command(set).await.expect("set");
+    bed.set().run_admin(set).await.expect("set");
     bed.aviary(&["init"]).await.ok();
     let version = bed.version().await;
     let cases: Vec<Case> = cases::all().into_iter().filter(|case| case.since <= version).collect();

@@ -236,7 +236,7 @@ pub struct Row {
 /// Runs every sweep, and returns its cases by name.
 pub async fn run(bed: &Bed) -> BTreeMap<String, Row> {
     let set = doc! { "setParameter": 1, "internalQueryJavaScriptFnTimeoutMillis": TIMEOUT_MS };
-    bed.client.database("admin").run_command(set).await.expect("set");
+    bed.set().run_admin(set).await.expect("set");
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for sweep in sweeps() {
         let input = format!("sweep-{}", sweep.name);

@@ -194,8 +194,9 @@ pub async fn found(db: &Database, kind: Kind, ids: &[String]) -> Content {
 /// Whatever only a job in the making may own.
 pub async fn leftovers(db: &Database, kept: Option<&str>) -> Vec<String> {
     let names = db.list_collection_names().await.expect("listed");
-    let known =
-        [SOURCE, TARGET, "aviary", "aviary-funcs", "aviary-intermediates", "aviary-requests"];
+    let own =
+        ["aviary", "aviary-failed", "aviary-funcs", "aviary-intermediates", "aviary-requests"];
+    let known = [&[SOURCE, TARGET], &own[..]].concat();
     let mut left: Vec<String> = names
         .into_iter()
         .filter(|name| !known.contains(&name.as_str()) && kept != Some(name.as_str()))
@@ -213,12 +214,16 @@ pub async fn leftovers(db: &Database, kept: Option<&str>) -> Vec<String> {
     left
 }
 
-/// Tasks, and log lines and whatever else names a job that is not there.
+/// Tasks, log lines, failed records and whatever else names a job that is not there.
 pub async fn of_removed(db: &Database, id: &str) -> Vec<String> {
     let of_job = doc! { "job": id };
-    let found = db.collection::<Document>("aviary").find(of_job).await.expect("found");
-    let found: Vec<Document> = found.try_collect().await.expect("read");
-    found.iter().map(|document| format!("{} of a removed job", text(document, "_id"))).collect()
+    let mut left = Vec::new();
+    for name in ["aviary", "aviary-failed"] {
+        let found = db.collection::<Document>(name).find(of_job.clone()).await.expect("found");
+        let found: Vec<Document> = found.try_collect().await.expect("read");
+        left.extend(found.iter().map(|document| format!("{document} of a removed job")));
+    }
+    left
 }
 
 async fn open_tasks(db: &Database) -> Vec<String> {
