@@ -30,7 +30,7 @@ pub struct Job {
     /// The request that asked for it; older versions' jobs have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestRef>,
-    /// Jobs with a higher number go first.
+    /// Of a client's jobs, those with a higher number go first.
     #[serde(default)]
     pub priority: i32,
     /// The level that it takes to do the job; nothing is every version's.

@@ -7,6 +7,7 @@
 //! * [`coordinate`]: from a job and the counts of its tasks to the job's next move.
 //! * [`publish`]: from what a publisher sees to its next step.
 //! * [`turn`]: who may publish into a target.
+//! * [`shares`]: whose task a free slot takes.
 //! * [`backoff`]: when to try again what failed.
 //!
 //! The task's lease protocol is told in [`crate::task`].
@@ -14,4 +15,5 @@
 pub mod backoff;
 pub mod coordinate;
 pub mod publish;
+pub mod shares;
 pub mod turn;

@@ -4,8 +4,9 @@
 //! does not take whatever looks like a task with the highest priority: it reads which jobs are open, and asks for
 //! tasks that are exactly these jobs' own, by their names and the types of their fields. What is nobody's, or nobody can
 //! claim, is not even seen. Jobs are read in pages, and their tasks looked for some at a time; where that finds nothing,
-//! the next look goes on behind it.
+//! the next look goes on behind it. Of those found, [`shares`](crate::protocol::shares) says whose go first.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use bson::{Bson, Document, doc};
@@ -13,6 +14,7 @@ use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use mongodb::Collection;
 use mongodb::options::{Hint, ReadConcern};
+use rand::seq::SliceRandom;
 
 use super::Store;
 use super::batches::integer;
@@ -24,6 +26,8 @@ use crate::error::Result;
 use crate::ids::{JobId, TaskId};
 use crate::job::limits::{JOB_ID_LEN, PLANS_MAX, is_job_id};
 use crate::job::{Job, JobState, requires};
+use crate::protocol::shares::Contender;
+use crate::request::document::NAME_BYTES_MAX;
 use crate::task::{TaskKind, TaskState};
 
 /// A task that may be claimed.
@@ -42,24 +46,36 @@ pub(super) struct OpenJobs(Mutex<Page>);
 
 #[derive(Debug, Clone, Default)]
 struct Page {
-    /// Those that publish first.
     jobs: Vec<OpenJob>,
     /// The priority and id of the last one, if there may be more.
     last: Option<(i32, String)>,
     /// The page comes after this priority and job; nothing for the first page.
     after: Option<(i32, String)>,
     /// Jobs of the page whose tasks were looked for without finding any.
-    passed: usize,
+    passed: HashSet<JobId>,
 }
 
 #[derive(Debug, Clone)]
 struct OpenJob {
     id: JobId,
+    client: String,
     priority: i32,
     plan: i32,
     publishes: bool,
     map_tasks: i64,
     reduce_tasks: i64,
+}
+
+impl OpenJob {
+    fn contender(&self) -> Contender {
+        Contender {
+            job: self.id.clone(),
+            client: self.client.clone(),
+            priority: self.priority,
+            publishes: self.publishes,
+            tasks: 0,
+        }
+    }
 }
 
 impl OpenJobs {
@@ -69,45 +85,65 @@ impl OpenJobs {
 }
 
 impl Store {
-    /// A few tasks that may be claimed, of the jobs that go first. Publish tasks belong to no shard.
+    /// A few tasks that may be claimed, in the order in which slots go to their jobs. Publish tasks belong to no shard.
     ///
     /// # Errors
     /// [`crate::error::Error::Store`] when there is something that could not be asked, and nothing was found.
     pub(super) async fn candidates(&self, limit: usize) -> Result<Vec<Candidate>> {
         let page = self.open_jobs_page().await?;
-        let wanted: Vec<&OpenJob> =
-            page.jobs.iter().skip(page.passed).filter(|job| !self.avoids(&job.id)).collect();
-        let (mut found, mut failed, mut looked) = (Vec::new(), None, 0);
+        let wanted: Vec<&OpenJob> = page
+            .jobs
+            .iter()
+            .filter(|job| !page.passed.contains(&job.id) && !self.avoids(&job.id))
+            .collect();
+        let mut contenders: Vec<Contender> = wanted.iter().map(|job| job.contender()).collect();
+        let now = self.accounts.now();
+        let order = self.accounts.lock().order(&contenders, config::CLAIM_LOOKS_MAX, now);
+        let mut found: Vec<Vec<Candidate>> = Vec::new();
+        found.resize_with(wanted.len(), Vec::new);
+        let (mut failed, mut passed, mut count) = (None, HashSet::new(), 0);
         // Most often there is one job, and one look.
         const LOOKS_AT_ONCE: usize = 8;
-        for jobs in wanted.chunks(LOOKS_AT_ONCE).take(config::CLAIM_LOOKS_MAX / LOOKS_AT_ONCE) {
-            looked += jobs.len();
-            for tasks in join_all(jobs.iter().map(|job| self.candidates_of(job, limit))).await {
-                match tasks {
+        for places in order.chunks(LOOKS_AT_ONCE) {
+            let jobs = || places.iter().filter_map(|place| Some((*place, wanted.get(*place)?)));
+            let looks = join_all(jobs().map(|(_, job)| self.candidates_of(job, limit))).await;
+            for ((place, job), tasks) in jobs().zip(looks) {
+                passed.insert(job.id.clone());
+                match (tasks, found.get_mut(place), contenders.get_mut(place)) {
+                    (Ok(mut tasks), Some(found), Some(contender)) => {
+                        // Many workers that claim at once do not all try the same task.
+                        tasks.shuffle(&mut rand::rng());
+                        count += tasks.len();
+                        contender.tasks = tasks.len();
+                        *found = tasks;
+                    }
                     // Either link may be away while there is work behind the other.
-                    Ok(tasks) => found.extend(tasks),
-                    Err(error) => failed = Some(error),
+                    (Err(error), ..) => failed = Some(error),
+                    _ => {}
                 }
             }
-            if found.len() >= limit {
+            if count >= limit {
                 break;
             }
         }
-        self.go_on(&page, looked, wanted.len(), found.is_empty());
-        found.truncate(limit);
+        self.go_on(&page, passed, wanted.len(), count == 0);
+        let places = self.accounts.lock().assign(&contenders, limit, now);
+        let in_turn = places.into_iter().filter_map(|place| found.get_mut(place)?.pop()).collect();
         match failed {
-            Some(error) if found.is_empty() => Err(error),
-            _ => Ok(found),
+            Some(error) if count == 0 => Err(error),
+            _ => Ok(in_turn),
         }
     }
 
-    /// Notes where the next look begins: with the jobs that go first as long as they have something to do.
-    fn go_on(&self, page: &Page, looked: usize, wanted: usize, is_empty: bool) {
+    /// Notes where the next look begins: anywhere as long as something is found, else behind what was looked at.
+    fn go_on(&self, page: &Page, passed: HashSet<JobId>, wanted: usize, is_empty: bool) {
+        let is_all = passed.len() >= wanted;
         let mut next = self.open_jobs.lock();
-        next.passed = if is_empty { page.passed + looked } else { 0 };
-        if looked >= wanted || !is_empty {
-            next.passed = 0;
+        if is_all || !is_empty {
+            next.passed.clear();
             next.after = page.last.clone().filter(|_| is_empty);
+        } else {
+            next.passed.extend(passed);
         }
     }
 
@@ -157,7 +193,7 @@ impl Store {
             .find(filter)
             .projection(doc! {
                 "_id": 1, "priority": 1, "plan": 1, "state": 1, "map_tasks": 1, "reduce_tasks": 1,
-                "requires": 1,
+                "requires": 1, "client": 1,
             })
             .sort(doc! { "priority": -1, "_id": 1 })
             .limit(i64::try_from(config::CLAIM_JOBS_MAX).unwrap_or(i64::MAX))
@@ -167,10 +203,9 @@ impl Store {
             .try_collect()
             .await
             .action(ACTION)?;
-        let mut jobs: Vec<OpenJob> = rows.iter().filter_map(open_job).collect();
+        let jobs: Vec<OpenJob> = rows.iter().filter_map(open_job).collect();
         let last = jobs.last().map(|job| (job.priority, job.id.to_string()));
         let last = last.filter(|_| rows.len() >= config::CLAIM_JOBS_MAX);
-        jobs.sort_by_key(|job| !job.publishes);
         Ok((jobs, last))
     }
 
@@ -205,6 +240,12 @@ fn open_job(row: &Document) -> Option<OpenJob> {
         priority: row.get_i32("priority").ok()?,
         plan: row.get_i32("plan").ok()?,
         publishes: row.get_str("state").ok()? == JobState::Publishing.as_str(),
+        client: row
+            .get_str("client")
+            .ok()
+            .filter(|text| text.len() <= NAME_BYTES_MAX)
+            .unwrap_or_default()
+            .into(),
         map_tasks: count("map_tasks").clamp(0, i64::from(config::SPLITS_MAX)),
         reduce_tasks: count("reduce_tasks").clamp(0, i64::from(config::PARTITIONS_MAX)),
         id,

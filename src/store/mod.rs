@@ -9,6 +9,7 @@ mod batches;
 pub mod blocks;
 pub mod capabilities;
 pub mod catalogue;
+pub mod charge;
 mod claims;
 pub mod coordinator_role;
 pub mod error;
@@ -84,6 +85,7 @@ pub struct Store {
     direct: Option<Arc<Direct>>,
     avoided: Arc<readable::Avoided>,
     open_jobs: Arc<claims::OpenJobs>,
+    accounts: Arc<charge::Accounts>,
     trusted: Arc<BTreeSet<String>>,
     /// The member whose own order of an input was read last.
     natural: Arc<tokio::sync::Mutex<Option<(String, Client)>>>,
@@ -154,6 +156,7 @@ impl Store {
             direct: None,
             avoided: Arc::default(),
             open_jobs: Arc::default(),
+            accounts: Arc::default(),
             trusted: Arc::new(options.trusted.clone()),
             natural: Arc::default(),
             wire_version,

@@ -160,7 +160,8 @@ pub(super) async fn run(context: &Arc<Context>, claimed: Claimed, slot: Arc<Slot
 }
 
 async fn run_in(context: &Arc<Context>, claimed: Claimed, slot: &Arc<Slot>) {
-    let Claimed { task, lease } = claimed;
+    let Claimed { task, lease, charge } = claimed;
+    slot.charge(charge);
     let started = Instant::now();
     let id = task.id.clone();
     let times_shut = context.store.times_shut();

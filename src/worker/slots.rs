@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::store::charge::Charge;
+
 /// Tasks claimed ahead at most.
 const AHEAD_MAX: usize = 64;
 /// Tasks are claimed ahead for so long: what they wait for costs others nothing that they would notice.
@@ -24,7 +26,7 @@ pub(super) struct Slots {
 
 /// A slot that a task holds while it computes. The commit needs none.
 pub(super) struct Slot {
-    held: Mutex<Option<OwnedSemaphorePermit>>,
+    held: Mutex<Option<(OwnedSemaphorePermit, Option<Charge>)>>,
     since: Instant,
     mean_us: Arc<AtomicU64>,
 }
@@ -46,7 +48,7 @@ impl Slots {
     pub(super) fn take(&self) -> Option<Arc<Slot>> {
         let permit = self.free.clone().try_acquire_owned().ok()?;
         Some(Arc::new(Slot {
-            held: Mutex::new(Some(permit)),
+            held: Mutex::new(Some((permit, None))),
             since: Instant::now(),
             mean_us: self.mean_us.clone(),
         }))
@@ -73,6 +75,14 @@ fn ahead(slots: usize, mean_us: u64) -> usize {
 }
 
 impl Slot {
+    /// Charges the time until the slot is free.
+    pub(super) fn charge(&self, charge: Charge) {
+        charge.begin();
+        if let Some((_, of_task)) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            *of_task = Some(charge);
+        }
+    }
+
     /// Gives the slot to the next task. The second time there is nothing to be given.
     pub(super) fn free(&self) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wasm", &["config", "terminal"]),
     ("task", &["config", "error", "exact", "ids"]),
     ("job", &["config", "error", "exact", "ids", "task"]),
-    ("protocol", &["config", "job", "planted", "task"]),
+    ("protocol", &["config", "ids", "job", "planted", "task"]),
     ("request", &["config", "error", "exact", "ids", "job", "task", "value"]),
     ("toolchain", &["config", "dirs", "error"]),
     (

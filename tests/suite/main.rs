@@ -51,6 +51,7 @@ mod settings;
 mod shapes;
 mod sharded_mongosh;
 mod sharded_pymongo;
+mod shares;
 mod skipping;
 mod snapshot;
 mod spills;

@@ -94,7 +94,7 @@ fn model(emits: &[(Bson, Bson)], partitions: u32) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 50, ..ProptestConfig::default() })]
 
     #[test]
     fn a_table_of_values_is_a_sorted_map(emits in emits(), partitions in 1_u32..5) {

@@ -131,13 +131,13 @@ pub(in crate::cli) struct SubmitArgs {
     /// Submit as this tenant, by the collection aviary-requests-NAME.
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) tenant: Option<String>,
-    /// Who asks.
+    /// Who asks. Clients that have tasks get the same share of the slots.
     #[arg(long, value_name = "ID")]
     pub(in crate::cli) client: Option<String>,
     /// A label for finding jobs again.
     #[arg(long, value_name = "T")]
     pub(in crate::cli) tag: Option<String>,
-    /// Jobs with a higher number go first.
+    /// Of a client's jobs, those with a higher number go first.
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) priority: i32,
     /// Keep the blocks of the shuffle after the job.

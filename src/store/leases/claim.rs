@@ -9,7 +9,6 @@ use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use mongodb::options::{Acknowledgment, ReadConcern, ReturnDocument, WriteConcern};
-use rand::seq::SliceRandom;
 
 use super::HandBack;
 use super::expressions::{closed_attempt, lost, ttl};
@@ -17,6 +16,7 @@ use crate::config::{self, Settings};
 use crate::error::{Error, Result, StoreErrorKind};
 use crate::ids::{JobId, TaskId, Token, WorkerId};
 use crate::planted::planted;
+use crate::store::charge::Charge;
 use crate::store::claims::{Candidate, has_room};
 use crate::store::error::{Action, classify, is_transient_code};
 use crate::store::readable::read;
@@ -30,6 +30,8 @@ pub struct Claimed {
     pub task: Task,
     /// The lease.
     pub lease: Arc<Lease>,
+    /// What it costs the job's client.
+    pub charge: Charge,
 }
 
 /// How many tasks a worker would like to have.
@@ -59,11 +61,11 @@ impl Want {
 
 impl Store {
     /// Claims tasks for this shard: ready ones whose time has come, and leased ones whose lease has run out. Publish tasks
-    /// belong to no shard: every worker claims them, and first. Tasks of jobs that this process leaves to others are
+    /// belong to no shard: every worker claims them. Tasks of jobs that this process leaves to others are
     /// not among them, nor is what is no task of an open job.
     ///
-    /// Claimers read a few candidates and try them in random order, so that many of them do not all
-    /// hit the first.
+    /// Claimers read a few candidates of each job and try them in random order, so that many of them do not all
+    /// hit the first. Which job's come first is a matter of fair shares.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -75,8 +77,6 @@ impl Store {
     ) -> Result<Vec<Claimed>> {
         let least = usize::try_from(config::CLAIM_CANDIDATES_MAX).unwrap_or(0);
         let mut candidates = self.candidates(least.max(want.now + want.ahead * 2)).await?;
-        candidates.shuffle(&mut rand::rng());
-        candidates.sort_by_key(|candidate| !candidate.publishes);
         if let Some(may_wait) = candidates.get_mut(want.now..) {
             may_wait.sort_by_key(|candidate| candidate.was_lost);
         }
@@ -238,8 +238,11 @@ impl Store {
 
     /// Reads a task that was claimed. One that this version cannot read is handed back.
     async fn claimed(&self, lease: Arc<Lease>, raw: &RawDocumentBuf) -> Result<Option<Claimed>> {
-        match read("task", raw) {
-            Ok(task) => Ok(Some(Claimed { task, lease })),
+        match read::<Task>("task", raw) {
+            Ok(task) => {
+                let charge = Charge::claimed(&self.accounts, &task.job);
+                Ok(Some(Claimed { task, lease, charge }))
+            }
             // It says nothing of the job's other tasks.
             Err(error) => {
                 self.avoid_task(&lease.task);
