@@ -256,7 +256,7 @@ impl Bed {
             ("AVIARY_URI".into(), self.uri()),
             ("AVIARY_DB".into(), "test".into()),
             ("AVIARY_LEASE_TTL_MS".into(), LASTING_LEASE_TTL_MS.into()),
-            ("AVIARY_POLL_MS".into(), "200".into()),
+            ("AVIARY_POLL_MS".into(), "1000".into()),
         ]
     }
 
