@@ -6,6 +6,7 @@
 //! * `-- --keys`: ten times as many distinct keys (5 million).
 //! * `-- --latency`: a job over 100 documents from `aviary submit` to its result, in a new database and in one where 10,000
 //!   jobs have ended.
+//! * `-- --shares`: 50 small jobs alone, and beside a large one of the same client and of another one.
 //!
 //! `AVIARY_BENCH_TASKS=640,10000` says how many tasks, `AVIARY_BENCH_JOBS=1,8,32` how many jobs. One replica set of
 //! one member, one coordinator, one worker of two slots. `AVIARY_BENCH_AGAINST=PATH` measures another `aviary` in turn.
@@ -23,6 +24,8 @@ mod more;
 #[path = "peers/process.rs"]
 #[expect(dead_code, reason = "the peers' bench needs more of it")]
 mod process;
+#[path = "scale/shares.rs"]
+mod shares;
 #[path = "scale/tasks.rs"]
 mod tasks;
 
@@ -41,8 +44,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut tasks, mut jobs, mut more_data, mut keys, mut latency) =
-        (false, false, false, false, false);
+    let (mut tasks, mut jobs, mut more_data, mut keys, mut latency, mut shares) =
+        (false, false, false, false, false, false);
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             "--tasks" => tasks = true,
@@ -50,12 +53,15 @@ fn run() -> Result<()> {
             "--data" => more_data = true,
             "--keys" => keys = true,
             "--latency" => latency = true,
+            "--shares" => shares = true,
             // What cargo itself passes.
             "--bench" => {}
-            other => bail!("{other} is none of --tasks, --jobs, --data, --keys and --latency"),
+            other => {
+                bail!("{other} is none of --tasks, --jobs, --data, --keys, --latency and --shares")
+            }
         }
     }
-    let all = !(tasks || jobs || more_data || keys || latency);
+    let all = !(tasks || jobs || more_data || keys || latency || shares);
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         if tasks || all {
@@ -72,6 +78,9 @@ fn run() -> Result<()> {
         }
         if latency || all {
             latency::run().await?;
+        }
+        if shares || all {
+            shares::run().await?;
         }
         Ok(())
     })

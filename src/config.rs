@@ -165,6 +165,10 @@ pub const FUNCTION_BYTES_MAX: usize = 64 << 20;
 pub const FUNCTION_CHUNK_BYTES: usize = 15 << 20;
 /// Bytes of source: of one file that is compiled, and of all that are stored beside their function.
 pub const SOURCE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a configuration file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of text that a person gives for one document: extended JSON of the largest one, whatever is in it.
+pub const DOCUMENT_TEXT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a compiler's words that are shown.
 pub const COMPILER_TEXT_BYTES_MAX: usize = 16 << 10;
 /// Compiled functions kept in the cache directory.

@@ -31,6 +31,7 @@ pub mod dirs;
 pub mod error;
 mod exact;
 pub mod exec;
+pub mod files;
 pub mod functions;
 pub mod halt;
 pub mod ids;

@@ -3,14 +3,15 @@
 //! The text is extended JSON, or what a person would type into mongosh: that is JavaScript, so it is
 //! evaluated where users' functions run, in the sandbox, by the interpreter that has the shell's types.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use bson::{Bson, Document, RawDocument};
 
 use super::args::JobFunctions;
 use super::output::exact;
+use crate::config;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::functions::script;
 use crate::request::command::{NOT_A_COMMAND, Translated, bad, translate};
 use crate::terminal::tell;
@@ -65,21 +66,18 @@ pub(super) async fn apply(host: &Host, given: &str, job: &mut JobFunctions) -> R
 fn read(given: &str) -> Result<String> {
     let path = Path::new(given);
     if given == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|e| Error::io("read standard input", e))?;
-        return Ok(text);
+        let limit = config::DOCUMENT_TEXT_BYTES_MAX;
+        return files::read_text_from(std::io::stdin(), "standard input", limit);
     }
     if given.contains(['{', '(']) && !path.is_file() {
         return Ok(given.to_owned());
     }
-    std::fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound {
-            what: format!("file {given}"),
+    files::read_text(path, config::DOCUMENT_TEXT_BYTES_MAX).map_err(|error| match error {
+        Error::NotFound { what, .. } => Error::NotFound {
+            what,
             hint: "--command takes a file, - for standard input, or the command itself".into(),
         },
-        _ => Error::io(format!("read {given}"), e),
+        other => other,
     })
 }
 

@@ -1,10 +1,11 @@
 //! Documents from a file of extended JSON, one a line.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use bson::RawDocumentBuf;
 
+use crate::config;
 use crate::error::{Error, Result};
 use crate::value::extjson::{self, Of};
 
@@ -30,25 +31,36 @@ pub(super) fn read(file: &Path, most: usize) -> Result<Vec<RawDocumentBuf>> {
 
 fn parse(reader: impl BufRead, shown: &str, most: usize) -> Result<Vec<RawDocumentBuf>> {
     let mut docs = Vec::new();
-    for (index, line) in reader.lines().enumerate() {
-        if docs.len() == most {
-            break;
-        }
-        let line = line.map_err(|e| {
-            let line = format!("line {} of {shown}", index + 1);
-            Error::unreadable(Path::new(&line), e)
-        })?;
+    let mut reader = reader;
+    for number in 1.. {
+        let place = format!("line {number} of {shown}");
+        let line = match next_line(&mut reader, &place)? {
+            Some(line) if docs.len() < most => line,
+            _ => break,
+        };
         // Some editors begin a file with a mark of its encoding.
         let line = line.trim_start_matches('\u{feff}').trim();
         if !line.is_empty() {
-            let bad = |why: String| {
-                let place = format!("line {} of {shown}", index + 1);
-                Error::Usage(format!("{place} is not a JSON document: {why}"))
-            };
+            let bad = |why: String| Error::Usage(format!("{place} is not a JSON document: {why}"));
             docs.push(extjson::document(line, Of::Data).map_err(bad)?);
         }
     }
     Ok(docs)
+}
+
+/// The next line with its end. None at the end of the file.
+fn next_line(reader: &mut impl BufRead, place: &str) -> Result<Option<String>> {
+    let limit = config::DOCUMENT_TEXT_BYTES_MAX;
+    let most = u64::try_from(limit).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    let unreadable = |e| Error::unreadable(Path::new(place), e);
+    reader.take(most).read_until(b'\n', &mut line).map_err(unreadable)?;
+    if line.len() >= limit {
+        return Err(Error::Usage(format!("{place} is longer than {limit} bytes")));
+    }
+    let no_text = std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let line = String::from_utf8(line).map_err(|_| unreadable(no_text))?;
+    Ok(Some(line).filter(|line| !line.is_empty()))
 }
 
 #[cfg(test)]

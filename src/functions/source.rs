@@ -8,6 +8,7 @@ use super::{check_size, script, unusable};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::exec::prepare::{self, ExecEnv};
+use crate::files;
 use crate::job::{FunctionRef, OutputMode};
 use crate::request::document::{Built, FunctionWish, SourceWish};
 use crate::store::Store;
@@ -42,7 +43,7 @@ impl Source {
             return Self::compile(host, &[path.to_path_buf()]);
         }
         let shown = path.display();
-        let bytes = std::fs::read(path).map_err(|e| Error::unreadable(path, e))?;
+        let bytes = files::read(path, config::FUNCTION_BYTES_MAX)?;
         let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         match extension.as_deref() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Job, Language, scan};
 use crate::config::SOURCE_BYTES_MAX;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// One source file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,15 +106,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<()> {
 
 fn read(path: &Path) -> Result<SourceFile> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|e| Error::unreadable(path, e))?;
-    if bytes.len() > SOURCE_BYTES_MAX {
-        return Err(Error::refused(
-            format!("{shown} has {} bytes", bytes.len()),
-            format!("a source file may have at most {SOURCE_BYTES_MAX} bytes"),
-        ));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::refused(format!("{shown} is not UTF-8"), "save it as UTF-8"))?;
+    let text = files::read_text(path, SOURCE_BYTES_MAX)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     // The names of ours, and names that compilers skip or take for something else than a file.
     let unusable = name.is_empty()

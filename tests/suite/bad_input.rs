@@ -125,6 +125,24 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             8,
             &["notes.txt", ".js, .go, .rs, .c, .cpp, .zig, .ts, .wasm or .wat"],
         ),
+        case(
+            "a map without an end",
+            &["-c", "texts", "--map", "/dev/zero"],
+            8,
+            &["/dev/zero is too long", "at most 67108864 bytes"],
+        ),
+        case(
+            "a query without an end",
+            &["-c", "texts", "--map", "GOOD", "--query", "/dev/zero"],
+            8,
+            &["/dev/zero is too long"],
+        ),
+        case(
+            "a configuration without an end",
+            &["-c", "texts", "--map", "GOOD", "--config", "/dev/zero"],
+            8,
+            &["/dev/zero is too long", "at most 1048576 bytes"],
+        ),
         case("forbidden import", &["-c", "texts", "--map", "FORBIDDEN"], 8, &["env.open_socket"]),
         case("no map", &["-c", "texts", "--map", "NO_MAP"], 8, &["no_map.wat", "map"]),
         case(

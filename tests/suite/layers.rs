@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("settings", &["config", "error"]),
     ("dirs", &["error"]),
+    ("files", &["error"]),
     ("value", &["config"]),
     ("exact", &[]),
     ("terminal", &[]),
@@ -25,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("job", &["config", "error", "exact", "ids", "task"]),
     ("protocol", &["config", "ids", "job", "planted", "task"]),
     ("request", &["config", "error", "exact", "ids", "job", "task", "value"]),
-    ("toolchain", &["config", "dirs", "error"]),
+    ("toolchain", &["config", "dirs", "error", "files"]),
     (
         "store",
         &[
@@ -43,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "error",
             "exec",
+            "files",
             "job",
             "request",
             "shuffle",
@@ -100,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "exact",
             "exec",
+            "files",
             "functions",
             "ids",
             "job",

@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::setting::{EveryVerb, Given, Takes};
 use crate::cli::uri_file::{self, Address};
-use crate::error::{Error, Result};
+use crate::config;
+use crate::error::Result;
+use crate::files;
 use crate::settings::file::{self, Values};
 use crate::settings::{Chosen, Group, Origin, Scope, Value, named, table};
 use crate::store::uri::has_secret;
@@ -71,7 +73,7 @@ impl Global {
         self.is_verb = is_verb;
         self.given.offer_to(&mut self.chosen)?;
         if let Some(path) = self.chosen.path(table::CONFIG) {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::unreadable(path, e))?;
+            let text = files::read_text(path, config::CONFIG_FILE_BYTES_MAX)?;
             self.file = file::read(path, &text)?;
             let is_secret = self
                 .file

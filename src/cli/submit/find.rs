@@ -5,6 +5,7 @@ use bson::Document;
 use crate::cli::args::JobFunctions;
 use crate::config;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::functions::{self, CheckedFor, Given};
 use crate::job::{FunctionRef, Input, JobSpec, Limits, OutputMode, ReadMode, Reducer};
 use crate::store::Store;
@@ -242,12 +243,12 @@ pub(in crate::cli) fn ejson_document(flag: &str, text: &str) -> Result<Document>
         return super::command::document(text).map_err(|why| bad("", &why));
     }
     let path = std::path::Path::new(text);
-    match std::fs::read_to_string(path) {
+    match files::read_text(path, config::DOCUMENT_TEXT_BYTES_MAX) {
         Ok(read) => super::command::document(&read).map_err(|why| bad(&format!(" {text}"), &why)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+        Err(Error::NotFound { .. }) => {
             Err(bad("", &format!("it begins with no brace, and there is no file {text}")))
         }
-        Err(e) => Err(Error::unreadable(path, e)),
+        Err(error) => Err(error),
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn job(n: usize) -> JobId {
-    JobId::from_text(&format!("{n:024x}"))
+    JobId::from_text(format!("{n:024x}"))
 }
 
 fn contender(n: usize, client: &str, tasks: usize) -> Contender {
