@@ -5,7 +5,7 @@
 //!
 //! Between clients it is start-time fair queueing (Goyal, Vin, Cheng 1996): each has an account of the time its tasks
 //! held slots, and the lowest goes first. Who comes back from doing nothing begins at the lowest account of those who
-//! were there, so that nobody saves time up. Of two clients that always have tasks, neither gets ahead of the other by more
+//! were there, or at the highest of all if nobody was, so that nobody saves time up. Of two clients that always have tasks, neither gets ahead of the other by more
 //! than the longest tasks that run at once.
 //!
 //! Within a client, what publishes goes first, then the highest priority. Of equal priority, jobs that have had little
@@ -143,7 +143,8 @@ impl Shares {
         }
     }
 
-    /// Raises accounts of those who come back to the lowest of those who were there, and forgets who has nothing to do.
+    /// Raises accounts of those who come back to the lowest of those who were there, and forgets some of those who have nothing
+    /// to do.
     fn welcome(&mut self, contenders: &[Contender], now: Duration) {
         let draft = self.draft(contenders, now);
         let mut here: HashMap<&str, (bool, bool)> = HashMap::new();
@@ -163,6 +164,9 @@ impl Shares {
             .filter_map(|name| draft.names.get(*name).and_then(|place| draft.clients.get(*place)))
             .map(|client| client.account)
             .reduce(f64::min);
+        // Where nobody was there, all begin alike.
+        let highest = || self.clients.values().map(|client| client.account).reduce(f64::max);
+        let floor = floor.or_else(highest);
         let here: HashMap<String, (bool, bool)> =
             here.into_iter().map(|(name, kinds)| (name.to_owned(), kinds)).collect();
         for (name, client) in &mut self.clients {

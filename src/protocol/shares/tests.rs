@@ -206,6 +206,18 @@ fn a_task_that_never_got_a_slot_costs_nothing_and_one_that_runs_counts_already()
 }
 
 #[test]
+fn after_a_rest_of_everybody_what_was_before_does_not_count() {
+    let loads = [
+        Load { contender: contender(0, "a", 0), comes_ms: 0, task_ms: vec![1_000; 30] },
+        endless(1, "a", 60_000, vec![100]),
+        endless(2, "b", 60_000, vec![100]),
+    ];
+    let log = simulate(&loads, 1, 70_000);
+    let sums = held(&log, 3, 60_000, 70_000);
+    assert!(sums[1].abs_diff(sums[2]) <= 200, "{sums:?}");
+}
+
+#[test]
 fn accounts_of_those_who_have_nothing_to_do_are_forgotten() {
     let mut shares = Shares::default();
     for n in 0..3 * KEPT_MAX {
