@@ -145,7 +145,7 @@ mod tests {
     fn files_that_cannot_make_one_module_are_refused() {
         assert!(refusal(&[("a.go", b""), ("b.rs", b"")]).contains("different languages"));
         assert!(refusal(&[("a.go", b""), ("x/a.go", b"")]).contains("two files are called a.go"));
-        assert!(refusal(&[("a.go", b"\xff")]).contains("not UTF-8"));
+        assert!(refusal(&[("a.go", b"\xff")]).contains("not text in UTF-8"));
         assert!(refusal(&[("a_test.go", b"")]).contains("under this name"));
         assert!(refusal(&[("aviary_exports.go", b"")]).contains("under this name"));
         assert!(refusal(&[("a\"b.c", b"")]).contains("under this name"));

@@ -82,6 +82,9 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
         ),
     );
     let no_map = path("no_map.wat", &wat("", r#"(func (export "reduce") (param i32 i32))"#));
+    let too_long = path("long.js", "");
+    let file = std::fs::File::options().write(true).open(&too_long).unwrap();
+    file.set_len((64 << 20) + 1).unwrap();
     let syntax = path("syntax.js", "function () {\n  emit(this.g, 1;\n}\n");
     let no_js_function = path("value.js", "42");
 
@@ -126,10 +129,10 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             &["notes.txt", ".js, .go, .rs, .c, .cpp, .zig, .ts, .wasm or .wat"],
         ),
         case(
-            "a map without an end",
-            &["-c", "texts", "--map", "/dev/zero"],
+            "a map that is too long",
+            &["-c", "texts", "--map", "TOO_LONG"],
             8,
-            &["/dev/zero is too long", "at most 67108864 bytes"],
+            &["long.js is too long", "at most 67108864 bytes"],
         ),
         case(
             "a query without an end",
@@ -256,6 +259,7 @@ async fn a_refused_job_says_why_and_leaves_nothing() {
             "FORBIDDEN" => &forbidden,
             "NO_MAP" => &no_map,
             "SYNTAX" => &syntax,
+            "TOO_LONG" => &too_long,
             "NO_JS_FUNCTION" => &no_js_function,
             other => other,
         }));
