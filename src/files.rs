@@ -44,7 +44,11 @@ fn read_from(from: impl Read, shown: &str, bytes_max: usize) -> Result<Vec<u8>> 
     Ok(bytes)
 }
 
-fn text(bytes: Vec<u8>, shown: &str) -> Result<String> {
+/// Text of bytes that were read from `shown`.
+///
+/// # Errors
+/// [`Error::Usage`] when they are not UTF-8.
+pub fn text(bytes: Vec<u8>, shown: &str) -> Result<String> {
     let no_text = std::io::Error::from(std::io::ErrorKind::InvalidData);
     String::from_utf8(bytes).map_err(|_| Error::unreadable(Path::new(shown), no_text))
 }

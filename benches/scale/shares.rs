@@ -16,9 +16,10 @@ const SLOW: &str = "function () {
   for (let i = 0; i < 100000; i++) h = (h * 31 + i) % 1000003;
   emit(h % 7, 1);
 }";
+const QUICK: &str = "function () { emit(this.n % 4, 1); }";
 const SPLIT_BYTES: usize = 100_000;
 
-/// Measures the small jobs alone, then beside a job of ten minutes of the same client, then beside one of another client.
+/// Measures the small jobs alone, then beside a large job of the same client, then beside one of another client.
 pub async fn run() -> Result<()> {
     println!("{JOBS} jobs over {DOCS} documents, requested at once");
     for (name, program) in programs() {
@@ -37,7 +38,8 @@ pub async fn run() -> Result<()> {
         print(&format!("{name}alone"), &alone, &alone);
         for client in ["ann", "bob"] {
             let large = format!("large-{client}");
-            request(&bed, &large, client, "large", SLOW).await?;
+            let requests = bed.db().collection::<Document>("aviary-requests");
+            requests.insert_one(request(&large, client, "large", SLOW)).await?;
             until_running(&bed, &large).await?;
             let beside = small_jobs(&bed, &format!("beside-{client}")).await?;
             let state = job_of(&bed, &large).await?.context("the large job")?;
@@ -50,7 +52,7 @@ pub async fn run() -> Result<()> {
             print(&format!("{name}beside a large job of {client}"), &beside, &alone);
             println!("    the large job has done {ended} of {total} tasks");
             let cancel = doc! { "_id": format!("cancel-{client}"), "v": 1, "cancel": &large };
-            bed.db().collection::<Document>("aviary-requests").insert_one(cancel).await?;
+            requests.insert_one(cancel).await?;
         }
     }
     Ok(())
@@ -68,26 +70,18 @@ fn print(what: &str, sorted: &[f64], alone: &[f64]) {
     );
 }
 
-async fn request(bed: &Bed, id: &str, client: &str, input: &str, map: &str) -> Result<()> {
-    let request = doc! {
+fn request(id: &str, client: &str, input: &str, map: &str) -> Document {
+    doc! {
         "_id": id, "v": 1, "client": client, "input": { "collection": input },
         "map": { "js": map }, "reduce": "_sum", "out": { "replace": format!("out-{id}") },
-    };
-    bed.db().collection::<Document>("aviary-requests").insert_one(request).await?;
-    Ok(())
+    }
 }
 
-/// Runs the small jobs of a client, and gives the seconds that each took from the insert to its end, by the server's clock.
+/// Runs the small jobs of a client, and gives the seconds that each took from the insert to its end.
 async fn small_jobs(bed: &Bed, name: &str) -> Result<Vec<f64>> {
     let requests = bed.db().collection::<Document>("aviary-requests");
     let began = bson::DateTime::now();
-    let all = (0..JOBS).map(|n| {
-        doc! {
-            "_id": format!("{name}-{n}"), "v": 1, "client": "ann", "input": { "collection": "small" },
-            "map": { "js": "function () { emit(this.n % 4, 1); }" }, "reduce": "_sum",
-            "out": { "replace": format!("out-{name}-{n}") },
-        }
-    });
+    let all = (0..JOBS).map(|n| request(&format!("{name}-{n}"), "ann", "small", QUICK));
     requests.insert_many(all).await?;
     let mut took = Vec::new();
     for n in 0..JOBS {

@@ -7,6 +7,7 @@ use bson::RawDocumentBuf;
 
 use crate::config;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::value::extjson::{self, Of};
 
 /// Reads at most so many documents; `-` is standard input. Empty lines are skipped.
@@ -32,12 +33,12 @@ pub(super) fn read(file: &Path, most: usize) -> Result<Vec<RawDocumentBuf>> {
 fn parse(reader: impl BufRead, shown: &str, most: usize) -> Result<Vec<RawDocumentBuf>> {
     let mut docs = Vec::new();
     let mut reader = reader;
-    for number in 1.. {
+    let mut number = 0;
+    // What comes after the documents that are wanted is not looked at.
+    while docs.len() < most {
+        number += 1;
         let place = format!("line {number} of {shown}");
-        let line = match next_line(&mut reader, &place)? {
-            Some(line) if docs.len() < most => line,
-            _ => break,
-        };
+        let Some(line) = next_line(&mut reader, &place)? else { break };
         // Some editors begin a file with a mark of its encoding.
         let line = line.trim_start_matches('\u{feff}').trim();
         if !line.is_empty() {
@@ -53,14 +54,12 @@ fn next_line(reader: &mut impl BufRead, place: &str) -> Result<Option<String>> {
     let limit = config::DOCUMENT_TEXT_BYTES_MAX;
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
     let mut line = Vec::new();
-    let unreadable = |e| Error::unreadable(Path::new(place), e);
-    reader.take(most).read_until(b'\n', &mut line).map_err(unreadable)?;
+    let read = reader.take(most).read_until(b'\n', &mut line);
+    read.map_err(|e| Error::unreadable(Path::new(place), e))?;
     if line.len() >= limit {
         return Err(Error::Usage(format!("{place} is longer than {limit} bytes")));
     }
-    let no_text = std::io::Error::from(std::io::ErrorKind::InvalidData);
-    let line = String::from_utf8(line).map_err(|_| unreadable(no_text))?;
-    Ok(Some(line).filter(|line| !line.is_empty()))
+    Ok(Some(files::text(line, place)?).filter(|line| !line.is_empty()))
 }
 
 #[cfg(test)]
@@ -98,5 +97,7 @@ mod tests {
                 .to_string()
                 .starts_with("line 2 of docs.jsonl is not text in UTF-8")
         );
+        let docs = parse(&b"{}\n\xff"[..], "docs.jsonl", 1).unwrap();
+        assert_eq!(docs.len(), 1, "what comes after those that are wanted is not looked at");
     }
 }

@@ -37,7 +37,7 @@ pub struct Contender {
     pub priority: i32,
     /// Whether it only has to be published.
     pub publishes: bool,
-    /// How many tasks can be claimed, as far as they were looked for.
+    /// Tasks that were found and can be claimed; 0 as long as nobody has looked.
     pub tasks: usize,
 }
 

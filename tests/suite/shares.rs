@@ -14,7 +14,7 @@ const SLOW: &str = "function () {
 }";
 const QUICK: &str = "function () { emit(this._id % 3, 1); }";
 
-/// Documents of [`SLOW`]'s input, each in a task of its own.
+/// How many documents [`SLOW`] reads. Each one gets its own task.
 const TASKS: i32 = 60;
 
 async fn bed() -> Bed {
