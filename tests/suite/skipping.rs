@@ -213,7 +213,7 @@ const IN_JAVASCRIPT: [(i64, &str); 7] = [
 ];
 
 const LIMITS: [&str; 6] =
-    ["--record-timeout", "5s", "--record-output", "200000", "--memory-mb", "64"];
+    ["--record-timeout", "2s", "--record-output", "200000", "--memory-mb", "64"];
 
 async fn skips_seven(bed: &Bed, map: &str, more: &[&str]) -> Value {
     let skip = ["--on-error", "skip:7", "--out", "replace:out"];
@@ -226,7 +226,8 @@ async fn skips_seven(bed: &Bed, map: &str, more: &[&str]) -> Value {
     job
 }
 
-async fn seven_ways_to_fail(bed: &Bed) {
+/// Each reduce is tried where there are many tasks; in one, a few are.
+async fn seven_ways_to_fail(bed: &Bed, with_all: bool) {
     load_bad(bed).await;
     let _coordinator =
         bed.spawn("coordinator", &["coordinator"], &[("AVIARY_SPLIT_BYTES", SPLIT_BYTES)]);
@@ -246,14 +247,14 @@ async fn seven_ways_to_fail(bed: &Bed) {
       for (const v of values) { if (v > 1e9) throw new Error('never'); sum += v; }
       return sum;
     }";
-    for reduce in ["_sum", known, other] {
+    for reduce in if with_all { vec!["_sum", known, other] } else { vec![other] } {
         skips_seven(bed, &map, &["--reduce", reduce]).await;
         assert_eq!(numbers(bed, "out").await, sums(), "{reduce}");
         assert_left(&failed(bed, "last").await, &IN_JAVASCRIPT);
     }
     // As text, which is what guests add up by themselves.
     let map = javascript("'k' + this.k");
-    for reduce in ["_sum", "_count", known] {
+    for reduce in if with_all { vec!["_sum", "_count", known] } else { vec!["_sum"] } {
         skips_seven(bed, &map, &["--reduce", reduce]).await;
         let rows = bed.all("out").await;
         assert_eq!(rows.len(), usize::try_from(KEYS).unwrap(), "{reduce}");
@@ -296,12 +297,12 @@ async fn seven_ways_to_fail(bed: &Bed) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seven_ways_to_fail_in_many_tasks() {
-    seven_ways_to_fail(&Bed::start(1).await.in_parts()).await;
+    seven_ways_to_fail(&Bed::start(1).await.in_parts(), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seven_ways_to_fail_in_one_task() {
-    seven_ways_to_fail(&Bed::start(1).await).await;
+    seven_ways_to_fail(&Bed::start(1).await, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
