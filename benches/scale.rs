@@ -6,9 +6,11 @@
 //! * `-- --keys`: ten times as many distinct keys (5 million).
 //! * `-- --latency`: a job over 100 documents from `aviary submit` to its result, in a new database and in one where 10,000
 //!   jobs have ended.
+//! * `-- --databases`: what 200 databases cost in which nothing happens, and how soon a job in one of them begins.
 //! * `-- --shares`: 50 small jobs alone, and beside a large one of the same client and of another one.
 //!
-//! `AVIARY_BENCH_TASKS=640,10000` says how many tasks, `AVIARY_BENCH_JOBS=1,8,32` how many jobs. One replica set of
+//! `AVIARY_BENCH_TASKS=640,10000` says how many tasks, `AVIARY_BENCH_JOBS=1,8,32` how many jobs,
+//! `AVIARY_BENCH_DATABASES=200` how many databases. One replica set of
 //! one member, one coordinator, one worker of two slots. `AVIARY_BENCH_AGAINST=PATH` measures another `aviary` in turn.
 
 #[path = "peers/bed.rs"]
@@ -17,6 +19,8 @@ mod bed;
 #[path = "peers/data.rs"]
 #[expect(dead_code, reason = "the peers' bench needs more of it")]
 mod data;
+#[path = "scale/databases.rs"]
+mod databases;
 #[path = "scale/latency.rs"]
 mod latency;
 #[path = "scale/data.rs"]
@@ -44,8 +48,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut tasks, mut jobs, mut more_data, mut keys, mut latency, mut shares) =
-        (false, false, false, false, false, false);
+    let (mut tasks, mut jobs, mut more_data, mut keys, mut latency, mut databases, mut shares) =
+        (false, false, false, false, false, false, false);
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             "--tasks" => tasks = true,
@@ -53,15 +57,18 @@ fn run() -> Result<()> {
             "--data" => more_data = true,
             "--keys" => keys = true,
             "--latency" => latency = true,
+            "--databases" => databases = true,
             "--shares" => shares = true,
             // What cargo itself passes.
             "--bench" => {}
             other => {
-                bail!("{other} is none of --tasks, --jobs, --data, --keys, --latency and --shares")
+                bail!(
+                    "{other} is none of --tasks, --jobs, --data, --keys, --latency, --databases and --shares"
+                )
             }
         }
     }
-    let all = !(tasks || jobs || more_data || keys || latency || shares);
+    let all = !(tasks || jobs || more_data || keys || latency || databases || shares);
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         if tasks || all {
@@ -78,6 +85,11 @@ fn run() -> Result<()> {
         }
         if latency || all {
             latency::run().await?;
+        }
+        if databases || all {
+            for count in numbers("AVIARY_BENCH_DATABASES", &[200])? {
+                databases::run(count).await?;
+            }
         }
         if shares || all {
             shares::run().await?;

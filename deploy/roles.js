@@ -17,6 +17,11 @@
 //
 //   SHARD=1 DB=shop INPUT_DB=sales,stock mongosh "$ADMIN_URI_OF_THE_SHARD" --file deploy/roles.js
 //
+// A fleet that serves every database of the deployment needs a role for all of them. With ALL=1 the script makes just
+// that (with SHARD=1 too, the one for the shard); the clients' roles are made for each DB as above:
+//
+//   ALL=1 mongosh "$ADMIN_URI" --file deploy/roles.js
+//
 // FLEET (aviary-fleet, aviary-shard) is another name for the role in admin: each DB of a deployment needs its own.
 // Then make users, each with one of the roles:
 //
@@ -24,9 +29,11 @@
 //   db.getSiblingDB("shop").createUser({ user: "till", pwd: passwordPrompt(), roles: ["aviary-submit"] })
 
 const names = (list) => list.split(",").map((name) => name.trim()).filter((name) => name !== "");
-const DB = process.env.DB || "test";
-const inputs = names(process.env.INPUT_DB || DB);
-const outputs = names(process.env.OUTPUT_DB || DB);
+const all = !!process.env.ALL;
+// An empty name stands for all databases, in the privileges of a role.
+const DB = all ? "" : process.env.DB || "test";
+const inputs = all ? [DB] : names(process.env.INPUT_DB || DB);
+const outputs = all ? [DB] : names(process.env.OUTPUT_DB || DB);
 const shard = !!process.env.SHARD;
 // Whether a router answers. CLUSTER=1 says so where a role is made for a cluster that is not there yet.
 const cluster = !!process.env.CLUSTER || db.hello().msg === "isdbgrid";
@@ -46,7 +53,7 @@ function make(where, role, privileges, roles = []) {
   const known = home.getRole(role, { showPrivileges: true });
   const jobs = (known ? known.privileges : []).filter(({ resource }) => resource.collection === JOBS);
   if (where === "admin" && jobs.some(({ resource }) => resource.db !== DB)) {
-    throw new Error(`the role ${role} is for the database ${jobs}: name this one with FLEET=${role}-${DB}`);
+    throw new Error(`the role ${role} is for other databases: name this one with FLEET=${role}-${DB || "all"}`);
   }
   const described = { privileges, roles };
   if (known) home.updateRole(role, described);
@@ -65,12 +72,14 @@ if (shard) {
     ...inputs.map((input) => on(input, "", "find")),
   ], direct);
 } else {
-  make(DB, "aviary-submit", [on(DB, REQUESTS, "insert", "find")]);
-  for (const requests of tenants) {
-    make(DB, requests.replace(REQUESTS, "aviary-submit"), [on(DB, requests, "insert", "find")]);
+  if (!all) {
+    make(DB, "aviary-submit", [on(DB, REQUESTS, "insert", "find")]);
+    for (const requests of tenants) {
+      make(DB, requests.replace(REQUESTS, "aviary-submit"), [on(DB, requests, "insert", "find")]);
+    }
+    make(DB, "aviary-author", [on(DB, FUNCTIONS, "find", "insert", "update", "remove")]);
+    make(DB, "aviary-view", [JOBS, FUNCTIONS, REQUESTS].map((collection) => on(DB, collection, "find")));
   }
-  make(DB, "aviary-author", [on(DB, FUNCTIONS, "find", "insert", "update", "remove")]);
-  make(DB, "aviary-view", [JOBS, FUNCTIONS, REQUESTS].map((collection) => on(DB, collection, "find")));
   make("admin", fleet, [
     // A job's results are in a collection of its own before they are published, and inline ones until they are removed.
     // A role cannot say "all whose names begin with aviary-out-".

@@ -81,7 +81,7 @@ impl Bed {
         Ok(())
     }
 
-    /// Starts a daemon with more environment.
+    /// Starts a daemon with more environment; an empty value takes a variable away.
     pub fn spawn(
         &self,
         program: &str,
@@ -96,7 +96,10 @@ impl Bed {
             .env("AVIARY_DB", DB)
             .env_remove("AVIARY_CONFIG");
         for (name, value) in env {
-            command = command.env(*name, value);
+            command = match value.as_str() {
+                "" => command.env_remove(*name),
+                value => command.env(*name, value),
+            };
         }
         let process = command.spawn()?;
         self.set.adopt(&process)?;

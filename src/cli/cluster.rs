@@ -12,6 +12,7 @@ use super::args::Global;
 use super::deployments;
 use crate::dirs;
 use crate::error::{Error, Result};
+use crate::store::retry::until_known;
 use crate::store::{ConnectOptions, Store};
 use crate::terminal::tell;
 
@@ -67,6 +68,7 @@ pub(super) const DB_DEFAULT: &str = "test";
 pub(super) struct Local {
     servers: Servers,
     daemons: Vec<Managed>,
+    /// Of the deployment, with the database in it that people are told of.
     uri: String,
     env: Vec<(&'static str, String)>,
 }
@@ -101,12 +103,37 @@ impl Local {
         }
         let uri = with_db(&servers.uri(), &options.db);
         let mut started = Self { servers, daemons: Vec::new(), uri, env: options.env.clone() };
-        if let Err(error) = started.spawn_daemons(&options) {
+        // Daemons serve what has been set up.
+        let spawned = match started.init().await {
+            Ok(()) => started.spawn_daemons(&options),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = spawned {
             // Servers that are to stay would run on, and the error says that nothing was started.
             started.stop().await?;
             return Err(error);
         }
         Ok(started)
+    }
+
+    /// Makes Aviary's collections in the database that people are told of.
+    async fn init(&self) -> Result<()> {
+        let store = Store::connect(&self.connection()).await?;
+        until_known(async |_| store.init().await).await?;
+        store.close().await;
+        Ok(())
+    }
+
+    fn connection(&self) -> ConnectOptions {
+        ConnectOptions {
+            uri: self.uri.clone(),
+            db: None,
+            any_db: false,
+            app_name: "aviary-up".to_owned(),
+            shard: None,
+            shard_uri: None,
+            trusted: std::collections::BTreeSet::new(),
+        }
     }
 
     fn spawn_daemons(&mut self, options: &LocalOptions) -> Result<()> {
@@ -125,20 +152,12 @@ impl Local {
     async fn reported(&self, workers: usize, quiet: bool) {
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
         const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
-        let options = ConnectOptions {
-            uri: self.uri.clone(),
-            db: None,
-            app_name: "aviary-up".to_owned(),
-            shard: None,
-            shard_uri: None,
-            trusted: std::collections::BTreeSet::new(),
-        };
         let all = match &self.servers {
             Servers::Set(_) => workers,
             Servers::Cluster(cluster) => workers * cluster.shard_count(),
         };
         let reporting = async {
-            let store = Store::connect(&options).await?;
+            let store = Store::connect(&self.connection()).await?;
             loop {
                 let rows = store.workers().await.map(|listed| listed.rows).unwrap_or_default();
                 let alive = rows.iter().filter(|worker| worker.is_alive()).count();
@@ -174,7 +193,7 @@ impl Local {
         let mut daemon = ManagedCommand::new(program, log)
             .name(name)
             .args(args)
-            .env("AVIARY_URI", &self.uri)
+            .env("AVIARY_URI", self.servers.uri())
             .env_remove("AVIARY_URI_FILE")
             .env_remove("AVIARY_SHARD")
             .env_remove("AVIARY_SHARD_URI")

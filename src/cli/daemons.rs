@@ -3,6 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CoordinatorArgs, Global, WorkerArgs};
+use super::databases;
 use super::uri_file::Address;
 use crate::config;
 use crate::coordinator;
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::settings::{Live, table};
 use crate::store::Store;
 use crate::wasm::{Compiler, Host, HostOptions};
-use crate::worker::{self, Spills, WorkerOptions};
+use crate::worker::{self, Slots, Spills, WorkerOptions};
 
 pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<()> {
     let own = global.with(&args.given)?;
@@ -18,7 +19,11 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
     let global = Global { trusted: own.list(table::TRUST_DATABASES), ..global.clone() };
     let stop = stop_on_signal()?;
     let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
-    let outcome = coordinator::run(store.clone(), settings, stop).await;
+    let serve = |store: Store, stop: CancellationToken| {
+        let settings = settings.again();
+        async move { coordinator::run(store, settings, stop).await }
+    };
+    let outcome = databases::serve_all(&store, &global.dbs, &settings, serve, stop).await;
     store.close().await;
     outcome
 }
@@ -41,8 +46,13 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
     let host = host_for(memory_mb, slots)?;
     let spills = Spills::new(own.number(table::SPILL_BYTES));
     tracing::info!(bytes = spills.space.bytes_max(), "room for temporary files");
-    let options = WorkerOptions { slots, settings, spills };
-    let outcome = worker::run(store.clone(), host, options, stop).await;
+    let slots = Slots::new(slots);
+    let serve = |store: Store, stop: CancellationToken| {
+        let (slots, spills) = (slots.clone(), spills.clone());
+        let options = WorkerOptions { slots, settings: settings.again(), spills };
+        worker::run(store, host.clone(), options, stop)
+    };
+    let outcome = databases::serve_all(&store, &global.dbs, &settings, serve, stop).await;
     store.close().await;
     outcome
 }

@@ -2,7 +2,7 @@
 //! the servers keep its snapshot.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::error::Result;
@@ -16,17 +16,33 @@ use crate::terminal::tell;
 /// # Errors
 /// [`Error::Store`](crate::error::Error::Store).
 pub(super) async fn warn(store: &Store, job: &Job, input_bytes: u64) -> Result<()> {
-    let workers = store.workers().await?.rows;
-    let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
+    let (alive, has_coordinator) = awake(store).await?;
     missing_workers(store, job, &alive).await?;
     missing_memory(store, job, &alive);
-    if !store.has_coordinator().await? {
+    if !has_coordinator {
         tell!("{}", store.missing("coordinator"));
     }
     if job.spec.input.read == ReadMode::Snapshot {
         long_job(store, job, input_bytes, &alive).await?;
     }
     Ok(())
+}
+
+/// The workers that are alive, and whether there is a coordinator. Those that serve every database have to wake, where
+/// nothing has happened for a while.
+async fn awake(store: &Store) -> Result<(Vec<WorkerRow>, bool)> {
+    const WAKES_WITHIN: Duration = Duration::from_secs(2);
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    let began = Instant::now();
+    loop {
+        let workers = store.workers().await?.rows;
+        let alive: Vec<WorkerRow> = workers.into_iter().filter(WorkerRow::is_alive).collect();
+        let has_coordinator = store.has_coordinator().await?;
+        if !alive.is_empty() && has_coordinator || began.elapsed() > WAKES_WITHIN {
+            return Ok((alive, has_coordinator));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Workers leave a job to others that asks for more memory than they give, and so may all of them.

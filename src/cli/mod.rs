@@ -10,6 +10,7 @@ mod containers;
 pub mod corpus;
 mod counters;
 mod daemons;
+mod databases;
 mod demo;
 mod deployments;
 mod documents;
@@ -40,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::{ConnectOptions, Store};
 use crate::telemetry::{self, LogFormat};
 use crate::terminal::{self, tell};
@@ -221,16 +222,10 @@ impl Global {
         shard: Option<String>,
         shard_uri: Option<String>,
     ) -> Result<Store> {
-        if let Some(db) = &self.db {
-            crate::job::validate::check_database_name(db).map_err(|e| {
-                Error::Usage(format!(
-                    "{e}; --db (-d, or AVIARY_DB in the environment) names the database"
-                ))
-            })?;
-        }
         let options = ConnectOptions {
             uri: self.deployment()?,
             db: self.db.clone(),
+            any_db: !self.is_verb,
             app_name: app_name.to_owned(),
             shard,
             shard_uri,

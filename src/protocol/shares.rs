@@ -98,6 +98,14 @@ impl Shares {
         self.draft(contenders, now).give(vec![1; contenders.len()], most)
     }
 
+    /// A contender has taken a slot, without having been claimed before.
+    pub fn took(&mut self, contender: &Contender, now: Duration) -> Ticket {
+        self.meet(std::slice::from_ref(contender));
+        let ticket = self.claimed(&contender.job);
+        self.began(ticket, now);
+        ticket
+    }
+
     /// A task of the job was claimed.
     pub fn claimed(&mut self, job: &JobId) -> Ticket {
         let was_small = self.jobs.get(job).is_none_or(|served| is_small(served.seconds));

@@ -29,6 +29,14 @@ impl Live {
         Ok(Self(Arc::new(Inner { own, now, told: Mutex::default() })))
     }
 
+    /// Those of a daemon that was given the same, for another database.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let own = self.0.own.clone();
+        let now = own.settings().unwrap_or_else(|_| self.now());
+        Self(Arc::new(Inner { own, now: RwLock::new(now), told: Mutex::default() }))
+    }
+
     /// The settings as they are now.
     #[must_use]
     pub fn now(&self) -> Settings {

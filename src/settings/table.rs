@@ -81,10 +81,10 @@ pub static ALL: &[Setting] = &[
             Global,
             DB,
             "AVIARY_DB",
-            Kind::Text,
+            Kind::List,
             "NAME",
-            Told("the URI's"),
-            "The database that holds the input and Aviary's collections",
+            Told("the URI's; for daemons else every one"),
+            "The database that holds the input and Aviary's collections; for a coordinator or worker several, with commas between",
         )
     },
     Setting {

@@ -208,7 +208,6 @@ fn what_is_wrong_is_told_with_the_place_and_what_is_allowed() {
             "jsn",
             "--output must be one of table, wide, json, name, not \"jsn\"",
         ),
-        ("db", Origin::Variable, "", "AVIARY_DB must be a text that is not empty"),
     ] {
         let said = told(name, origin, text);
         assert!(said.contains(words), "{said}");

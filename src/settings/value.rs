@@ -69,6 +69,7 @@ impl Setting {
                     each.iter().map(|name| name.as_str().map(str::to_owned)).collect();
                 names.map(Value::List)
             }
+            (Kind::List, Bson::String(text)) => Some(Value::List(names(text))),
             (Kind::Number(..) | Kind::Switch | Kind::List, _) => None,
             (_, Bson::String(text)) => return self.parse(OsStr::new(text), place),
             _ => None,
@@ -120,7 +121,9 @@ impl Setting {
             Kind::Path => "a path".to_owned(),
             Kind::Filter => "a filter of logs, like debug or aviary=debug".to_owned(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
-            Kind::List => "names, with commas between; in a file, an array of strings".to_owned(),
+            Kind::List => {
+                "names, with commas between; in a file, an array of strings too".to_owned()
+            }
             Kind::Switch => "on or off (1, true; 0, false); in a file, true or false".to_owned(),
             Kind::Number(least, most) => format!("a whole number from {least} to {most}"),
             Kind::Duration(least, most) => {

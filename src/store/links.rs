@@ -102,6 +102,19 @@ impl Direct {
         })
     }
 
+    /// The same link for another database, which has to earn trust of its own.
+    pub(super) fn of_database(&self, name: &str) -> Self {
+        Self {
+            shard: self.shard.clone(),
+            db: database_of(self.db.client(), name),
+            beside: self.beside.clone(),
+            trusted: AtomicBool::new(false),
+            said: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+            times_shut: AtomicU64::new(0),
+        }
+    }
+
     /// Asks the shard for something small, as tasks are asked for, and notes whether it answers.
     async fn is_open(&self) -> Result<bool> {
         /// One that is away is no reason to keep a worker from reporting.

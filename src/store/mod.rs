@@ -12,6 +12,7 @@ pub mod catalogue;
 pub mod charge;
 mod claims;
 pub mod coordinator_role;
+pub mod databases;
 pub mod error;
 pub mod failed;
 pub mod grants;
@@ -99,6 +100,8 @@ pub struct ConnectOptions {
     pub uri: String,
     /// The database that holds Aviary's collections; the URI's own by default.
     pub db: Option<String>,
+    /// Whether neither has to name one: [`Store::of_database`] binds the connection later.
+    pub any_db: bool,
     /// What the server's logs and fail points call this process.
     pub app_name: String,
     /// In a sharded cluster, the shard whose tasks this process works on; every shard's, without one.
@@ -130,10 +133,15 @@ impl Store {
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let shown = redact(&options.uri);
         let client_options = prepared(&options.uri, &options.app_name).await?;
+        let named = options.db.clone().or_else(|| client_options.default_database.clone());
+        // A URI may name the server's own database for the sake of its users.
+        let named = named.filter(|name| !options.any_db || databases::is_of_users(name));
+        let is_named = named.is_some();
+        // Nothing is read or written there before another one is chosen.
         let name =
-            options.db.clone().or_else(|| client_options.default_database.clone()).ok_or_else(
-                || Error::Usage("no database given; name one with -d NAME or in the URI".into()),
-            )?;
+            named.or_else(|| options.any_db.then(|| "admin".to_owned())).ok_or_else(|| {
+                Error::Usage("no database given; name one with -d NAME or in the URI".into())
+            })?;
         let client = links::client(client_options.clone(), &shown)?;
         let options_kept = Arc::new(client_options);
         let db = database_of(&client, &name);
@@ -161,7 +169,9 @@ impl Store {
             natural: Arc::default(),
             wire_version,
         };
-        store.refuse_strangers(&shown).await?;
+        if is_named {
+            store.refuse_strangers(&shown).await?;
+        }
         store.serving(options, &name).await
     }
 

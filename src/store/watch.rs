@@ -89,6 +89,76 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Calls `woken` with the name of each database in which there is something new to do, and `missed` when something
+    /// may have been missed, until `stop`.
+    pub fn watch_all(
+        &self,
+        woken: impl Fn(String) + Send + 'static,
+        missed: impl Fn() + Send + 'static,
+        stop: CancellationToken,
+    ) {
+        /// A user who may not have the stream now may be given the right to.
+        const REOPEN_PAUSE: Duration = Duration::from_secs(5);
+        /// An answer without a change is not waited for longer: whoever asks often costs.
+        const AWAIT: Duration = Duration::from_secs(10);
+        let client = self.client().clone();
+        let of_tenants = doc! { "ns.coll": { "$regex": format!("^{REQUESTS}-") } };
+        let ours = vec![doc! { "ns.coll": { "$in": [AVIARY, REQUESTS] } }, of_tenants];
+        let pipeline = [
+            doc! { "$match": {
+                "$and": [doc! { "$or": ours }],
+                "$or": [
+                    { "operationType": "insert", "fullDocument.kind": "job" },
+                    { "operationType": "insert", "ns.coll": { "$ne": AVIARY } },
+                    { "updateDescription.updatedFields.state": {
+                        "$in": ["submitted", "mapping", "reducing", "publishing"],
+                    } },
+                ],
+            } },
+            doc! { "$project": { "_id": 1, "operationType": 1, "ns": 1 } },
+        ];
+        tokio::spawn(async move {
+            let mut was_refused = false;
+            while !stop.is_cancelled() {
+                let opened = client.watch().pipeline(pipeline.clone()).max_await_time(AWAIT).await;
+                match opened {
+                    Ok(mut stream) => {
+                        (was_refused, _) = (false, missed());
+                        loop {
+                            let event = tokio::select! {
+                                event = stream.next() => event,
+                                () = stop.cancelled() => return,
+                            };
+                            match event {
+                                Some(Ok(event)) => event.ns.into_iter().for_each(|ns| woken(ns.db)),
+                                Some(Err(error)) => {
+                                    tracing::debug!(%error, "the deployment's change stream broke");
+                                    break;
+                                }
+                                None => break,
+                            }
+                        }
+                    }
+                    Err(error) if !was_refused => {
+                        was_refused = true;
+                        tracing::warn!(
+                            %error,
+                            "cannot watch all databases at once, so jobs in databases that rest begin late; the right \
+                             to is in the role that deploy/roles.js makes with ALL=1"
+                        );
+                    }
+                    Err(error) => tracing::debug!(%error, "still no stream of all databases"),
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(REOPEN_PAUSE) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        });
+    }
+}
+
 /// Waits until a stream is wanted.
 async fn until(wanted: &mut Option<watch::Receiver<bool>>) {
     if let Some(wanted) = wanted {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Context};
 use super::commits::Commits;
-use super::slots::Slots;
+use super::slots::{Slots, SlotsOf};
 use super::spills::Spills;
 use crate::config;
 use crate::error::Result;
@@ -32,6 +32,8 @@ use crate::wasm::Host;
 const AHEAD_WAITS_MAX: Duration = Duration::from_millis(500);
 /// Attempts that have given their slot back and are still being committed, at most.
 const COMMITTING_MAX: usize = 64;
+/// A worker of several databases whose turn has come may not have noticed it: it looks again after so long.
+const LOOKED_AGAIN: Duration = Duration::from_millis(100);
 /// What only a report or a warning depends on is not waited for longer.
 const QUESTION_MAX: Duration = Duration::from_secs(10);
 /// How long a worker that stops waits for a claim that is on its way. What it gets later runs out.
@@ -40,8 +42,8 @@ const LAST_CLAIM_MAX: Duration = Duration::from_secs(2);
 /// What a worker is given.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// Tasks run at once.
-    pub slots: usize,
+    /// Tasks run at once, those of other databases that the process serves among them.
+    pub slots: Slots,
     /// Leases and polling.
     pub settings: Live,
     /// The room for temporary files.
@@ -66,17 +68,17 @@ pub async fn run(
     if options.settings.now().watch {
         store.watch(WakeFor::Workers, bell.clone(), Some(is_idle), stop.child_token());
     }
-    let slots = Slots::new(options.slots);
+    let slots = Arc::new(options.slots.of_database(store.db_name()));
     let reporter = Reporter {
         store: store.clone(),
         id: id.clone(),
-        slots: options.slots,
         memory_mb: host.memory_bytes_max() >> 20,
-        of_slots: slots.clone(),
+        slots: options.slots.clone(),
         settings: options.settings.clone(),
     };
     let pulse = tokio::spawn(reporter.run(stop.child_token()));
-    tracing::info!(worker = %id, slots = options.slots, shard = store.served_name(), "worker started");
+    let (db, shard) = (store.db_name().to_owned(), store.served_name().to_owned());
+    tracing::info!(worker = %id, db, slots = options.slots.count(), shard, "worker started");
     let context = Arc::new(Context {
         store: store.clone(),
         host,
@@ -88,7 +90,7 @@ pub async fn run(
         spills: options.spills,
     });
     let mut running = Work::new(context, slots, idle).until_stopped(&bell).await;
-    tracing::info!(worker = %id, tasks = running.len(), "draining");
+    tracing::info!(worker = %id, db, tasks = running.len(), "draining");
     while running.join_next().await.is_some() {}
     // The pulse ends with `stop`; a panic in it has been reported.
     let _ = pulse.await;
@@ -96,14 +98,14 @@ pub async fn run(
     if let Err(error) = store.worker_gone(&id).await {
         tracing::warn!(%error, "could not sign off");
     }
-    tracing::info!(worker = %id, "worker stopped");
+    tracing::info!(worker = %id, db, "worker stopped");
     Ok(())
 }
 
 /// Tasks that run, that are to run, and that are being claimed.
 struct Work {
     context: Arc<Context>,
-    slots: Slots,
+    slots: Arc<SlotsOf>,
     running: JoinSet<()>,
     /// Claimed ahead, with the time at which they were.
     queue: VecDeque<(Claimed, Instant)>,
@@ -117,7 +119,7 @@ struct Work {
 }
 
 impl Work {
-    fn new(context: Arc<Context>, slots: Slots, idle: watch::Sender<bool>) -> Self {
+    fn new(context: Arc<Context>, slots: Arc<SlotsOf>, idle: watch::Sender<bool>) -> Self {
         Self {
             context,
             slots,
@@ -139,8 +141,11 @@ impl Work {
             self.look_for_more();
             let poll = Duration::from_millis(self.context.settings.now().poll_ms)
                 .mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            slots.want(self.look || self.claiming.is_some() || !self.queue.is_empty());
             let has_room = slots.free() > 0;
-            let is_idle = has_room && self.queue.is_empty();
+            // A slot that another database's task gives back is waited for too.
+            let may_look = has_room || slots.are_shared();
+            let is_idle = may_look && self.queue.is_empty();
             self.idle.send_if_modified(|before| std::mem::replace(before, is_idle) != is_idle);
             let waits_for_slot = !self.queue.is_empty() || self.look && self.claiming.is_none();
             tokio::select! {
@@ -153,9 +158,11 @@ impl Work {
                     self.look = true;
                 }
                 () = slots.wait(), if waits_for_slot && !has_room => {}
+                // Between the two looks at it, a slot may have become free.
+                () = tokio::time::sleep(LOOKED_AGAIN), if waits_for_slot && slots.are_shared() => {}
                 () = tokio::time::sleep(AHEAD_WAITS_MAX), if !self.queue.is_empty() => {}
-                () = bell.notified(), if has_room => self.look = true,
-                () = tokio::time::sleep(poll), if has_room => self.look = true,
+                () = bell.notified(), if may_look => self.look = true,
+                () = tokio::time::sleep(poll), if may_look => self.look = true,
                 () = stop.cancelled() => {}
             }
         }
@@ -245,9 +252,8 @@ async fn verify(store: &Store) {
 struct Reporter {
     store: Store,
     id: WorkerId,
-    slots: usize,
+    slots: Slots,
     memory_mb: usize,
-    of_slots: Slots,
     settings: Live,
 }
 
@@ -256,7 +262,7 @@ impl Reporter {
         /// What the deployment can do changes seldom, and takes a question to each member: so many reports.
         const ASKED_EVERY: u32 = 120;
         const COMPARED_EVERY: u32 = 12;
-        let slots = i32::try_from(self.slots).unwrap_or(i32::MAX);
+        let slots = i32::try_from(self.slots.count()).unwrap_or(i32::MAX);
         let (mut reports, mut can, mut apart) = (0_u32, None::<Capabilities>, false);
         let mut learning: Option<JoinHandle<()>> = None;
         while !stop.is_cancelled() {
@@ -273,7 +279,7 @@ impl Reporter {
                 "host": crate::telemetry::host_name(),
                 "pid": i64::from(std::process::id()),
                 "slots": slots,
-                "busy": i32::try_from(self.of_slots.busy()).unwrap_or(i32::MAX),
+                "busy": i32::try_from(self.slots.busy()).unwrap_or(i32::MAX),
                 "memory_mb": i64::try_from(self.memory_mb).unwrap_or(i64::MAX),
                 "version": env!("CARGO_PKG_VERSION"),
                 "level": requires::level(),

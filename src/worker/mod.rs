@@ -20,4 +20,5 @@ mod staging;
 mod writer;
 
 pub use daemon::{WorkerOptions, run};
+pub use slots::Slots;
 pub use spills::Spills;

@@ -1,11 +1,14 @@
-//! Slots, for how long tasks hold them, and how many tasks are worth claiming ahead.
+//! Slots: which database each free one goes to, for how long tasks hold them, and how many tasks are worth claiming ahead.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
+use crate::ids::JobId;
+use crate::protocol::shares::{Contender, Shares, Ticket};
 use crate::store::charge::Charge;
 
 /// Tasks claimed ahead at most.
@@ -15,54 +18,197 @@ const AHEAD: Duration = Duration::from_millis(60);
 /// A task counts for so much of the mean.
 const PART: f64 = 0.2;
 
-/// The slots of a worker.
-#[derive(Clone)]
-pub(super) struct Slots {
-    all: usize,
-    free: Arc<Semaphore>,
-    /// Microseconds that tasks hold a slot, in the mean of late. 0 as long as none has ended.
+/// The slots of a worker process, for all databases that it serves. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Slots(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    count: usize,
+    /// How many databases are served.
+    databases: AtomicUsize,
+    turns: Mutex<Turns>,
+    /// A slot became free, or a database wants one no longer.
+    changed: Notify,
+    start: Instant,
+}
+
+/// Slots go round among databases as they do among the clients of one.
+#[derive(Debug, Default)]
+struct Turns {
+    shares: Shares,
+    busy: usize,
+    wanting: BTreeSet<String>,
+}
+
+/// The slots as one database sees them.
+pub(super) struct SlotsOf {
+    all: Slots,
+    db: String,
+    /// Microseconds that its tasks hold a slot, in the mean of late. 0 as long as none has ended.
     mean_us: Arc<AtomicU64>,
 }
 
 /// A slot that a task holds while it computes. The commit needs none.
 pub(super) struct Slot {
-    held: Mutex<Option<(OwnedSemaphorePermit, Option<Charge>)>>,
+    held: Mutex<Option<(Held, Option<Charge>)>>,
     since: Instant,
     mean_us: Arc<AtomicU64>,
 }
 
+/// Gives the slot back when it is dropped.
+struct Held {
+    all: Slots,
+    ticket: Ticket,
+}
+
 impl Slots {
-    pub(super) fn new(all: usize) -> Self {
-        Self { all, free: Arc::new(Semaphore::new(all)), mean_us: Arc::default() }
+    /// So many.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(All {
+            count,
+            databases: AtomicUsize::new(0),
+            turns: Mutex::default(),
+            changed: Notify::new(),
+            start: Instant::now(),
+        }))
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.count
+    }
+
+    /// How many tasks hold one.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.lock().busy
+    }
+
+    pub(super) fn of_database(&self, db: &str) -> SlotsOf {
+        self.0.databases.fetch_add(1, Ordering::Relaxed);
+        SlotsOf { all: self.clone(), db: db.to_owned(), mean_us: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.start.elapsed()
+    }
+}
+
+impl Turns {
+    /// How many of the free slots are this database's now. The others are those of databases whose turn it is.
+    fn room(&mut self, db: &str, count: usize, now: Duration) -> usize {
+        let free = count.saturating_sub(self.busy);
+        if free == 0 || self.wanting.iter().all(|other| other == db) {
+            return free;
+        }
+        let wanting = self.wanting.iter().filter(|other| *other != db).map(String::as_str);
+        let contenders: Vec<Contender> =
+            wanting.chain([db]).map(|db| contender(db, free)).collect();
+        let own = contenders.len() - 1;
+        let places = self.shares.assign(&contenders, free, now);
+        places.into_iter().filter(|place| *place == own).count()
+    }
+}
+
+/// A database that may have so many tasks.
+fn contender(db: &str, tasks: usize) -> Contender {
+    Contender {
+        job: JobId::from_text(db),
+        client: db.to_owned(),
+        priority: 0,
+        publishes: false,
+        tasks,
+    }
+}
+
+impl SlotsOf {
+    /// Free slots that are this database's turn.
     pub(super) fn free(&self) -> usize {
-        self.free.available_permits()
+        let now = self.all.now();
+        self.all.lock().room(&self.db, self.all.0.count, now)
     }
 
+    /// Whether other databases are served too, so that slots may become free that none of this one's tasks held.
+    pub(super) fn are_shared(&self) -> bool {
+        self.all.0.databases.load(Ordering::Relaxed) > 1
+    }
+
+    /// How many tasks hold a slot, of whatever database.
     pub(super) fn busy(&self) -> usize {
-        self.all.saturating_sub(self.free())
+        self.all.busy()
     }
 
-    /// Takes a slot, if one is free.
+    /// Whether the database may have tasks that slots are wanted for. While it does, its turn is kept for it.
+    pub(super) fn want(&self, wants: bool) {
+        let mut turns = self.all.lock();
+        let changed = match wants {
+            true => turns.wanting.insert(self.db.clone()),
+            false => turns.wanting.remove(&self.db),
+        };
+        drop(turns);
+        if changed && !wants {
+            self.all.0.changed.notify_waiters();
+        }
+    }
+
+    /// Takes a slot, if one is free and it is this database's turn.
     pub(super) fn take(&self) -> Option<Arc<Slot>> {
-        let permit = self.free.clone().try_acquire_owned().ok()?;
+        let now = self.all.now();
+        let mut turns = self.all.lock();
+        if turns.room(&self.db, self.all.0.count, now) == 0 {
+            return None;
+        }
+        turns.busy += 1;
+        let ticket = turns.shares.took(&contender(&self.db, 1), now);
+        drop(turns);
         Some(Arc::new(Slot {
-            held: Mutex::new(Some((permit, None))),
+            held: Mutex::new(Some((Held { all: self.all.clone(), ticket }, None))),
             since: Instant::now(),
             mean_us: self.mean_us.clone(),
         }))
     }
 
-    /// Waits until a slot is free.
+    /// Waits until a slot is free, and it is this database's turn.
     pub(super) async fn wait(&self) {
-        // Nobody closes it.
-        let _ = self.free.acquire().await;
+        loop {
+            let changed = self.all.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.free() > 0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// How many tasks to have beside those that run: as many as will be begun soon, if they are like those before.
     pub(super) fn ahead(&self) -> usize {
-        ahead(self.all, self.mean_us.load(Ordering::Relaxed))
+        ahead(self.all.0.count, self.mean_us.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for SlotsOf {
+    fn drop(&mut self) {
+        self.all.0.databases.fetch_sub(1, Ordering::Relaxed);
+        self.want(false);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let now = self.all.now();
+        let mut turns = self.all.lock();
+        turns.busy = turns.busy.saturating_sub(1);
+        turns.shares.ended(self.ticket, now);
+        drop(turns);
+        self.all.0.changed.notify_waiters();
     }
 }
 
@@ -114,13 +260,63 @@ mod tests {
 
     #[test]
     fn a_slot_is_freed_once() {
-        let slots = Slots::new(1);
+        let all = Slots::new(1);
+        let slots = all.of_database("a");
         let slot = slots.take().expect("one is free");
         assert!(slots.take().is_none());
-        assert_eq!((slots.free(), slots.busy()), (0, 1));
+        assert_eq!((slots.free(), all.busy()), (0, 1));
         slot.free();
         slot.free();
-        assert_eq!((slots.free(), slots.busy()), (1, 0));
+        assert_eq!((slots.free(), all.busy()), (1, 0));
         assert!(slots.mean_us.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn a_database_alone_has_all_slots_and_shares_them_with_one_that_wants_some() {
+        let all = Slots::new(4);
+        let (a, b) = (all.of_database("a"), all.of_database("b"));
+        a.want(true);
+        assert_eq!(a.free(), 4);
+        b.want(true);
+        assert_eq!((a.free(), b.free()), (2, 2));
+        let held: Vec<_> = std::iter::from_fn(|| a.take()).collect();
+        assert_eq!((held.len(), a.free(), b.free()), (2, 0, 2), "b's turn is kept for it");
+        b.want(false);
+        assert_eq!(a.free(), 2);
+        b.want(true);
+        assert_eq!(b.free(), 2);
+        drop(b);
+        assert_eq!(a.free(), 2, "who is gone wants nothing");
+    }
+
+    #[test]
+    fn each_database_gets_its_turn() {
+        let all = Slots::new(1);
+        let of: Vec<SlotsOf> = ["a", "b", "c"].map(|db| all.of_database(db)).into();
+        of.iter().for_each(|slots| slots.want(true));
+        let mut turns = [0; 3];
+        for _ in 0..300 {
+            let whose = of.iter().position(|slots| slots.free() > 0).expect("it is someone's turn");
+            let slot = of[whose].take().expect("a slot");
+            std::thread::sleep(Duration::from_micros(200));
+            slot.free();
+            turns[whose] += 1;
+        }
+        assert!(turns.iter().all(|turns| *turns > 0), "{turns:?}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_when_it_is_its_turn() {
+        let all = Slots::new(1);
+        let (a, b) = (all.of_database("a"), all.of_database("b"));
+        let slot = a.take().expect("one is free");
+        b.want(true);
+        let waiting = tokio::spawn(async move {
+            b.wait().await;
+            b.take().is_some()
+        });
+        tokio::task::yield_now().await;
+        slot.free();
+        assert!(waiting.await.unwrap());
     }
 }

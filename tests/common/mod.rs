@@ -260,7 +260,7 @@ impl Bed {
         ]
     }
 
-    /// Starts a daemon of the binary, with more environment. One that is to stop at a named place has a short
+    /// Starts a daemon of the binary, with more environment; an empty value takes a variable away. One that is to stop at a named place has a short
     /// lease unless it is told otherwise.
     pub fn spawn(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> Managed {
         let n = self.started.fetch_add(1, Ordering::Relaxed);
@@ -280,7 +280,10 @@ impl Bed {
             command = command.env("AVIARY_ONE_TASK_BYTES", "0").env("AVIARY_KEPT_BYTES", "0");
         }
         for (key, value) in env {
-            command = command.env(*key, *value);
+            command = match *value {
+                "" => command.env_remove(*key),
+                value => command.env(*key, value),
+            };
         }
         let process = command.spawn().expect("the binary starts");
         match &self.servers {

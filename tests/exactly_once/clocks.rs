@@ -13,6 +13,7 @@ async fn many_may_be_the_first_to_ask_for_the_time() {
         let options = ConnectOptions {
             uri: bed.uri(),
             db: Some("test".into()),
+            any_db: false,
             app_name: "clocks".into(),
             shard: None,
             shard_uri: None,

@@ -175,3 +175,31 @@ async fn the_fleets_role_is_enough_and_each_of_its_privileges_is_missed() {
     }
     assert!(unmissed.is_empty(), "nobody misses these: {unmissed:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_for_all_databases_is_enough_to_serve_them() {
+    let Some(mongosh) = mongosh().await else { return };
+    let bed = crate::bed().await;
+    let said = make_roles(&mongosh, bed.set(), &[("ALL", "1")]).await;
+    assert_eq!(said.trim(), "created aviary-fleet in admin", "and no other");
+    let uri = user(bed.set(), "all", &[("aviary-fleet", "admin")]).await;
+    let env = [("AVIARY_URI", uri.as_str()), ("AVIARY_DB", "")];
+    let daemons = [
+        bed.spawn("coordinator", &["coordinator"], &env),
+        bed.spawn("worker", &["worker", "--slots", "1"], &env),
+    ];
+    let [map, _] = functions(&bed);
+    for db in [INPUT, "another"] {
+        let orders = bed.client.database(db).collection::<Document>("orders");
+        orders.insert_one(doc! { "_id": "one more", "k": 1 }).await.unwrap();
+        let submit =
+            ["submit", "--quiet", "-c", "orders", "--reduce", "_sum", "--out", "replace:t"];
+        let submit = [&submit[..], &["--map", map.to_str().unwrap()]].concat();
+        aviary(&uri, db, &submit).await.ok();
+    }
+    for daemon in daemons {
+        let log = daemon.log().unwrap();
+        assert_eq!(refusal(&log), None);
+        assert!(!log.contains("cannot watch all databases"), "{log}");
+    }
+}

@@ -28,6 +28,7 @@ async fn store(bed: &Bed) -> Store {
     let options = ConnectOptions {
         uri: bed.uri(),
         db: Some("test".into()),
+        any_db: false,
         app_name: "leases".into(),
         shard,
         shard_uri,

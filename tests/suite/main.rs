@@ -10,6 +10,7 @@ mod committed;
 #[path = "../common/mod.rs"]
 mod common;
 mod compiling;
+mod databases;
 mod docs;
 #[path = "../exactly_once/jobs.rs"]
 #[allow(dead_code, clippy::allow_attributes, reason = "these tests use a part of this")]

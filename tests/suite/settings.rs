@@ -288,7 +288,7 @@ async fn settings_are_listed_with_where_they_come_from() {
         ("poll-ms", 60.into(), "flag"),
         ("slots", 3.into(), "file"),
         ("log", "debug".into(), "file"),
-        ("db", "from_flag".into(), "flag"),
+        ("db", vec!["from_flag"].into(), "flag"),
         ("output", "json".into(), "flag"),
         ("config", file.into(), "flag"),
         ("cap-query-time", "2h".into(), "file"),

@@ -8,10 +8,12 @@ use tracing_subscriber::EnvFilter;
 use super::setting::{EveryVerb, Given, Takes};
 use crate::cli::uri_file::{self, Address};
 use crate::config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
+use crate::job::validate::check_database_name;
 use crate::settings::file::{self, Values};
 use crate::settings::{Chosen, Group, Origin, Scope, Value, named, table};
+use crate::store::databases::is_of_users;
 use crate::store::uri::has_secret;
 use crate::telemetry;
 
@@ -35,9 +37,12 @@ pub(in crate::cli) struct Global {
     /// Where the deployment is.
     #[arg(skip)]
     pub(in crate::cli) address: Address,
-    /// The database, if it was named.
+    /// The database, if one was named.
     #[arg(skip)]
     pub(in crate::cli) db: Option<String>,
+    /// All databases that were named: several for daemons only.
+    #[arg(skip)]
+    pub(in crate::cli) dbs: Vec<String>,
     #[arg(skip)]
     pub(in crate::cli) format: Format,
     /// Whether a person waits for the verb, rather than starting a daemon.
@@ -86,7 +91,7 @@ impl Global {
         let file = self.file.iter().filter(|(setting, _)| setting.scope() == Scope::Client);
         self.chosen.offer_all(Origin::File, file);
         self.address = Address::of(&self.chosen, table::URI, table::URI_FILE);
-        self.db = self.chosen.text(table::DB);
+        self.name_databases()?;
         self.format = match self.chosen.text(table::OUTPUT).as_deref() {
             Some("wide") => Format::Wide,
             Some("json") => Format::Json,
@@ -100,6 +105,33 @@ impl Global {
                 aviary_testcontainers::named::name(setting.variable, value.clone());
             }
         }
+        Ok(())
+    }
+
+    fn name_databases(&mut self) -> Result<()> {
+        let Some(setting) = named(table::DB).filter(|_| self.chosen.get(table::DB).is_some())
+        else {
+            return Ok(());
+        };
+        let place = self.chosen.origin(table::DB).place(setting, self.file().as_deref());
+        self.dbs = self.chosen.list(table::DB);
+        for db in &self.dbs {
+            check_database_name(db)
+                .map_err(|e| Error::Usage(format!("{e}; {place} names the database")))?;
+        }
+        if let Some(db) = self.dbs.iter().find(|db| !is_of_users(db)) {
+            return Err(Error::Usage(format!("{db} belongs to the server; {place} names another")));
+        }
+        self.db = match self.dbs.as_slice() {
+            [] => return Err(Error::Usage(format!("{place} must be the name of a database"))),
+            [db] => Some(db.clone()),
+            [_, ..] if self.is_verb => {
+                return Err(Error::Usage(format!(
+                    "{place} names several databases, which only a coordinator or a worker takes; name one"
+                )));
+            }
+            [_, ..] => None,
+        };
         Ok(())
     }
 

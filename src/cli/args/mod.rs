@@ -102,9 +102,9 @@ pub(super) enum Command {
     Rm(RmArgs),
     /// List worker daemons; those that are gone for some minutes only with -o json.
     Workers,
-    /// Run a coordinator; any number may run, one holds the role.
+    /// Run a coordinator: for the databases that --db names, else for every one. Any number may run; one holds the role.
     Coordinator(CoordinatorArgs),
-    /// Run a worker.
+    /// Run a worker: for the databases that --db names, else for every one.
     Worker(WorkerArgs),
     /// Run functions over a sample in this process: no workers, no writes.
     Try(Box<TryArgs>),

@@ -16,11 +16,12 @@ use crate::task::counters::{UNMATCHED, UPDATED};
 use crate::terminal::tell;
 
 /// How long a caller who does not wait for the job waits for the answer: where a coordinator runs, it comes at
-/// once.
+/// once. One that serves every database may have to wake first.
 pub(super) async fn detached_patience(store: &Store) -> Option<Duration> {
     const PATIENCE: Duration = Duration::from_secs(10);
+    const WAKES_WITHIN: Duration = Duration::from_secs(2);
     let runs = store.has_coordinator().await.unwrap_or(true);
-    Some(if runs { PATIENCE } else { Duration::ZERO })
+    Some(if runs { PATIENCE } else { WAKES_WITHIN })
 }
 
 /// Waits for the coordinator's answer, and returns the job's id. `None` when there is none in time.

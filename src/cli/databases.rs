@@ -1,0 +1,351 @@
+//! Which databases a daemon serves: those that it was told of, or every one that has Aviary's collections.
+//!
+//! A database that is served costs a few queries a second: a lease, a look for work. So of many, those in which nothing
+//! happens rest: their daemon is stopped, and begun again when a stream of the whole deployment's changes, or a look now
+//! and then, finds work there.
+
+mod known;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Result;
+use crate::settings::Live;
+use crate::store::Store;
+use known::{Known, ask};
+
+/// How often the deployment is asked for its databases.
+const LIST_EVERY: Duration = Duration::from_secs(2);
+/// So many databases are served without rest: they cost little.
+const AWAKE: usize = 8;
+/// One of more rests when there has been nothing to do for so long.
+const QUIET: Duration = Duration::from_secs(30);
+/// How often one that is awake is asked whether there is anything to do.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often one of those that rest is asked, each in turn.
+const VISIT_EVERY: Duration = Duration::from_secs(4);
+/// None rests for longer: what has been kept for long enough is removed by a coordinator that is awake.
+const REST_MAX: Duration = Duration::from_secs(6 * 3_600);
+/// One that could not be served is begun again after so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Serves databases until `stop`, and waits until each has come to its end. Those that are named are served whether they
+/// have been set up or not; without any, and if the URI names none, all that have been, as they come and go.
+///
+/// # Errors
+/// Those of `serve` where there is one database.
+pub(super) async fn serve_all<F, S>(
+    store: &Store,
+    named: &[String],
+    settings: &Live,
+    serve: F,
+    stop: CancellationToken,
+) -> Result<()>
+where
+    F: Fn(Store, CancellationToken) -> S,
+    S: Future<Output = Result<()>> + Send + 'static,
+{
+    if named.len() < 2 && store.is_bound() {
+        return serve(store.clone(), stop).await;
+    }
+    let (tell, told) = mpsc::unbounded_channel();
+    if named.is_empty() {
+        tracing::info!("serving every database that has Aviary's collections");
+        tokio::spawn(list(store.clone(), tell.clone(), stop.child_token()));
+    } else {
+        // The channel is open.
+        let _ = tell.send(Told::Wanted(named.iter().cloned().collect()));
+    }
+    if settings.now().watch {
+        let (woken, missed) = (tell.clone(), tell.clone());
+        store.watch_all(
+            move |name| drop(woken.send(Told::Woken(name))),
+            move || drop(missed.send(Told::Missed)),
+            stop.child_token(),
+        );
+    }
+    let served = Served {
+        store: store.clone(),
+        are_named: !named.is_empty(),
+        all: BTreeMap::new(),
+        lives: JoinSet::new(),
+        serve,
+        tell,
+        visited: String::new(),
+    };
+    served.until_stopped(told, stop).await;
+    Ok(())
+}
+
+/// What is learned while databases are served.
+enum Told {
+    /// These are to be served, and no others.
+    Wanted(BTreeSet<String>),
+    /// Something happened in this one.
+    Woken(String),
+    /// This one has Aviary's collections.
+    Found(String),
+    /// Anything may have happened anywhere.
+    Missed,
+}
+
+/// Tells of the databases to serve, again and again.
+async fn list(store: Store, tell: UnboundedSender<Told>, stop: CancellationToken) {
+    let mut known = Known::default();
+    while !stop.is_cancelled() {
+        if let Some(wanted) = known.look(&store).await {
+            // Whoever is gone wants to know nothing.
+            let _ = tell.send(Told::Wanted(wanted));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LIST_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Databases that are served.
+struct Served<F> {
+    store: Store,
+    are_named: bool,
+    all: BTreeMap<String, Database>,
+    /// The daemons of those that are awake.
+    lives: JoinSet<(String, End)>,
+    serve: F,
+    tell: UnboundedSender<Told>,
+    /// The one that was asked last of those that rest.
+    visited: String,
+}
+
+/// One that is served.
+struct Database {
+    /// Ends its daemon.
+    stop: CancellationToken,
+    is_awake: bool,
+    /// When it was begun, or came to rest.
+    since: Instant,
+    /// When something happened there.
+    woken: Option<Instant>,
+}
+
+/// How a database's daemon has come to its end.
+enum End {
+    /// It was quiet since this time.
+    Rests(Instant),
+    /// It was told to.
+    Stopped,
+    Failed(String),
+}
+
+impl<F, S> Served<F>
+where
+    F: Fn(Store, CancellationToken) -> S,
+    S: Future<Output = Result<()>> + Send + 'static,
+{
+    async fn until_stopped(mut self, mut told: UnboundedReceiver<Told>, stop: CancellationToken) {
+        let mut visits = tokio::time::interval(VISIT_EVERY);
+        loop {
+            tokio::select! {
+                Some(news) = told.recv() => self.learn(news, &stop),
+                Some(ended) = self.lives.join_next() => match ended {
+                    Ok((name, end)) => self.ended(&name, end, &stop),
+                    Err(error) => tracing::error!(%error, "a database is no longer served"),
+                },
+                _ = visits.tick() => self.visit(&stop),
+                () = stop.cancelled() => break,
+            }
+        }
+        while self.lives.join_next().await.is_some() {}
+    }
+
+    fn learn(&mut self, told: Told, stop: &CancellationToken) {
+        match told {
+            Told::Wanted(wanted) => self.become_those(&wanted, stop),
+            Told::Found(name) => self.add(&name, true, stop),
+            Told::Missed => self.visit_all(),
+            Told::Woken(name) => match self.all.get_mut(&name) {
+                Some(database) => {
+                    database.woken = Some(Instant::now());
+                    if !database.is_awake {
+                        self.wake(&name, stop);
+                    }
+                }
+                None if !self.are_named => self.look_into(name),
+                None => {}
+            },
+        }
+    }
+
+    /// Begins with those that are wanted, and ends with those that no longer are.
+    fn become_those(&mut self, wanted: &BTreeSet<String>, stop: &CancellationToken) {
+        let gone: Vec<String> =
+            self.all.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+        for name in gone {
+            if let Some(database) = self.all.remove(&name) {
+                tracing::info!(db = name, "no longer served");
+                database.stop.cancel();
+            }
+        }
+        let are_few = wanted.len() <= AWAKE;
+        let new: Vec<String> =
+            wanted.iter().filter(|name| !self.all.contains_key(*name)).cloned().collect();
+        for name in &new {
+            self.add(name, are_few, stop);
+        }
+        // Of very many, those with something to do are found one after the other.
+        if !are_few {
+            self.visit_each(new);
+        }
+    }
+
+    fn add(&mut self, name: &str, is_awake: bool, stop: &CancellationToken) {
+        if self.all.contains_key(name) {
+            return;
+        }
+        tracing::info!(db = name, "served");
+        let database = Database {
+            stop: CancellationToken::new(),
+            is_awake: false,
+            since: Instant::now(),
+            woken: None,
+        };
+        self.all.insert(name.to_owned(), database);
+        if is_awake {
+            self.wake(name, stop);
+        }
+    }
+
+    fn wake(&mut self, name: &str, stop: &CancellationToken) {
+        let are_many = self.all.len() > AWAKE;
+        let Some(database) = self.all.get_mut(name) else { return };
+        let stop = stop.child_token();
+        (database.is_awake, database.since, database.stop) = (true, Instant::now(), stop.clone());
+        let store = self.store.of_database(name);
+        let serving = (self.serve)(store.clone(), stop.clone());
+        let name = name.to_owned();
+        self.lives.spawn(async move {
+            tokio::pin!(serving);
+            let outcome = tokio::select! {
+                outcome = &mut serving => outcome,
+                quiet = quiet(&store), if are_many => {
+                    stop.cancel();
+                    return match serving.await {
+                        Ok(()) => (name, End::Rests(quiet)),
+                        Err(error) => (name, End::Failed(error.to_string())),
+                    };
+                }
+            };
+            match outcome {
+                Ok(()) if stop.is_cancelled() => (name, End::Stopped),
+                Ok(()) => (name, End::Failed("it ended by itself".to_owned())),
+                Err(error) => (name, End::Failed(error.to_string())),
+            }
+        });
+    }
+
+    fn ended(&mut self, name: &str, end: End, stop: &CancellationToken) {
+        // One that is no longer wanted may be wanted again by now, and have another daemon.
+        let Some(database) = self
+            .all
+            .get_mut(name)
+            .filter(|one| one.stop.is_cancelled() || matches!(end, End::Failed(_)))
+        else {
+            return;
+        };
+        (database.is_awake, database.since) = (false, Instant::now());
+        match end {
+            End::Rests(quiet) => {
+                tracing::debug!(db = name, "rests");
+                // What happened since the last question may be what the daemon did not see any more.
+                if database.woken.is_some_and(|at| at >= quiet) {
+                    self.wake(name, stop);
+                }
+            }
+            End::Stopped => {}
+            End::Failed(why) => {
+                tracing::warn!(db = name, why, "could not be served; trying again");
+                let (tell, name) = (self.tell.clone(), name.to_owned());
+                tokio::spawn(async move {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                    // Whoever is gone wants to know nothing.
+                    let _ = tell.send(Told::Woken(name));
+                });
+            }
+        }
+    }
+
+    /// Asks the next of those that rest whether there is anything to do.
+    fn visit(&mut self, stop: &CancellationToken) {
+        let resting = |(name, one): (&String, &Database)| (!one.is_awake).then(|| name.clone());
+        let later = (Bound::Excluded(&self.visited), Bound::Unbounded);
+        let next = self.all.range::<String, _>(later).find_map(resting);
+        let Some(name) = next.or_else(|| self.all.iter().find_map(resting)) else { return };
+        self.visited.clone_from(&name);
+        if self.all.get(&name).is_some_and(|one| one.since.elapsed() > REST_MAX) {
+            return self.wake(&name, stop);
+        }
+        tokio::spawn(visit(self.store.clone(), name, self.tell.clone()));
+    }
+
+    /// The same for all of them.
+    fn visit_all(&self) {
+        let resting = self.all.iter().filter(|(_, one)| !one.is_awake);
+        self.visit_each(resting.map(|(name, _)| name.clone()).collect());
+    }
+
+    /// The same for these, one after the other.
+    fn visit_each(&self, names: Vec<String>) {
+        let (store, tell) = (self.store.clone(), self.tell.clone());
+        tokio::spawn(async move {
+            for name in names {
+                visit(store.clone(), name, tell.clone()).await;
+            }
+        });
+    }
+
+    /// Finds out whether a database in which something happened is one to serve.
+    fn look_into(&self, name: String) {
+        let (store, tell) = (self.store.clone(), self.tell.clone());
+        tokio::spawn(async move {
+            if known::has_aviary(&store, &name).await == Some(true) {
+                // Whoever is gone wants to know nothing.
+                let _ = tell.send(Told::Found(name));
+            }
+        });
+    }
+}
+
+/// Wakes a database that has something to do.
+async fn visit(store: Store, name: String, tell: UnboundedSender<Told>) {
+    if has_work(&store.of_database(&name)).await != Some(false) {
+        // Whoever is gone wants to know nothing.
+        let _ = tell.send(Told::Woken(name));
+    }
+}
+
+/// Waits until there has been nothing to do for a while. Returns the time of the last look but one: what happened after
+/// it may not have been seen.
+async fn quiet(store: &Store) -> Instant {
+    let mut since: Option<Instant> = None;
+    let mut before = Instant::now();
+    loop {
+        tokio::time::sleep(ASK_EVERY).await;
+        let now = Instant::now();
+        match (has_work(store).await, since) {
+            (Some(false), Some(since)) if since.elapsed() >= QUIET => return before,
+            (Some(false), None) => since = Some(now),
+            (Some(false), _) => {}
+            _ => since = None,
+        }
+        before = now;
+    }
+}
+
+async fn has_work(store: &Store) -> Option<bool> {
+    ask(store, "look for work", |store| async move { store.has_work().await }).await
+}
