@@ -1,5 +1,8 @@
 //! `aviary coordinator` and `aviary worker`.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CoordinatorArgs, Global, WorkerArgs};
@@ -10,6 +13,7 @@ use crate::coordinator;
 use crate::error::{Error, Result};
 use crate::settings::{Live, table};
 use crate::store::Store;
+use crate::store::watch::WakeFor;
 use crate::wasm::{Compiler, Host, HostOptions};
 use crate::worker::{self, Slots, Spills, WorkerOptions};
 
@@ -19,11 +23,11 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
     let global = Global { trusted: own.list(table::TRUST_DATABASES), ..global.clone() };
     let stop = stop_on_signal()?;
     let store = patiently(&stop, || global.store("aviary-coordinator")).await?;
-    let serve = |store: Store, stop: CancellationToken| {
-        let settings = settings.again();
-        async move { coordinator::run(store, settings, stop).await }
+    let serve = |store: Store, bell: Option<Arc<Notify>>, stop: CancellationToken| {
+        coordinator::run(store, settings.again(), bell, stop)
     };
-    let outcome = databases::serve_all(&store, &global.dbs, &settings, serve, stop).await;
+    let wakes = settings.now().watch.then_some(WakeFor::Coordinator);
+    let outcome = databases::serve_all(&store, &global.dbs, wakes, serve, stop).await;
     store.close().await;
     outcome
 }
@@ -47,12 +51,13 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<()> {
     let spills = Spills::new(own.number(table::SPILL_BYTES));
     tracing::info!(bytes = spills.space.bytes_max(), "room for temporary files");
     let slots = Slots::new(slots);
-    let serve = |store: Store, stop: CancellationToken| {
+    let serve = |store: Store, bell: Option<Arc<Notify>>, stop: CancellationToken| {
         let (slots, spills) = (slots.clone(), spills.clone());
-        let options = WorkerOptions { slots, settings: settings.again(), spills };
+        let options = WorkerOptions { slots, settings: settings.again(), spills, bell };
         worker::run(store, host.clone(), options, stop)
     };
-    let outcome = databases::serve_all(&store, &global.dbs, &settings, serve, stop).await;
+    let wakes = settings.now().watch.then_some(WakeFor::Workers);
+    let outcome = databases::serve_all(&store, &global.dbs, wakes, serve, stop).await;
     store.close().await;
     outcome
 }

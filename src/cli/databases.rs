@@ -8,15 +8,18 @@ mod known;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
-use crate::settings::Live;
 use crate::store::Store;
+use crate::store::watch::WakeFor;
 use known::{Known, ask};
 
 /// How often the deployment is asked for its databases.
@@ -31,6 +34,8 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 const VISIT_EVERY: Duration = Duration::from_secs(4);
 /// None rests for longer: what has been kept for long enough is removed by a coordinator that is awake.
 const REST_MAX: Duration = Duration::from_secs(6 * 3_600);
+/// What is found by what happened there is listed by then.
+const LISTED_WITHIN: Duration = Duration::from_secs(15);
 /// One that could not be served is begun again after so long.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -42,16 +47,16 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub(super) async fn serve_all<F, S>(
     store: &Store,
     named: &[String],
-    settings: &Live,
+    wakes: Option<WakeFor>,
     serve: F,
     stop: CancellationToken,
 ) -> Result<()>
 where
-    F: Fn(Store, CancellationToken) -> S,
+    F: Fn(Store, Option<Arc<Notify>>, CancellationToken) -> S,
     S: Future<Output = Result<()>> + Send + 'static,
 {
     if named.len() < 2 && store.is_bound() {
-        return serve(store.clone(), stop).await;
+        return serve(store.clone(), None, stop).await;
     }
     let (tell, told) = mpsc::unbounded_channel();
     if named.is_empty() {
@@ -61,22 +66,27 @@ where
         // The channel is open.
         let _ = tell.send(Told::Wanted(named.iter().cloned().collect()));
     }
-    if settings.now().watch {
+    // A few that are named are all found and awake, and a user may have no right to more.
+    let wakes = wakes.filter(|_| named.is_empty() || named.len() > AWAKE);
+    let is_watched = wakes.map(|audience| {
         let (woken, missed) = (tell.clone(), tell.clone());
         store.watch_all(
+            audience,
             move |name| drop(woken.send(Told::Woken(name))),
             move || drop(missed.send(Told::Missed)),
             stop.child_token(),
-        );
-    }
+        )
+    });
     let served = Served {
         store: store.clone(),
         are_named: !named.is_empty(),
+        is_watched: is_watched.unwrap_or_default(),
         all: BTreeMap::new(),
         lives: JoinSet::new(),
         serve,
         tell,
         visited: String::new(),
+        strangers: BTreeMap::new(),
     };
     served.until_stopped(told, stop).await;
     Ok(())
@@ -113,20 +123,30 @@ async fn list(store: Store, tell: UnboundedSender<Told>, stop: CancellationToken
 struct Served<F> {
     store: Store,
     are_named: bool,
+    /// Whether one stream tells of changes in all of them.
+    is_watched: Arc<AtomicBool>,
     all: BTreeMap<String, Database>,
     /// The daemons of those that are awake.
-    lives: JoinSet<(String, End)>,
+    lives: JoinSet<End>,
     serve: F,
     tell: UnboundedSender<Told>,
     /// The one that was asked last of those that rest.
     visited: String,
+    /// Those that were looked into lately because something happened there.
+    strangers: BTreeMap<String, Instant>,
 }
 
 /// One that is served.
 struct Database {
     /// Ends its daemon.
     stop: CancellationToken,
-    is_awake: bool,
+    /// Its daemon; none while it rests. One that was dropped and came back may have a second one before its first has
+    /// ended.
+    life: Option<task::Id>,
+    /// Rung when something happened there.
+    bell: Arc<Notify>,
+    /// When it was first heard of.
+    found: Instant,
     /// When it was begun, or came to rest.
     since: Instant,
     /// When something happened there.
@@ -144,7 +164,7 @@ enum End {
 
 impl<F, S> Served<F>
 where
-    F: Fn(Store, CancellationToken) -> S,
+    F: Fn(Store, Option<Arc<Notify>>, CancellationToken) -> S,
     S: Future<Output = Result<()>> + Send + 'static,
 {
     async fn until_stopped(mut self, mut told: UnboundedReceiver<Told>, stop: CancellationToken) {
@@ -152,9 +172,9 @@ where
         loop {
             tokio::select! {
                 Some(news) = told.recv() => self.learn(news, &stop),
-                Some(ended) = self.lives.join_next() => match ended {
-                    Ok((name, end)) => self.ended(&name, end, &stop),
-                    Err(error) => tracing::error!(%error, "a database is no longer served"),
+                Some(ended) = self.lives.join_next_with_id() => match ended {
+                    Ok((life, end)) => self.ended(life, end, &stop),
+                    Err(error) => self.ended(error.id(), End::Failed(error.to_string()), &stop),
                 },
                 _ = visits.tick() => self.visit(&stop),
                 () = stop.cancelled() => break,
@@ -167,11 +187,15 @@ where
         match told {
             Told::Wanted(wanted) => self.become_those(&wanted, stop),
             Told::Found(name) => self.add(&name, true, stop),
-            Told::Missed => self.visit_all(),
+            Told::Missed => {
+                self.all.values().for_each(|one| one.bell.notify_one());
+                self.visit_all();
+            }
             Told::Woken(name) => match self.all.get_mut(&name) {
                 Some(database) => {
                     database.woken = Some(Instant::now());
-                    if !database.is_awake {
+                    database.bell.notify_one();
+                    if database.life.is_none() {
                         self.wake(&name, stop);
                     }
                 }
@@ -183,8 +207,11 @@ where
 
     /// Begins with those that are wanted, and ends with those that no longer are.
     fn become_those(&mut self, wanted: &BTreeSet<String>, stop: &CancellationToken) {
+        let is_gone = |(name, one): &(&String, &Database)| {
+            !wanted.contains(*name) && one.found.elapsed() > LISTED_WITHIN
+        };
         let gone: Vec<String> =
-            self.all.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+            self.all.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
             if let Some(database) = self.all.remove(&name) {
                 tracing::info!(db = name, "no longer served");
@@ -210,7 +237,9 @@ where
         tracing::info!(db = name, "served");
         let database = Database {
             stop: CancellationToken::new(),
-            is_awake: false,
+            life: None,
+            bell: Arc::default(),
+            found: Instant::now(),
             since: Instant::now(),
             woken: None,
         };
@@ -224,52 +253,51 @@ where
         let are_many = self.all.len() > AWAKE;
         let Some(database) = self.all.get_mut(name) else { return };
         let stop = stop.child_token();
-        (database.is_awake, database.since, database.stop) = (true, Instant::now(), stop.clone());
+        (database.stop, database.since) = (stop.clone(), Instant::now());
         let store = self.store.of_database(name);
-        let serving = (self.serve)(store.clone(), stop.clone());
-        let name = name.to_owned();
-        self.lives.spawn(async move {
+        // A stream for each of many would look at all of the server's writes for each of them.
+        let bell = self.is_watched.load(Ordering::Relaxed).then(|| database.bell.clone());
+        let serving = (self.serve)(store.clone(), bell, stop.clone());
+        let life = self.lives.spawn(async move {
             tokio::pin!(serving);
             let outcome = tokio::select! {
                 outcome = &mut serving => outcome,
                 quiet = quiet(&store), if are_many => {
                     stop.cancel();
                     return match serving.await {
-                        Ok(()) => (name, End::Rests(quiet)),
-                        Err(error) => (name, End::Failed(error.to_string())),
+                        Ok(()) => End::Rests(quiet),
+                        Err(error) => End::Failed(error.to_string()),
                     };
                 }
             };
             match outcome {
-                Ok(()) if stop.is_cancelled() => (name, End::Stopped),
-                Ok(()) => (name, End::Failed("it ended by itself".to_owned())),
-                Err(error) => (name, End::Failed(error.to_string())),
+                Ok(()) if stop.is_cancelled() => End::Stopped,
+                Ok(()) => End::Failed("it ended by itself".to_owned()),
+                Err(error) => End::Failed(error.to_string()),
             }
         });
+        database.life = Some(life.id());
     }
 
-    fn ended(&mut self, name: &str, end: End, stop: &CancellationToken) {
-        // One that is no longer wanted may be wanted again by now, and have another daemon.
-        let Some(database) = self
-            .all
-            .get_mut(name)
-            .filter(|one| one.stop.is_cancelled() || matches!(end, End::Failed(_)))
+    fn ended(&mut self, life: task::Id, end: End, stop: &CancellationToken) {
+        let Some((name, database)) = self.all.iter_mut().find(|(_, one)| one.life == Some(life))
         else {
             return;
         };
-        (database.is_awake, database.since) = (false, Instant::now());
+        let name = name.clone();
+        (database.life, database.since) = (None, Instant::now());
         match end {
             End::Rests(quiet) => {
                 tracing::debug!(db = name, "rests");
                 // What happened since the last question may be what the daemon did not see any more.
                 if database.woken.is_some_and(|at| at >= quiet) {
-                    self.wake(name, stop);
+                    self.wake(&name, stop);
                 }
             }
             End::Stopped => {}
             End::Failed(why) => {
                 tracing::warn!(db = name, why, "could not be served; trying again");
-                let (tell, name) = (self.tell.clone(), name.to_owned());
+                let tell = self.tell.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(AGAIN_AFTER).await;
                     // Whoever is gone wants to know nothing.
@@ -281,7 +309,7 @@ where
 
     /// Asks the next of those that rest whether there is anything to do.
     fn visit(&mut self, stop: &CancellationToken) {
-        let resting = |(name, one): (&String, &Database)| (!one.is_awake).then(|| name.clone());
+        let resting = |(name, one): (&String, &Database)| one.life.is_none().then(|| name.clone());
         let later = (Bound::Excluded(&self.visited), Bound::Unbounded);
         let next = self.all.range::<String, _>(later).find_map(resting);
         let Some(name) = next.or_else(|| self.all.iter().find_map(resting)) else { return };
@@ -294,7 +322,7 @@ where
 
     /// The same for all of them.
     fn visit_all(&self) {
-        let resting = self.all.iter().filter(|(_, one)| !one.is_awake);
+        let resting = self.all.iter().filter(|(_, one)| one.life.is_none());
         self.visit_each(resting.map(|(name, _)| name.clone()).collect());
     }
 
@@ -309,7 +337,14 @@ where
     }
 
     /// Finds out whether a database in which something happened is one to serve.
-    fn look_into(&self, name: String) {
+    fn look_into(&mut self, name: String) {
+        /// Somebody else's collection may be called as ours is, and change all the time.
+        const AGAIN_AFTER: Duration = Duration::from_secs(10);
+        self.strangers.retain(|_, at| at.elapsed() < AGAIN_AFTER);
+        if self.strangers.contains_key(&name) {
+            return;
+        }
+        self.strangers.insert(name.clone(), Instant::now());
         let (store, tell) = (self.store.clone(), self.tell.clone());
         tokio::spawn(async move {
             if known::has_aviary(&store, &name).await == Some(true) {

@@ -38,11 +38,17 @@ use crate::store::watch::WakeFor;
 use intake::Intake;
 use reconcile::{Held, Looked, Reconciler};
 
-/// Runs until `stop`. Errors of the database are waited out; the role is given back at the end.
+/// Runs until `stop`. Errors of the database are waited out; the role is given back at the end. A `bell` is rung when there
+/// may be something to do; without one, a change stream of the database is opened.
 ///
 /// # Errors
 /// None so far: database errors are waited out.
-pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Result<()> {
+pub async fn run(
+    store: Store,
+    settings: Live,
+    bell: Option<Arc<Notify>>,
+    stop: CancellationToken,
+) -> Result<()> {
     /// How often leftovers of zombies are looked for.
     const SWEEP_EVERY: Duration = Duration::from_secs(30);
     /// How often in a row a look at the jobs may fail before the role is left to others for a while.
@@ -58,12 +64,12 @@ pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Resul
     const PAUSE_PART: u32 = 8;
     let id = WorkerId::generate(&crate::telemetry::host_name());
     let token = Token::generate();
-    let bell = Arc::new(Notify::new());
+    let (is_rung, bell) = (bell.is_some(), bell.unwrap_or_default());
     store.learn_settings(&settings, retry::ANSWER_MAX).await;
-    if settings.now().watch {
+    if settings.now().watch && !is_rung {
         store.watch(WakeFor::Coordinator, bell.clone(), None, stop.child_token());
     }
-    tracing::info!(coordinator = %id, "coordinator started");
+    tracing::info!(coordinator = %id, db = store.db_name(), "coordinator started");
     if let Err(error) = store.refresh_validator().await {
         tracing::warn!(%error, "could not bring the collection's validator up to date; run aviary init");
     }
@@ -134,11 +140,12 @@ pub async fn run(store: Store, settings: Live, stop: CancellationToken) -> Resul
     }
     keeper.ended().await;
     // The lease runs out by itself, so a database that is away does not hold the stop up.
+    let db = store.db_name().to_owned();
     let giving_back = async move { store.release_role(&token).await };
     if let Err(error) = within(retry::ANSWER_MAX, "give the role back", giving_back).await {
         tracing::warn!(%error, "could not give the role back");
     }
-    tracing::info!(coordinator = %id, "coordinator stopped");
+    tracing::info!(coordinator = %id, db, "coordinator stopped");
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 //! tenth of writing them. So a worker that has all hands full has no stream.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -90,25 +91,29 @@ impl Store {
 }
 
 impl Store {
-    /// Calls `woken` with the name of each database in which there is something new to do, and `missed` when something
-    /// may have been missed, until `stop`.
+    /// Calls `woken` with the name of each database in which something that matters to `audience` changes, or in which there
+    /// is something new to do, and `missed` when something may have been missed, until `stop`. What is returned says
+    /// whether that is so now: it takes a right to all databases.
     pub fn watch_all(
         &self,
+        audience: WakeFor,
         woken: impl Fn(String) + Send + 'static,
         missed: impl Fn() + Send + 'static,
         stop: CancellationToken,
-    ) {
+    ) -> Arc<AtomicBool> {
         /// A user who may not have the stream now may be given the right to.
         const REOPEN_PAUSE: Duration = Duration::from_secs(5);
         /// An answer without a change is not waited for longer: whoever asks often costs.
         const AWAIT: Duration = Duration::from_secs(10);
-        let client = self.client().clone();
+        let is_open = Arc::new(AtomicBool::new(false));
+        let (client, open) = (self.client().clone(), is_open.clone());
         let of_tenants = doc! { "ns.coll": { "$regex": format!("^{REQUESTS}-") } };
         let ours = vec![doc! { "ns.coll": { "$in": [AVIARY, REQUESTS] } }, of_tenants];
         let pipeline = [
             doc! { "$match": {
                 "$and": [doc! { "$or": ours }],
                 "$or": [
+                    matters(audience),
                     { "operationType": "insert", "fullDocument.kind": "job" },
                     { "operationType": "insert", "ns.coll": { "$ne": AVIARY } },
                     { "updateDescription.updatedFields.state": {
@@ -124,7 +129,9 @@ impl Store {
                 let opened = client.watch().pipeline(pipeline.clone()).max_await_time(AWAIT).await;
                 match opened {
                     Ok(mut stream) => {
-                        (was_refused, _) = (false, missed());
+                        was_refused = false;
+                        open.store(true, Ordering::Relaxed);
+                        missed();
                         loop {
                             let event = tokio::select! {
                                 event = stream.next() => event,
@@ -150,12 +157,14 @@ impl Store {
                     }
                     Err(error) => tracing::debug!(%error, "still no stream of all databases"),
                 }
+                open.store(false, Ordering::Relaxed);
                 tokio::select! {
                     () = tokio::time::sleep(REOPEN_PAUSE) => {}
                     () = stop.cancelled() => {}
                 }
             }
         });
+        is_open
     }
 }
 

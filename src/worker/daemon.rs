@@ -48,6 +48,8 @@ pub struct WorkerOptions {
     pub settings: Live,
     /// The room for temporary files.
     pub spills: Spills,
+    /// What is rung when there may be something to do; without it, a change stream of the database is opened.
+    pub bell: Option<Arc<Notify>>,
 }
 
 /// Runs until `stop`, then hands back what it holds and returns.
@@ -63,9 +65,9 @@ pub async fn run(
     let id = WorkerId::generate(&crate::telemetry::host_name());
     verify(&store).await;
     store.learn_settings(&options.settings, QUESTION_MAX).await;
-    let bell = Arc::new(Notify::new());
+    let (is_rung, bell) = (options.bell.is_some(), options.bell.unwrap_or_default());
     let (idle, is_idle) = watch::channel(true);
-    if options.settings.now().watch {
+    if options.settings.now().watch && !is_rung {
         store.watch(WakeFor::Workers, bell.clone(), Some(is_idle), stop.child_token());
     }
     let slots = Arc::new(options.slots.of_database(store.db_name()));
