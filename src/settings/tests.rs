@@ -18,7 +18,7 @@ fn samples(setting: &Setting) -> [(String, String); 2] {
             both(&text, &format!("{text:?}"))
         }),
         Kind::Switch => [both("on", "true"), both("0", "false")],
-        Kind::List => [both("a,b", "[\"a\", \"b\"]"), both("c", "[\"c\"]")],
+        Kind::List => [both("a,b", "[\"a\", \"b\"]"), both("c", "\"c\"")],
         Kind::Choice(words) => [words[0], words[1]].map(|w| both(w, &format!("{w:?}"))),
         Kind::Uri => ["mongodb://a/", "mongodb://b/"].map(|w| both(w, &format!("{w:?}"))),
         Kind::Text | Kind::Path | Kind::Filter => {
@@ -234,7 +234,7 @@ fn the_file_says_what_is_wrong_in_it() {
         ("split_bytes = -5", "split_bytes in f.toml must be a whole number from 1"),
         ("split_bytes = 0", "split_bytes in f.toml 0 is below"),
         ("watch = \"on\"", "watch in f.toml must be on or off"),
-        ("db = 5", "db in f.toml must be a text"),
+        ("db = 5", "db in f.toml must be names"),
         ("retention = 5", "retention in f.toml must be a number with a unit"),
         ("retention = \"400days\"", "retention in f.toml 400days is above"),
         ("trust_databases = [1]", "trust_databases in f.toml must be names"),
