@@ -1,11 +1,12 @@
 //! Planning a job: its snapshot, its splits, its partitions and its tasks; and what has to hold for them.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bson::{Timestamp, doc};
 
 use super::plan;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::job::target::options_for;
 use crate::job::{Job, JobEvent, JobState, Output, OutputMode, ReadMode};
@@ -37,7 +38,11 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
     );
     let (size, collation, target_options, by_shard) =
         (size?, collation?, target_options?, by_shard?);
-    let slots = by_shard.values().fold(0_u32, |sum, more| sum.saturating_add(*more));
+    let by_shard = match sum(&by_shard) {
+        0 if size.bytes >= config::ONE_TASK_BYTES_MAX => slots_soon(store).await?,
+        _ => by_shard,
+    };
+    let slots = sum(&by_shard);
     let Some(Placed { placement, time, input: found }) = place(store, job).await? else {
         return Ok(());
     };
@@ -128,6 +133,27 @@ pub(super) async fn make_plan(store: &Store, settings: &Settings, job: &Job) -> 
     let this = doc! { "plan": number, "snapshot": time, "role": job.role };
     store.transition(&job.id, JobEvent::Planned, this, set).await?;
     Ok(())
+}
+
+/// The same where there are none yet: workers that serve every database are about to report in one that has rested.
+async fn slots_soon(store: &Store) -> Result<BTreeMap<String, u32>> {
+    const WITHIN: Duration = Duration::from_secs(2);
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    /// They do not all wake at the same moment.
+    const APART: Duration = Duration::from_millis(300);
+    let began = Instant::now();
+    while sum(&slots(store).await?) == 0 {
+        if began.elapsed() > WITHIN {
+            return slots(store).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    tokio::time::sleep(APART).await;
+    slots(store).await
+}
+
+fn sum(by_shard: &BTreeMap<String, u32>) -> u32 {
+    by_shard.values().fold(0_u32, |sum, more| sum.saturating_add(*more))
 }
 
 /// The slots of the workers that are alive, by the shard they work for. Those who work for every shard

@@ -27,8 +27,12 @@ async fn bed() -> Bed {
 
 /// A coordinator and a worker with one slot.
 fn fleet(bed: &Bed, env: &[(&str, &str)]) -> [Managed; 2] {
+    fleet_of(bed, "1", env)
+}
+
+fn fleet_of(bed: &Bed, slots: &str, env: &[(&str, &str)]) -> [Managed; 2] {
     let coordinator = bed.spawn("coordinator", &["coordinator"], env);
-    [coordinator, bed.spawn("worker", &["worker", "--slots", "1"], env)]
+    [coordinator, bed.spawn("worker", &["worker", "--slots", slots], env)]
 }
 
 async fn load(bed: &Bed, db: &str, count: i32, pad: usize) {
@@ -154,13 +158,13 @@ async fn a_database_that_is_dropped_is_left_and_served_again_when_it_is_back() {
 /// More than are served without rest.
 const MANY: usize = 10;
 
-/// Sets up many databases, and starts a fleet for them.
-async fn many(bed: &Bed, env: &[(&str, &str)]) -> [Managed; 2] {
+/// Sets up many databases, and starts a fleet with so many slots for them.
+async fn many(bed: &Bed, slots: &str, env: &[(&str, &str)]) -> [Managed; 2] {
     for n in 0..MANY {
         bed.aviary(&["init", "--quiet", "-d", &format!("db{n}")]).await.ok();
     }
     load(bed, "db3", 20, 0).await;
-    let fleet = fleet(bed, &[env, &[NO_DB]].concat());
+    let fleet = fleet_of(bed, slots, &[env, &[NO_DB]].concat());
     let is_served = || log(bed, "worker.log").matches("served").count() >= MANY;
     wait_for("the databases to be found", async || is_served().then_some(())).await;
     fleet
@@ -182,7 +186,7 @@ async fn awake(bed: &Bed) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_databases_those_rest_in_which_nothing_happens() {
     let bed = bed().await;
-    let _fleet = many(&bed, &[]).await;
+    let _fleet = many(&bed, "1", &[]).await;
     assert_eq!(awake(&bed).await, [""; 0], "nothing has happened yet");
     assert_eq!(count(&bed, "db3").await, of(20));
     assert_eq!(awake(&bed).await, ["db3"]);
@@ -197,15 +201,27 @@ async fn of_many_databases_those_rest_in_which_nothing_happens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_rests_is_woken_without_change_streams_too() {
     let bed = bed().await;
-    let _fleet = many(&bed, &[("AVIARY_WATCH", "off")]).await;
+    let _fleet = many(&bed, "1", &[("AVIARY_WATCH", "off")]).await;
     assert_eq!(count(&bed, "db3").await, of(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_wakes_its_database_is_planned_for_the_workers_that_wake_with_it() {
+    let bed = bed().await;
+    let _fleet = many(&bed, "3", &[]).await;
+    // So large that it is worth several reduce tasks.
+    load(&bed, "db7", 150, 60_000).await;
+    assert_eq!(count(&bed, "db7").await, of(150));
+    let job = bed.client.database("db7").collection::<Document>("aviary");
+    let job = job.find_one(doc! { "kind": "job" }).await.unwrap().expect("a job");
+    assert_eq!(job.get_document("spec").unwrap().get_i64("partitions").unwrap(), 3, "{job}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_in_one_of_many_databases_survives_the_fleet_that_began_it() {
     let bed = bed().await.in_parts();
     let brief = [("AVIARY_LEASE_TTL_MS", LEASE_TTL_MS), ("AVIARY_SPLIT_BYTES", "65536")];
-    let first = many(&bed, &brief).await;
+    let first = many(&bed, "1", &brief).await;
     const TASKS: i32 = 40;
     load(&bed, "db5", TASKS, 60_000).await;
     let job = bed.aviary(&submit(&bed, "db5", "slow.js", &["--detach"])).await.ok();
