@@ -160,7 +160,12 @@ impl fmt::Display for RawVal<'_> {
         }
         // As people write it, which for a key that is a whole number is without a fraction.
         if let Some(number) = self.as_f64() {
-            return write!(f, "{number}");
+            // Where JavaScript takes an exponent too: the largest number has 309 digits.
+            let is_short = number == 0.0 || (1e-7..1e21).contains(&number.abs());
+            return match is_short || !number.is_finite() {
+                true => write!(f, "{number}"),
+                false => write!(f, "{number:e}"),
+            };
         }
         // What was never checked may be nested deeper than anything can be shown.
         let is_sound = matches!(self.validate(), Ok(()) | Err(ValueError::NotUtf8 { .. }));
@@ -293,5 +298,33 @@ impl From<RawVal<'_>> for RawValBuf {
         let mut raw = Vec::with_capacity(value.len());
         value.append_to(&mut raw);
         Self { raw }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_as_people_write_them_and_never_at_length() {
+        for (number, shown) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (5.0, "5"),
+            (0.1, "0.1"),
+            (-123_456.75, "-123456.75"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e21"),
+            (f64::MAX, "1.7976931348623157e308"),
+            (-f64::MAX, "-1.7976931348623157e308"),
+            (1e-7, "0.0000001"),
+            (1.5e-8, "1.5e-8"),
+            (5e-324, "5e-324"),
+            (f64::INFINITY, "inf"),
+            (f64::NAN, "NaN"),
+        ] {
+            let value = RawValBuf::from_bson(&bson::Bson::Double(number)).unwrap();
+            assert_eq!(value.to_string(), shown);
+        }
     }
 }
