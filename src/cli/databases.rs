@@ -63,8 +63,7 @@ where
         tracing::info!("serving every database that has Aviary's collections");
         tokio::spawn(list(store.clone(), tell.clone(), stop.child_token()));
     } else {
-        // The channel is open.
-        let _ = tell.send(Told::Wanted(named.iter().cloned().collect()));
+        say(&tell, Told::Wanted(named.iter().cloned().collect()));
     }
     // A few that are named are all found and awake, and a user may have no right to more.
     let wakes = wakes.filter(|_| named.is_empty() || named.len() > AWAKE);
@@ -72,8 +71,8 @@ where
         let (woken, missed) = (tell.clone(), tell.clone());
         store.watch_all(
             audience,
-            move |name| drop(woken.send(Told::Woken(name))),
-            move || drop(missed.send(Told::Missed)),
+            move |name| say(&woken, Told::Woken(name)),
+            move || say(&missed, Told::Missed),
             stop.child_token(),
         )
     });
@@ -104,13 +103,17 @@ enum Told {
     Missed,
 }
 
+/// Hands news to [`Served`]. Once that has stopped, there is nothing left to do with them.
+fn say(tell: &UnboundedSender<Told>, news: Told) {
+    let _ = tell.send(news);
+}
+
 /// Tells of the databases to serve, again and again.
 async fn list(store: Store, tell: UnboundedSender<Told>, stop: CancellationToken) {
     let mut known = Known::default();
     while !stop.is_cancelled() {
         if let Some(wanted) = known.look(&store).await {
-            // Whoever is gone wants to know nothing.
-            let _ = tell.send(Told::Wanted(wanted));
+            say(&tell, Told::Wanted(wanted));
         }
         tokio::select! {
             () = tokio::time::sleep(LIST_EVERY) => {}
@@ -300,8 +303,7 @@ where
                 let tell = self.tell.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(AGAIN_AFTER).await;
-                    // Whoever is gone wants to know nothing.
-                    let _ = tell.send(Told::Woken(name));
+                    say(&tell, Told::Woken(name));
                 });
             }
         }
@@ -348,8 +350,7 @@ where
         let (store, tell) = (self.store.clone(), self.tell.clone());
         tokio::spawn(async move {
             if known::has_aviary(&store, &name).await == Some(true) {
-                // Whoever is gone wants to know nothing.
-                let _ = tell.send(Told::Found(name));
+                say(&tell, Told::Found(name));
             }
         });
     }
@@ -358,8 +359,7 @@ where
 /// Wakes a database that has something to do.
 async fn visit(store: Store, name: String, tell: UnboundedSender<Told>) {
     if has_work(&store.of_database(&name)).await != Some(false) {
-        // Whoever is gone wants to know nothing.
-        let _ = tell.send(Told::Woken(name));
+        say(&tell, Told::Woken(name));
     }
 }
 

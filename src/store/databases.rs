@@ -30,18 +30,13 @@ impl Store {
     #[must_use]
     pub fn of_database(&self, name: &str) -> Self {
         Self {
-            client: self.client.clone(),
-            options: self.options.clone(),
             db: self.other_db(name),
-            topology: self.topology.clone(),
-            served: self.served.clone(),
             direct: self.direct.as_ref().map(|direct| Arc::new(direct.of_database(name))),
             avoided: Arc::default(),
             open_jobs: Arc::default(),
             accounts: Arc::default(),
-            trusted: self.trusted.clone(),
             natural: Arc::default(),
-            wire_version: self.wire_version,
+            ..self.clone()
         }
     }
 
@@ -78,7 +73,7 @@ impl Store {
         Ok(names)
     }
 
-    /// Whether a database has the collections that `aviary init` makes, as far as this user can see.
+    /// Whether somebody has run `aviary init` on a database, as far as this user can see.
     ///
     /// # Errors
     /// [`crate::error::Error::Store`].

@@ -91,28 +91,25 @@ impl Direct {
             hosts.iter().filter_map(|host| ServerAddress::parse(host.as_str()?).ok()).collect();
         let db = database_of(&client(primary, &shown)?, db);
         let beside = client(impatient(member), &shown)?;
-        Ok(Self {
-            shard: identity.shard,
+        Ok(Self::new(identity.shard, db, beside))
+    }
+
+    fn new(shard: String, db: Database, beside: Client) -> Self {
+        Self {
+            shard,
             db,
             beside,
             trusted: AtomicBool::new(false),
             said: AtomicBool::new(false),
             shut: AtomicBool::new(false),
             times_shut: AtomicU64::new(0),
-        })
+        }
     }
 
-    /// The same link for another database, which has to earn trust of its own.
+    /// The same link for another database. It is not trusted until it has been verified.
     pub(super) fn of_database(&self, name: &str) -> Self {
-        Self {
-            shard: self.shard.clone(),
-            db: database_of(self.db.client(), name),
-            beside: self.beside.clone(),
-            trusted: AtomicBool::new(false),
-            said: AtomicBool::new(false),
-            shut: AtomicBool::new(false),
-            times_shut: AtomicU64::new(0),
-        }
+        let db = database_of(self.db.client(), name);
+        Self::new(self.shard.clone(), db, self.beside.clone())
     }
 
     /// Asks the shard for something small, as tasks are asked for, and notes whether it answers.

@@ -103,7 +103,7 @@ impl Store {
     ) -> Arc<AtomicBool> {
         /// A user who may not have the stream now may be given the right to.
         const REOPEN_PAUSE: Duration = Duration::from_secs(5);
-        /// An answer without a change is not waited for longer: whoever asks often costs.
+        /// How long the server waits for a change before it answers. Each answer costs another question.
         const AWAIT: Duration = Duration::from_secs(10);
         let is_open = Arc::new(AtomicBool::new(false));
         let (client, open) = (self.client().clone(), is_open.clone());

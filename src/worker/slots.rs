@@ -1,7 +1,7 @@
 //! Slots: which database each free one goes to, for how long tasks hold them, and how many tasks are worth claiming ahead.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,6 @@ pub struct Slots(Arc<All>);
 #[derive(Debug)]
 struct All {
     count: usize,
-    /// How many databases are served.
-    databases: AtomicUsize,
     turns: Mutex<Turns>,
     /// A slot became free, or a database wants one no longer.
     changed: Notify,
@@ -37,6 +35,8 @@ struct All {
 #[derive(Debug, Default)]
 struct Turns {
     shares: Shares,
+    /// How many databases are served.
+    databases: usize,
     busy: usize,
     wanting: BTreeSet<String>,
 }
@@ -68,7 +68,6 @@ impl Slots {
     pub fn new(count: usize) -> Self {
         Self(Arc::new(All {
             count,
-            databases: AtomicUsize::new(0),
             turns: Mutex::default(),
             changed: Notify::new(),
             start: Instant::now(),
@@ -88,7 +87,7 @@ impl Slots {
     }
 
     pub(super) fn of_database(&self, db: &str) -> SlotsOf {
-        self.0.databases.fetch_add(1, Ordering::Relaxed);
+        self.lock().databases += 1;
         SlotsOf { all: self.clone(), db: db.to_owned(), mean_us: Arc::default() }
     }
 
@@ -137,7 +136,7 @@ impl SlotsOf {
 
     /// Whether other databases are served too, so that slots may become free that none of this one's tasks held.
     pub(super) fn are_shared(&self) -> bool {
-        self.all.0.databases.load(Ordering::Relaxed) > 1
+        self.all.lock().databases > 1
     }
 
     /// How many tasks hold a slot, of whatever database.
@@ -196,7 +195,7 @@ impl SlotsOf {
 
 impl Drop for SlotsOf {
     fn drop(&mut self) {
-        self.all.0.databases.fetch_sub(1, Ordering::Relaxed);
+        self.all.lock().databases -= 1;
         self.want(false);
     }
 }

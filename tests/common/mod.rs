@@ -260,7 +260,8 @@ impl Bed {
         ]
     }
 
-    /// Starts a daemon of the binary, with more environment; an empty value takes a variable away. One that is to stop at a named place has a short
+    /// Starts a daemon of the binary, with more environment; an empty value takes a variable away. One that is to
+    /// stop at a named place has a short
     /// lease unless it is told otherwise.
     pub fn spawn(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> Managed {
         let n = self.started.fetch_add(1, Ordering::Relaxed);

@@ -182,14 +182,22 @@ async fn the_role_for_all_databases_is_enough_to_serve_them() {
     let bed = crate::bed().await;
     let said = make_roles(&mongosh, bed.set(), &[("ALL", "1")]).await;
     assert_eq!(said.trim(), "created aviary-fleet in admin", "and no other");
-    let uri = user(bed.set(), "all", &[("aviary-fleet", "admin")]).await;
+    serves_all(&bed, "all", &[("aviary-fleet", "admin")], [INPUT, "another"]).await;
+    // As docs/reference/servers.md tells.
+    let built_in = [("readWriteAnyDatabase", "admin"), ("dbAdminAnyDatabase", "admin")];
+    serves_all(&bed, "built-in", &built_in, ["third", "fourth"]).await;
+}
+
+/// Runs a job in each database with a fleet that is told of none, as a user of these roles.
+async fn serves_all(bed: &Bed, name: &str, roles: &[(&str, &str)], databases: [&str; 2]) {
+    let uri = user(bed.set(), name, roles).await;
     let env = [("AVIARY_URI", uri.as_str()), ("AVIARY_DB", "")];
     let daemons = [
         bed.spawn("coordinator", &["coordinator"], &env),
         bed.spawn("worker", &["worker", "--slots", "1"], &env),
     ];
-    let [map, _] = functions(&bed);
-    for db in [INPUT, "another"] {
+    let [map, _] = functions(bed);
+    for db in databases {
         let orders = bed.client.database(db).collection::<Document>("orders");
         orders.insert_one(doc! { "_id": "one more", "k": 1 }).await.unwrap();
         let submit =
@@ -199,7 +207,7 @@ async fn the_role_for_all_databases_is_enough_to_serve_them() {
     }
     for daemon in daemons {
         let log = daemon.log().unwrap();
-        assert_eq!(refusal(&log), None);
-        assert!(!log.contains("cannot watch all databases"), "{log}");
+        assert_eq!(refusal(&log), None, "{name}");
+        assert!(!log.contains("cannot watch all databases"), "{name}: {log}");
     }
 }

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use crate::common::{Bed, wait_for};
 
 /// Each document takes a good while, wherever this runs.
-const SLOW: &str = "function () {
+pub const SLOW: &str = "function () {
   let h = this._id;
   for (let i = 0; i < 300000; i++) h = (h * 31 + i) % 1000003;
   emit(h % 3, 1);

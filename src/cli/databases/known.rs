@@ -34,7 +34,7 @@ impl Known {
         self.without.retain(|name| names.contains(name));
         let is_new = |name: &&String| !self.with.contains(*name) && !self.without.contains(*name);
         let new: Vec<String> = names.iter().filter(is_new).cloned().collect();
-        // Whoever is new comes first.
+        // New ones first.
         let most = new.len() + if self.has_looked { LOOKED_INTO } else { 0 };
         for name in new.into_iter().rev() {
             self.without.push_front(name);
